@@ -1,0 +1,235 @@
+//! What two peers say to each other.
+//!
+//! A connection between peers carries streams; the first frame on each says what it is for
+//! ([`StreamStart`]). The control stream exchanges [`Hello`]; an Open is one request and one reply on a
+//! stream of its own; each channel has a stream, on which both sides send [`ChannelMessage`]s.
+
+use bincode::{Decode, Encode};
+
+use crate::{
+    Address, Amount, ChannelId, Essence, NetworkId, Output, OutputId, PaymentList, PublicKey, Signature,
+    SignedBalance, Unlock, limits,
+    record::Party,
+    transaction::{Action, CooperativeClose, Open, commit_inputs},
+};
+
+/// The version of this protocol.
+pub const PROTOCOL_VERSION: u16 = 1;
+
+/// The first frame on a stream.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum StreamStart {
+    /// The control stream; the answer is a [`Hello`].
+    Control(Hello),
+    /// A wish to open a channel; the answer is an [`OpenReply`].
+    Open(Box<OpenProposal>),
+    /// A channel's stream; [`ChannelMessage`]s follow both ways.
+    Channel(ChannelId),
+}
+
+/// Who speaks, and what it understands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Hello {
+    /// [`PROTOCOL_VERSION`]. Peers of different versions part.
+    pub version: u16,
+    /// Optional abilities, one bit each; none yet. Unknown bits are ignored.
+    pub features: u64,
+    /// The network. Peers of different networks part.
+    pub network: NetworkId,
+}
+
+/// An output that funds a channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Funding {
+    /// Its id.
+    pub id: OutputId,
+    /// What it holds; the transaction commits to it, so a lie makes it void.
+    pub output: Output,
+}
+
+/// What one party brings to an Open.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OpenParty {
+    /// Its key in the channel.
+    pub key: PublicKey,
+    /// Where its balance goes at the end.
+    pub payout: Address,
+    /// What it locks.
+    pub deposit: Amount,
+    /// The outputs it pays that with.
+    pub funding: Vec<Funding>,
+    /// What it gets back of them at once.
+    pub change: Option<Output>,
+}
+
+/// A wish to open a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OpenProposal {
+    /// The proposer, party A.
+    pub party_a: OpenParty,
+    /// What party B is asked to lock.
+    pub deposit_b: Amount,
+    /// Milestones between a unilateral close and its settlement.
+    pub contest_window_milestones: u32,
+    /// Index of the last milestone that may apply the Open.
+    pub expiry_milestone: u64,
+}
+
+/// The answer to an [`OpenProposal`].
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum OpenReply {
+    /// Agreed; party B has the channel on its disk and waits for the ledger.
+    Accept(Box<OpenAccept>),
+    /// Not agreed.
+    Refuse(Refusal),
+}
+
+/// Party B's part of an Open.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct OpenAccept {
+    /// Party B.
+    pub party_b: OpenParty,
+    /// B's unlocks, in the order of its funding.
+    pub unlocks: Vec<Unlock>,
+}
+
+impl OpenProposal {
+    /// The transaction that both parties sign: A's funding, then B's; A's change, then B's.
+    pub fn essence(&self, network: NetworkId, party_b: &OpenParty) -> Essence {
+        let parties = [&self.party_a, party_b];
+        let funding: Vec<Funding> = parties.iter().flat_map(|party| party.funding.iter().copied()).collect();
+        let spent: Vec<Output> = funding.iter().map(|funding| funding.output).collect();
+        Essence {
+            network,
+            inputs: funding.iter().map(|funding| funding.id).collect(),
+            inputs_commitment: commit_inputs(&spent),
+            outputs: parties.iter().filter_map(|party| party.change).collect(),
+            action: Action::Open(Open {
+                party_a: self.party_a.on_ledger(),
+                party_b: party_b.on_ledger(),
+                contest_window_milestones: self.contest_window_milestones,
+                expiry_milestone: self.expiry_milestone,
+            }),
+        }
+    }
+}
+
+impl OpenParty {
+    /// The party as the ledger will know it.
+    pub fn on_ledger(&self) -> Party {
+        Party { key: self.key, payout: self.payout, deposit: self.deposit }
+    }
+}
+
+/// One step of a lane: payments and the payer's signature over the state after them.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Update {
+    /// Its number on the lane, from 1.
+    pub seq: u64,
+    /// The lane's total after it.
+    pub cumulative: Amount,
+    /// The payments.
+    pub payments: PaymentList,
+    /// The payer's signature over the lane's state after it.
+    pub signature: Signature,
+}
+
+/// A message on a channel's stream.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum ChannelMessage {
+    /// The first message of both sides on every new stream, and of a payee whose lane resumes.
+    Reestablish(Box<Reestablish>),
+    /// Payments.
+    Update(Update),
+    /// The payee has every update up to this one on its disk.
+    Ack {
+        /// Number of the newest update.
+        seq: u64,
+    },
+    /// The newest balance without the payments that led to it: what a payee is sent that lost updates
+    /// which the payer no longer keeps, and a payer that lost its own.
+    Balance(Box<SignedBalance>),
+    /// The payee did not take an update and will ask again with [`ChannelMessage::Reestablish`].
+    Paused {
+        /// Newest update it has.
+        held_seq: u64,
+        /// Why it waits.
+        reason: PauseReason,
+    },
+    /// The sender pays no more and asks to close.
+    CloseRequest,
+    /// The sender's signature under a close; from here on it neither pays nor accepts until the close
+    /// is applied or its expiry has passed.
+    CloseSigned {
+        /// What it signed.
+        close: CooperativeClose,
+        /// Its signature over the transaction's id.
+        signature: Signature,
+    },
+    /// The second signature under the close that the receiver signed: either may now submit it.
+    CloseComplete {
+        /// Signature over the transaction's id.
+        signature: Signature,
+    },
+    /// The sender stops on this channel because of what it was sent.
+    Refuse(Refusal),
+}
+
+/// What each side holds of both lanes, so that the one that is behind can be sent what it lacks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Reestablish {
+    /// The newest balance that the sender signed on its own lane.
+    pub signed: Option<SignedBalance>,
+    /// The newest balance that the sender holds of the receiver's lane.
+    pub held: Option<SignedBalance>,
+}
+
+/// Why a payee takes no payments for now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum PauseReason {
+    /// Its view of the ledger is too old to rule out that the channel is being closed.
+    StaleLedgerView,
+    /// The channel is not yet open on the ledger as far as it has seen.
+    NotOpenYet,
+    /// The channel is being closed.
+    Closing,
+}
+
+/// Why a peer refuses, for people and for programs.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Refusal {
+    /// For programs.
+    pub code: RefusalCode,
+    /// For people; at most 256 bytes.
+    pub detail: String,
+}
+
+/// What kind of refusal.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum RefusalCode {
+    /// Another network.
+    WrongNetwork,
+    /// A version or message that is not understood.
+    Unsupported,
+    /// No such channel between these peers.
+    UnknownChannel,
+    /// Terms that this peer's operator does not accept.
+    Policy,
+    /// Not possible for now; try again later.
+    Busy,
+    /// The message breaks the protocol.
+    Misbehaved,
+}
+
+impl Refusal {
+    /// A refusal whose text is cut to the limit.
+    pub fn new(code: RefusalCode, detail: impl Into<String>) -> Self {
+        let mut detail = detail.into();
+        let mut end = detail.len().min(limits::DETAIL_BYTES_MAX);
+        while !detail.is_char_boundary(end) {
+            end = end.saturating_sub(1);
+        }
+        detail.truncate(end);
+        Self { code, detail }
+    }
+}

@@ -1,0 +1,190 @@
+//! Milestones: the signed checkpoints of the ledger.
+
+use bincode::{Decode, Encode};
+use thiserror::Error;
+
+use crate::{
+    BlockId, Hash, MilestoneId, NetworkId, NetworkParams, PublicKey, SecretKey, Signature,
+    hash::{Layout, Tag},
+    limits,
+};
+
+/// What the coordinators sign: which blocks are confirmed, and the ledger after them.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct MilestoneEssence {
+    /// The network.
+    pub network: NetworkId,
+    /// One more than the previous milestone's; the ledger's time.
+    pub index: u64,
+    /// Milliseconds since 1970, strictly rising.
+    pub timestamp_ms: u64,
+    /// The previous milestone.
+    pub previous: MilestoneId,
+    /// The parents of the milestone's block: their past cone is what is confirmed.
+    pub parents: Vec<BlockId>,
+    /// Merkle root of the blocks confirmed by this milestone, in white-flag order.
+    pub included_root: Hash,
+    /// Merkle root of those among them whose transaction changed the ledger.
+    pub applied_root: Hash,
+    /// Merkle root of the ids of the channels that changed, sorted: whoever follows the milestones
+    /// cannot be kept from learning that a channel is being closed.
+    pub channels_root: Hash,
+    /// Root of the state tree over all unspent outputs and channel records afterwards.
+    pub state_root: Hash,
+}
+
+/// One coordinator's signature.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CoordinatorSignature {
+    /// Which coordinator.
+    pub coordinator: PublicKey,
+    /// Its signature over the milestone's id.
+    pub signature: Signature,
+}
+
+/// A milestone with its signatures.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Milestone {
+    /// What was signed.
+    pub essence: MilestoneEssence,
+    /// At least `threshold` signatures of different coordinators, strictly rising by key.
+    pub signatures: Vec<CoordinatorSignature>,
+}
+
+/// Why a milestone is not accepted.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum MilestoneError {
+    /// It is of another network.
+    #[error("the milestone is of network {0}, not of this one")]
+    Network(NetworkId),
+    /// Fewer valid signatures than the network asks for.
+    #[error("the milestone has {got} coordinator signatures, {wanted} are needed")]
+    TooFewSignatures {
+        /// Signatures given.
+        got: usize,
+        /// Signatures needed.
+        wanted: u8,
+    },
+    /// More signatures than there are coordinators, a key twice, or not in rising order.
+    #[error("the milestone's signatures are not in strictly rising order of their keys")]
+    SignatureOrder,
+    /// Signed by a key that is no coordinator.
+    #[error("the milestone is signed by {0}, which is no coordinator of this network")]
+    UnknownCoordinator(PublicKey),
+    /// A signature does not verify.
+    #[error("the milestone's signature of coordinator {0} is not valid")]
+    BadSignature(PublicKey),
+    /// Not the next index.
+    #[error("milestone {got} does not follow milestone {after}")]
+    Index {
+        /// The index given.
+        got: u64,
+        /// The index before.
+        after: u64,
+    },
+    /// Another milestone before it than the one that is known: a fork.
+    #[error("milestone {index} follows {got}, but here milestone {wanted} came before it: a fork")]
+    Previous {
+        /// Its index.
+        index: u64,
+        /// The milestone it names.
+        got: MilestoneId,
+        /// The milestone that is known.
+        wanted: MilestoneId,
+    },
+    /// Its time is not after the previous one's.
+    #[error("milestone {0} is not later than the one before it")]
+    Time(u64),
+    /// No parents or too many, or not in strictly rising order.
+    #[error("a milestone names 1 to {max} parents in strictly rising order", max = limits::PARENTS_MAX)]
+    Parents,
+}
+
+impl MilestoneEssence {
+    /// The milestone's id: the hash of its essence (`docs/protocol.md`, "Milestone").
+    pub fn id(&self) -> MilestoneId {
+        let mut layout = Layout::new(Tag::MILESTONE)
+            .bytes(self.network.as_bytes())
+            .u64(self.index)
+            .u64(self.timestamp_ms)
+            .bytes(self.previous.as_bytes())
+            .count(self.parents.len());
+        for parent in &self.parents {
+            layout = layout.bytes(parent.as_bytes());
+        }
+        let hash = layout
+            .bytes(self.included_root.as_bytes())
+            .bytes(self.applied_root.as_bytes())
+            .bytes(self.channels_root.as_bytes())
+            .bytes(self.state_root.as_bytes())
+            .hash();
+        MilestoneId::new(*hash.as_bytes())
+    }
+
+    /// Signs the milestone's id as a coordinator.
+    pub fn sign(&self, key: &SecretKey) -> CoordinatorSignature {
+        let hash = Hash::new(*self.id().as_bytes());
+        CoordinatorSignature { coordinator: key.public(), signature: key.sign(&hash) }
+    }
+
+    /// Whether this is a next milestone after `previous`.
+    ///
+    /// # Errors
+    /// [`MilestoneError`]: the index, the previous id or the time is wrong.
+    pub fn follows(&self, previous: &Self) -> Result<(), MilestoneError> {
+        if Some(self.index) != previous.index.checked_add(1) {
+            return Err(MilestoneError::Index { got: self.index, after: previous.index });
+        }
+        let wanted = previous.id();
+        if self.previous != wanted {
+            return Err(MilestoneError::Previous { index: self.index, got: self.previous, wanted });
+        }
+        if self.timestamp_ms <= previous.timestamp_ms {
+            return Err(MilestoneError::Time(self.index));
+        }
+        Ok(())
+    }
+}
+
+impl Milestone {
+    /// The milestone's id.
+    pub fn id(&self) -> MilestoneId {
+        self.essence.id()
+    }
+
+    /// Checks the form and the coordinators' signatures: k of n, each a known key, none twice, all valid.
+    ///
+    /// # Errors
+    /// [`MilestoneError`].
+    pub fn verify(&self, params: &NetworkParams) -> Result<(), MilestoneError> {
+        let essence = &self.essence;
+        if essence.network != params.id() {
+            return Err(MilestoneError::Network(essence.network));
+        }
+        let count_fits = (1..=limits::PARENTS_MAX).contains(&essence.parents.len());
+        if !count_fits || !essence.parents.is_sorted_by(|left, right| left < right) {
+            return Err(MilestoneError::Parents);
+        }
+        if self.signatures.len() < usize::from(params.threshold) {
+            return Err(MilestoneError::TooFewSignatures {
+                got: self.signatures.len(),
+                wanted: params.threshold,
+            });
+        }
+        let rising = self.signatures.is_sorted_by(|left, right| left.coordinator < right.coordinator);
+        if !rising || self.signatures.len() > limits::COORDINATORS_MAX {
+            return Err(MilestoneError::SignatureOrder);
+        }
+        let hash = Hash::new(*self.id().as_bytes());
+        for CoordinatorSignature { coordinator, signature } in &self.signatures {
+            if !params.coordinators.contains(coordinator) {
+                return Err(MilestoneError::UnknownCoordinator(*coordinator));
+            }
+            if !coordinator.verify(&hash, signature) {
+                return Err(MilestoneError::BadSignature(*coordinator));
+            }
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,142 @@
+//! The parameters that make a network.
+
+use serde::{Deserialize, Serialize};
+use thiserror::Error;
+
+use crate::{
+    Amount, BlockId, Hash, MilestoneEssence, MilestoneId, NetworkId, Output, PublicKey,
+    hash::{Layout, Tag},
+    limits,
+};
+
+/// Everything that all members of a network must agree on. Its hash is the [`NetworkId`], which is part
+/// of everything that is signed, so nothing signed for one network means anything on another.
+///
+/// This is the content of a network file (JSON).
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct NetworkParams {
+    /// A name for people.
+    pub name: String,
+    /// The coordinators' keys, strictly rising.
+    pub coordinators: Vec<PublicKey>,
+    /// How many coordinators must sign a milestone.
+    pub threshold: u8,
+    /// Zero bits of proof of work that a block needs.
+    pub pow_bits: u8,
+    /// The smallest output, against dust. Payouts of channels are exempt.
+    pub output_min: Amount,
+    /// Milliseconds between two milestones, as the coordinators intend it.
+    pub milestone_interval_ms: u64,
+    /// When the network began: milliseconds since 1970.
+    pub genesis_ms: u64,
+    /// Who owned the supply at the beginning.
+    pub genesis: Vec<Output>,
+}
+
+/// Why parameters make no network.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum NetworkError {
+    /// The name is empty or too long.
+    #[error("a network's name has 1 to {max} bytes", max = limits::NETWORK_NAME_BYTES_MAX)]
+    Name,
+    /// No coordinators, too many, or not in strictly rising order.
+    #[error("a network has 1 to {max} coordinators, in strictly rising order of their keys", max = limits::COORDINATORS_MAX)]
+    Coordinators,
+    /// The threshold is 0 or above the number of coordinators.
+    #[error("the threshold must be between 1 and the number of coordinators")]
+    Threshold,
+    /// More proof of work than anyone can do.
+    #[error("at most {max} bits of proof of work", max = limits::POW_BITS_MAX)]
+    Work,
+    /// A milestone interval of zero.
+    #[error("the milestone interval must be at least 1 ms")]
+    Interval,
+    /// The minimum output is zero or more than the supply.
+    #[error("the minimum output must be at least 1i and at most the supply")]
+    OutputMin,
+    /// The genesis outputs are none, too many, below the minimum, or do not add up to the supply.
+    #[error("the genesis must hold 1 to {max} outputs of at least the minimum that add up to the supply of {supply}", max = limits::GENESIS_OUTPUTS_MAX, supply = Amount::SUPPLY)]
+    Genesis,
+}
+
+impl NetworkParams {
+    /// Checks that the parameters make a network.
+    ///
+    /// # Errors
+    /// [`NetworkError`].
+    pub fn check(&self) -> Result<(), NetworkError> {
+        let in_range = |len: usize, max: usize| (1..=max).contains(&len);
+        if !in_range(self.name.len(), limits::NETWORK_NAME_BYTES_MAX) {
+            return Err(NetworkError::Name);
+        }
+        if !in_range(self.coordinators.len(), limits::COORDINATORS_MAX)
+            || !self.coordinators.is_sorted_by(|left, right| left < right)
+        {
+            return Err(NetworkError::Coordinators);
+        }
+        if !in_range(usize::from(self.threshold), self.coordinators.len()) {
+            return Err(NetworkError::Threshold);
+        }
+        if self.pow_bits > limits::POW_BITS_MAX {
+            return Err(NetworkError::Work);
+        }
+        if self.milestone_interval_ms == 0 {
+            return Err(NetworkError::Interval);
+        }
+        if self.output_min.is_zero() || self.output_min > Amount::SUPPLY {
+            return Err(NetworkError::OutputMin);
+        }
+        let sum = Amount::checked_sum(self.genesis.iter().map(|output| output.amount));
+        let all_large_enough = self.genesis.iter().all(|output| output.amount >= self.output_min);
+        if !in_range(self.genesis.len(), limits::GENESIS_OUTPUTS_MAX)
+            || sum != Some(Amount::SUPPLY)
+            || !all_large_enough
+        {
+            return Err(NetworkError::Genesis);
+        }
+        Ok(())
+    }
+
+    /// The network's id: the hash of all of the above (`docs/protocol.md`, "Network").
+    pub fn id(&self) -> NetworkId {
+        let mut layout = Layout::new(Tag::NETWORK).count(self.name.len()).bytes(self.name.as_bytes());
+        layout = layout.count(self.coordinators.len());
+        for coordinator in &self.coordinators {
+            layout = layout.bytes(coordinator.as_bytes());
+        }
+        layout = layout
+            .u8(self.threshold)
+            .u8(self.pow_bits)
+            .amount(self.output_min)
+            .u64(self.milestone_interval_ms)
+            .u64(self.genesis_ms)
+            .count(self.genesis.len());
+        for output in &self.genesis {
+            layout = layout.bytes(output.address.as_bytes()).amount(output.amount);
+        }
+        NetworkId::new(*layout.hash().as_bytes())
+    }
+
+    /// The block that the first blocks approve. It has no bytes; its id is the network's.
+    pub fn genesis_block(&self) -> BlockId {
+        BlockId::new(*self.id().as_bytes())
+    }
+
+    /// Milestone 0, which nobody signs: the network's id vouches for it. `state_root` is the root of the
+    /// state tree over the genesis outputs, `empty_root` the Merkle root of no leaves.
+    pub fn genesis_milestone(&self, state_root: Hash, empty_root: Hash) -> MilestoneEssence {
+        MilestoneEssence {
+            network: self.id(),
+            index: 0,
+            timestamp_ms: self.genesis_ms,
+            previous: MilestoneId::new([0; 32]),
+            parents: vec![self.genesis_block()],
+            included_root: empty_root,
+            applied_root: empty_root,
+            channels_root: empty_root,
+            state_root,
+        }
+    }
+}

@@ -1,0 +1,216 @@
+//! Transactions: transfers of outputs and the life of a channel.
+
+use bincode::{Decode, Encode};
+
+use crate::{
+    Amount, ChannelId, Hash, LaneState, NetworkId, Output, OutputId, PublicKey, SecretKey, Side, Signature,
+    TransactionId,
+    hash::{Layout, Tag},
+    record::Party,
+};
+
+/// Opens a channel with the money that the transaction's inputs leave over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Open {
+    /// The party that opens.
+    pub party_a: Party,
+    /// The other party.
+    pub party_b: Party,
+    /// Milestones between a unilateral close and its settlement.
+    pub contest_window_milestones: u32,
+    /// Index of the last milestone that may apply this; past it the inputs are free again.
+    pub expiry_milestone: u64,
+}
+
+/// Both parties close at once.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct CooperativeClose {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Number of the last update on A's lane.
+    pub final_seq_a: u64,
+    /// Number of the last update on B's lane.
+    pub final_seq_b: u64,
+    /// What A gets.
+    pub payout_a: Amount,
+    /// What B gets.
+    pub payout_b: Amount,
+    /// Index of the last milestone that may apply this; past it the channel is in use again.
+    pub expiry_milestone: u64,
+}
+
+/// One party closes alone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct UnilateralClose {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Who closes.
+    pub closer: Side,
+    /// The newest balance the closer holds from the other side, if any; its signature is the second
+    /// unlock.
+    pub balance: Option<LaneState>,
+}
+
+/// What a transaction does beside spending inputs and making outputs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Action {
+    /// Nothing more: a transfer.
+    Transfer,
+    /// Opens a channel. Unlocks: one per input.
+    Open(Open),
+    /// Closes a channel by both. Unlocks: A's, B's.
+    CooperativeClose(CooperativeClose),
+    /// Closes a channel by one. Unlocks: the closer's, and the balance's if there is one.
+    UnilateralClose(UnilateralClose),
+    /// Raises one lane on a closing channel. Unlock: the balance's.
+    Claim(LaneState),
+}
+
+/// What is signed: a transaction without its signatures.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Essence {
+    /// The network it is for.
+    pub network: NetworkId,
+    /// Outputs that are spent. None in the transactions that act on an open channel.
+    pub inputs: Vec<OutputId>,
+    /// [`commit_inputs`] of the spent outputs, so that a signer who cannot see the ledger cannot be
+    /// lied to about what it spends.
+    pub inputs_commitment: Hash,
+    /// Outputs that are made.
+    pub outputs: Vec<Output>,
+    /// What else happens.
+    pub action: Action,
+}
+
+/// The key and signature that permit one part of a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Unlock {
+    /// The signer.
+    pub key: PublicKey,
+    /// The signature: over the transaction's id, but for a balance over its lane state.
+    pub signature: Signature,
+}
+
+/// A transaction as it is put on the ledger.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Transaction {
+    /// What was signed.
+    pub essence: Essence,
+    /// Inputs' unlocks in the order of the inputs, then the action's.
+    pub unlocks: Vec<Unlock>,
+}
+
+/// The commitment to the outputs that a transaction spends, in the order of its inputs.
+pub fn commit_inputs(spent: &[Output]) -> Hash {
+    spent
+        .iter()
+        .fold(Layout::new(Tag::INPUTS).count(spent.len()), |layout, output| {
+            layout.bytes(output.address.as_bytes()).amount(output.amount)
+        })
+        .hash()
+}
+
+impl Essence {
+    /// An essence that only acts on a channel: no inputs, no outputs.
+    pub fn acting(network: NetworkId, action: Action) -> Self {
+        Self {
+            network,
+            inputs: Vec::new(),
+            inputs_commitment: commit_inputs(&[]),
+            outputs: Vec::new(),
+            action,
+        }
+    }
+
+    /// The transaction's id: the hash of the essence (`docs/protocol.md`, "Transaction").
+    pub fn id(&self) -> TransactionId {
+        let mut layout =
+            Layout::new(Tag::TRANSACTION).bytes(self.network.as_bytes()).count(self.inputs.len());
+        for input in &self.inputs {
+            layout = layout.bytes(input.transaction.as_bytes()).u16(input.index);
+        }
+        layout = layout.bytes(self.inputs_commitment.as_bytes()).count(self.outputs.len());
+        for output in &self.outputs {
+            layout = layout.bytes(output.address.as_bytes()).amount(output.amount);
+        }
+        TransactionId::new(*self.action.write(layout).hash().as_bytes())
+    }
+
+    /// Signs the transaction's id.
+    pub fn unlock(&self, key: &SecretKey) -> Unlock {
+        Unlock { key: key.public(), signature: key.sign(&Hash::new(*self.id().as_bytes())) }
+    }
+}
+
+impl Action {
+    fn write(&self, layout: Layout) -> Layout {
+        match self {
+            Self::Transfer => layout.u8(0),
+            Self::Open(open) => {
+                let layout = layout.u8(1);
+                [open.party_a, open.party_b]
+                    .iter()
+                    .fold(layout, |layout, party| {
+                        layout
+                            .bytes(party.key.as_bytes())
+                            .bytes(party.payout.as_bytes())
+                            .amount(party.deposit)
+                    })
+                    .u32(open.contest_window_milestones)
+                    .u64(open.expiry_milestone)
+            }
+            Self::CooperativeClose(close) => layout
+                .u8(2)
+                .bytes(close.channel.as_bytes())
+                .u64(close.final_seq_a)
+                .u64(close.final_seq_b)
+                .amount(close.payout_a)
+                .amount(close.payout_b)
+                .u64(close.expiry_milestone),
+            Self::UnilateralClose(close) => {
+                let layout = layout.u8(3).bytes(close.channel.as_bytes()).side(close.closer);
+                match &close.balance {
+                    None => layout.u8(0),
+                    Some(state) => state.write(layout.u8(1)),
+                }
+            }
+            Self::Claim(state) => state.write(layout.u8(4)),
+        }
+    }
+
+    /// The channel that is acted on. For an Open use [`ChannelId::opened_by`] on the transaction's id.
+    pub fn channel(&self) -> Option<ChannelId> {
+        match self {
+            Self::Transfer | Self::Open(_) => None,
+            Self::CooperativeClose(close) => Some(close.channel),
+            Self::UnilateralClose(close) => Some(close.channel),
+            Self::Claim(state) => Some(state.channel),
+        }
+    }
+
+    /// A short name for logs and listings.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Self::Transfer => "transfer",
+            Self::Open(_) => "open",
+            Self::CooperativeClose(_) => "cooperative_close",
+            Self::UnilateralClose(_) => "unilateral_close",
+            Self::Claim(_) => "claim",
+        }
+    }
+}
+
+impl Transaction {
+    /// The transaction's id; its signatures have no part in it.
+    pub fn id(&self) -> TransactionId {
+        self.essence.id()
+    }
+
+    /// The channel that the transaction opens or acts on.
+    pub fn channel(&self) -> Option<ChannelId> {
+        match self.essence.action {
+            Action::Open(_) => Some(ChannelId::opened_by(self.id())),
+            ref action => action.channel(),
+        }
+    }
+}
