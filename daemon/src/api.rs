@@ -1,0 +1,346 @@
+//! What the admin RPC and the command line say to each other: one type per answer, and the one error.
+//!
+//! Amounts, ids and 64-bit numbers that money depends on are strings in JSON (decimal base units,
+//! hexadecimal), because a 64-bit number does not survive every JSON reader.
+
+use flash_proto::{Address, Amount, BlockId, ChannelId, MilestoneId, NetworkId, PublicKey, Side, TransactionId};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// What went wrong with a call.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema, thiserror::Error)]
+#[error("{message}")]
+pub struct ApiError {
+    /// Stable, for programs: `insufficient_balance`, `unknown_channel`, …
+    pub code: ErrorCode,
+    /// What was wrong.
+    pub message: String,
+    /// What to do about it.
+    pub hint: String,
+}
+
+/// The stable codes of errors. HTTP status and exit code follow from the code.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ErrorCode {
+    /// The request is malformed.
+    InvalidRequest,
+    /// No token, or one that is not known.
+    Unauthorized,
+    /// The token's scope does not allow this call.
+    Forbidden,
+    /// No such channel.
+    UnknownChannel,
+    /// No such transaction, milestone, block or path.
+    NotFound,
+    /// The channel's or the wallet's balance is too small.
+    InsufficientBalance,
+    /// The channel is not in a state that allows this.
+    ChannelState,
+    /// The idempotency key was used for another payment.
+    KeyReused,
+    /// The peer cannot be reached now.
+    PeerUnreachable,
+    /// The peer refused.
+    PeerRefused,
+    /// No node can be reached now, or the newest milestone is too old.
+    LedgerUnavailable,
+    /// The ledger refused the transaction.
+    LedgerRefused,
+    /// Too much is waiting; try again.
+    Busy,
+    /// The wait was too long; what was asked for goes on.
+    Timeout,
+    /// The event asked for is older than what is kept.
+    EventsGone,
+    /// The store failed; the daemon stops.
+    StoreFailed,
+    /// A defect in this software.
+    Internal,
+}
+
+/// The daemon at a glance.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Info {
+    /// Version of the software.
+    pub version: String,
+    /// This daemon's key, by which peers know it.
+    #[schema(value_type = String)]
+    pub node_key: PublicKey,
+    /// What to give to a peer that wants to open a channel: `KEY@HOST:PORT`.
+    pub ticket: String,
+    /// The network.
+    #[schema(value_type = String)]
+    pub network: NetworkId,
+    /// The network's name.
+    pub network_name: String,
+    /// The ledger as far as it is verified here.
+    pub ledger: LedgerStatus,
+    /// How many peers are connected.
+    pub peers_connected: u64,
+    /// How many channels there are, closed ones not counted.
+    pub channels: u64,
+}
+
+/// The ledger as far as it is verified here.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LedgerStatus {
+    /// The node that is followed, if one is connected: `KEY@HOST:PORT`.
+    pub node: Option<String>,
+    /// Index of the newest verified milestone.
+    pub milestone_index: u64,
+    /// Its id.
+    #[schema(value_type = String)]
+    pub milestone_id: MilestoneId,
+    /// Milliseconds since it arrived here.
+    pub milestone_age_ms: u64,
+    /// Whether it is young enough for payments to be accepted.
+    pub fresh: bool,
+}
+
+/// A new address.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct NewAddress {
+    /// The address, never given out before.
+    #[schema(value_type = String)]
+    pub address: Address,
+}
+
+/// The wallet's money, outside of channels.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct WalletBalance {
+    /// Can be spent now, in base units.
+    #[schema(value_type = String)]
+    pub available: Amount,
+    /// Spent by transactions that are not applied yet.
+    #[schema(value_type = String)]
+    pub reserved: Amount,
+    /// The milestone of this view.
+    pub milestone_index: u64,
+}
+
+/// A wish to send money on the ledger.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SendRequest {
+    /// Who gets it.
+    #[schema(value_type = String)]
+    pub to: Address,
+    /// How much: base units or with a unit (`1.5Mi`).
+    #[schema(value_type = String)]
+    pub amount: Amount,
+}
+
+/// A transfer on the ledger.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct SendResult {
+    /// The transaction.
+    #[schema(value_type = String)]
+    pub transaction: TransactionId,
+    /// The milestone that applied it.
+    pub milestone_index: u64,
+}
+
+/// One line of the wallet's history.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct HistoryEntry {
+    /// `received`, `sent`, `channel_open` or `channel_payout`.
+    pub kind: String,
+    /// How much.
+    #[schema(value_type = String)]
+    pub amount: Amount,
+    /// The transaction, where there is one (a payout of a settlement has none).
+    #[schema(value_type = Option<String>)]
+    pub transaction: Option<TransactionId>,
+    /// The other address, where there is one.
+    #[schema(value_type = Option<String>)]
+    pub address: Option<Address>,
+    /// The milestone at which it was seen.
+    pub milestone_index: u64,
+}
+
+/// A wish to open a channel.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct OpenRequest {
+    /// The peer's ticket, `KEY@HOST:PORT`.
+    pub peer: String,
+    /// What to lock here.
+    #[schema(value_type = String)]
+    pub deposit: Amount,
+    /// What the peer is asked to lock; nothing if left out.
+    #[serde(default)]
+    #[schema(value_type = String)]
+    pub peer_deposit: Amount,
+    /// Milestones between a unilateral close and its settlement; the daemon's default if left out.
+    #[serde(default)]
+    pub contest_window_milestones: Option<u32>,
+}
+
+/// A channel.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct ChannelInfo {
+    /// Its id.
+    #[schema(value_type = String)]
+    pub id: ChannelId,
+    /// The peer's key.
+    #[schema(value_type = String)]
+    pub peer: PublicKey,
+    /// Whether the peer is connected.
+    pub connected: bool,
+    /// Which party this daemon is.
+    #[schema(value_type = String)]
+    pub side: Side,
+    /// `opening`, `open`, `closing`, `contested`, `closed` or `lapsed`.
+    pub state: String,
+    /// Why nothing can be paid or accepted at the moment, if so.
+    pub paused: Option<String>,
+    /// Locked here.
+    #[schema(value_type = String)]
+    pub deposit: Amount,
+    /// Locked by the peer.
+    #[schema(value_type = String)]
+    pub peer_deposit: Amount,
+    /// This side's balance: what can be paid now.
+    #[schema(value_type = String)]
+    pub balance: Amount,
+    /// The peer's balance.
+    #[schema(value_type = String)]
+    pub peer_balance: Amount,
+    /// All that was paid to the peer.
+    pub sent: LaneInfo,
+    /// All that was received.
+    pub received: LaneInfo,
+    /// Milestones between a unilateral close and its settlement.
+    pub contest_window_milestones: u32,
+    /// Index of the last milestone of a running contest.
+    pub deadline_milestone: Option<u64>,
+    /// The transaction that opened it.
+    #[schema(value_type = String)]
+    pub open_transaction: TransactionId,
+    /// The transaction that closes or closed it, where it is known here.
+    #[schema(value_type = Option<String>)]
+    pub close_transaction: Option<TransactionId>,
+    /// What this side got, once closed.
+    #[schema(value_type = Option<String>)]
+    pub payout: Option<Amount>,
+    /// What the peer got, once closed.
+    #[schema(value_type = Option<String>)]
+    pub peer_payout: Option<Amount>,
+}
+
+/// One lane of a channel.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct LaneInfo {
+    /// Number of payments.
+    pub payments: u64,
+    /// Number of those that the payee has acknowledged.
+    pub acknowledged: u64,
+    /// Number of signed updates.
+    pub updates: u64,
+    /// Their sum.
+    #[schema(value_type = String)]
+    pub cumulative: Amount,
+}
+
+/// A wish to close a channel.
+#[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+pub struct CloseRequest {
+    /// Close alone, without the peer; the money is out after the contest window.
+    #[serde(default)]
+    pub force: bool,
+}
+
+/// A wish to pay.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PayRequest {
+    /// How much.
+    #[schema(value_type = String)]
+    pub amount: Amount,
+    /// What for: at most 32 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub reference: Option<String>,
+    /// Repeating a call with the same key never pays twice. At most 64 bytes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key: Option<String>,
+}
+
+/// A payment that the payee has on its disk.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PayResult {
+    /// Its number on the lane, from 1.
+    pub number: u64,
+    /// How much.
+    #[schema(value_type = String)]
+    pub amount: Amount,
+    /// Whether this call repeated an earlier one with the same key, so that nothing was paid now.
+    pub repeated: bool,
+}
+
+/// An event with its number.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Event {
+    /// Rises by one; survives restarts.
+    pub number: u64,
+    /// Milliseconds since 1970 when it was recorded.
+    pub at_ms: u64,
+    /// What happened: `channel_opened`, `payments_received`, `payments_acknowledged`, `channel_paused`,
+    /// `channel_resumed`, `channel_closing`, `claim_submitted`, `channel_closed`, `channel_lapsed`,
+    /// `payments_not_made`, `peer_misbehaved`, `funds_received`, `funds_sent`.
+    pub kind: String,
+    /// The channel, where it is about one.
+    #[schema(value_type = Option<String>)]
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel: Option<ChannelId>,
+    /// The details of this kind.
+    #[schema(value_type = Object)]
+    pub details: serde_json::Value,
+}
+
+/// A transaction on the ledger, as far as the node could prove it.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct TransactionInfo {
+    /// Its id.
+    #[schema(value_type = String)]
+    pub id: TransactionId,
+    /// `transfer`, `open`, `cooperative_close`, `unilateral_close` or `claim`.
+    pub kind: String,
+    /// `pending`, `applied` or `rejected`.
+    pub status: String,
+    /// The milestone that applied it (verified against that milestone).
+    pub milestone_index: Option<u64>,
+    /// The block that carries it.
+    #[schema(value_type = Option<String>)]
+    pub block: Option<BlockId>,
+    /// Why the ledger rejected it.
+    pub reason: Option<String>,
+    /// The channel that it opens or acts on.
+    #[schema(value_type = Option<String>)]
+    pub channel: Option<ChannelId>,
+}
+
+/// A milestone, verified.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct MilestoneInfo {
+    /// Its index.
+    pub index: u64,
+    /// Its id.
+    #[schema(value_type = String)]
+    pub id: MilestoneId,
+    /// Milliseconds since 1970.
+    pub timestamp_ms: u64,
+    /// The one before.
+    #[schema(value_type = String)]
+    pub previous: MilestoneId,
+    /// Root of the ledger's state after it.
+    pub state_root: String,
+    /// The coordinators that signed it.
+    #[schema(value_type = Vec<String>)]
+    pub signed_by: Vec<PublicKey>,
+}
+
+impl ApiError {
+    /// An error with its hint.
+    pub fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
+        Self { code, message: message.into(), hint: hint.into() }
+    }
+}
