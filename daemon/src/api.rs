@@ -3,7 +3,9 @@
 //! Amounts, ids and 64-bit numbers that money depends on are strings in JSON (decimal base units,
 //! hexadecimal), because a 64-bit number does not survive every JSON reader.
 
-use flash_proto::{Address, Amount, BlockId, ChannelId, MilestoneId, NetworkId, PublicKey, Side, TransactionId};
+use flash_proto::{
+    Address, Amount, BlockId, ChannelId, MilestoneId, NetworkId, PublicKey, Side, TransactionId,
+};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 

@@ -44,7 +44,12 @@ impl Daemon {
     }
     /// Cooperative: returns when the close is applied. Forced: when it is settled... the RPC lets the
     /// caller choose `wait = false` to return once the close is durable and submitted.
-    pub async fn close(&self, _id: ChannelId, _request: api::CloseRequest, _wait: bool) -> Answer<api::ChannelInfo> {
+    pub async fn close(
+        &self,
+        _id: ChannelId,
+        _request: api::CloseRequest,
+        _wait: bool,
+    ) -> Answer<api::ChannelInfo> {
         unavailable()
     }
     /// Returns when the payee has acknowledged the payment.

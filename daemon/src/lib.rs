@@ -1,5 +1,13 @@
 //! The Flash daemon: QUIC peers, group commit, ledger watcher, wallet and admin RPC around the pure
 //! channel machine.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
 
 pub mod api;
 pub mod daemon;
+pub mod datadir;
+pub mod exit;
+pub mod metrics;
+pub mod seedfile;

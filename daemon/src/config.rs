@@ -1,0 +1,417 @@
+//! The configuration: command line over environment over `flash.toml` over defaults.
+
+use std::{collections::BTreeMap, fmt, fs, io, net::SocketAddr, path::Path, str::FromStr};
+
+use flash_node_client::quic::PeerAddress;
+use flash_proto::{Amount, limits};
+use serde::Deserialize;
+use thiserror::Error;
+
+/// What the daemon does and how.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Config {
+    /// Where peers connect: a UDP address.
+    pub listen: SocketAddr,
+    /// What peers are told to connect to, `HOST:PORT`; the listening address if left out.
+    pub public_address: Option<String>,
+    /// Where the admin RPC listens: a TCP address.
+    pub rpc: SocketAddr,
+    /// Tangle nodes to follow.
+    pub nodes: Vec<PeerAddress>,
+    /// Contest window of the channels that are opened here, where the caller names none.
+    pub contest_window_milestones: u32,
+    /// Longest age, in milliseconds, of a view of a channel under which payments are accepted; half the
+    /// channel's contest window if left out.
+    pub freshness_ms_max: Option<u64>,
+    /// What is accepted when a peer asks to open a channel.
+    pub accept: Accept,
+    /// What to log, such as `info` or `flashd=debug,quinn=warn`.
+    pub log: String,
+    /// Whether logs are JSON.
+    pub log_json: bool,
+    sources: BTreeMap<&'static str, Source>,
+}
+
+/// What is accepted when a peer asks to open a channel.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Accept {
+    /// The most that is locked here because a peer asks for it.
+    pub deposit_max: Amount,
+    /// The shortest contest window, in milestones.
+    pub contest_window_min: u32,
+    /// The longest contest window, in milestones.
+    pub contest_window_max: u32,
+    /// Channels with one peer that are not closed.
+    pub channels_per_peer_max: u32,
+}
+
+/// Where a value came from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Source {
+    /// Nobody said otherwise.
+    Default,
+    /// The configuration file.
+    File,
+    /// The environment.
+    Environment,
+    /// The command line.
+    CommandLine,
+}
+
+impl fmt::Display for Source {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Default => "default",
+            Self::File => "flash.toml",
+            Self::Environment => "environment",
+            Self::CommandLine => "command line",
+        })
+    }
+}
+
+/// Why a configuration is refused.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConfigError {
+    /// The file cannot be read.
+    #[error("cannot read the configuration {path}: {source}")]
+    Read {
+        /// The file.
+        path: String,
+        /// What the system said.
+        source: io::Error,
+    },
+    /// The file is malformed; the text names the line.
+    #[error("the configuration {path} is malformed: {reason}Known keys: {}", known_keys())]
+    File {
+        /// The file.
+        path: String,
+        /// Line, column and what is wrong.
+        reason: String,
+    },
+    /// A value of the environment or the command line is malformed.
+    #[error("{given} is not valid: {reason}")]
+    Value {
+        /// The variable or option with its value.
+        given: String,
+        /// What is wrong with it.
+        reason: String,
+    },
+    /// Values that make no sense together or are out of range.
+    #[error("`{key}` {reason}")]
+    Range {
+        /// The key.
+        key: &'static str,
+        /// What it must be.
+        reason: String,
+    },
+}
+
+/// Every key with its environment variable.
+const KEYS: [(&str, &str); 12] = [
+    ("listen", "FLASH_LISTEN"),
+    ("public_address", "FLASH_PUBLIC_ADDRESS"),
+    ("rpc", "FLASH_RPC_LISTEN"),
+    ("nodes", "FLASH_NODES"),
+    ("contest_window_milestones", "FLASH_CONTEST_WINDOW_MILESTONES"),
+    ("freshness_ms_max", "FLASH_FRESHNESS_MS_MAX"),
+    ("log", "FLASH_LOG"),
+    ("log_json", "FLASH_LOG_JSON"),
+    ("accept.deposit_max", "FLASH_ACCEPT_DEPOSIT_MAX"),
+    ("accept.contest_window_min", "FLASH_ACCEPT_CONTEST_WINDOW_MIN"),
+    ("accept.contest_window_max", "FLASH_ACCEPT_CONTEST_WINDOW_MAX"),
+    ("accept.channels_per_peer_max", "FLASH_ACCEPT_CHANNELS_PER_PEER_MAX"),
+];
+
+fn known_keys() -> String {
+    KEYS.map(|(key, _)| key).join(", ")
+}
+
+/// The content of `flash.toml`.
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    listen: Option<SocketAddr>,
+    public_address: Option<String>,
+    rpc: Option<SocketAddr>,
+    nodes: Option<Vec<PeerAddress>>,
+    contest_window_milestones: Option<u32>,
+    freshness_ms_max: Option<u64>,
+    log: Option<String>,
+    log_json: Option<bool>,
+    #[serde(default)]
+    accept: FileAccept,
+}
+
+#[derive(Debug, Default, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct FileAccept {
+    deposit_max: Option<Amount>,
+    contest_window_min: Option<u32>,
+    contest_window_max: Option<u32>,
+    channels_per_peer_max: Option<u32>,
+}
+
+/// A list of nodes as one text, separated by commas.
+struct Nodes(Vec<PeerAddress>);
+
+impl FromStr for Nodes {
+    type Err = <PeerAddress as FromStr>::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.split(',').map(str::trim).filter(|node| !node.is_empty()).map(str::parse).collect::<Result<_, _>>().map(Self)
+    }
+}
+
+/// Chooses each value from the highest layer that gives one.
+struct Layers<'a> {
+    flags: &'a BTreeMap<&'static str, String>,
+    environment: &'a dyn Fn(&str) -> Option<String>,
+    sources: BTreeMap<&'static str, Source>,
+}
+
+impl Layers<'_> {
+    fn pick<T: FromStr<Err: fmt::Display>>(
+        &mut self,
+        key: &'static str,
+        file: Option<T>,
+        default: T,
+    ) -> Result<T, ConfigError> {
+        let variable = KEYS.iter().find(|(known, _)| *known == key).map_or("", |(_, variable)| *variable);
+        let parse = |given: String, text: &str| {
+            text.parse::<T>().map_err(|error| ConfigError::Value { given, reason: error.to_string() })
+        };
+        let (value, source) = if let Some(text) = self.flags.get(key) {
+            (parse(format!("the option for `{key}` (`{text}`)"), text)?, Source::CommandLine)
+        } else if let Some(text) = (self.environment)(variable) {
+            (parse(format!("{variable}={text}"), &text)?, Source::Environment)
+        } else if let Some(value) = file {
+            (value, Source::File)
+        } else {
+            (default, Source::Default)
+        };
+        self.sources.insert(key, source);
+        Ok(value)
+    }
+
+    fn pick_optional<T: FromStr<Err: fmt::Display>>(
+        &mut self,
+        key: &'static str,
+        file: Option<T>,
+    ) -> Result<Option<T>, ConfigError> {
+        Ok(self.pick(key, file.map(Maybe::Given), Maybe::Left)?.into())
+    }
+}
+
+/// A value that may be left out.
+enum Maybe<T> {
+    Given(T),
+    Left,
+}
+
+impl<T: FromStr> FromStr for Maybe<T> {
+    type Err = T::Err;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        text.parse().map(Self::Given)
+    }
+}
+
+impl<T> From<Maybe<T>> for Option<T> {
+    fn from(value: Maybe<T>) -> Self {
+        match value {
+            Maybe::Given(value) => Some(value),
+            Maybe::Left => None,
+        }
+    }
+}
+
+impl Config {
+    /// Reads the configuration. `file` may be missing unless `required`. `flags` holds the command
+    /// line's values by key (`nodes` separated by commas).
+    ///
+    /// # Errors
+    /// [`ConfigError`].
+    pub fn load(
+        file: &Path,
+        required: bool,
+        flags: &BTreeMap<&'static str, String>,
+        environment: &dyn Fn(&str) -> Option<String>,
+    ) -> Result<Self, ConfigError> {
+        let path = file.display().to_string();
+        let text = match fs::read_to_string(file) {
+            Ok(text) => text,
+            Err(error) if error.kind() == io::ErrorKind::NotFound && !required => String::new(),
+            Err(source) => return Err(ConfigError::Read { path, source }),
+        };
+        let file: File =
+            toml::from_str(&text).map_err(|error| ConfigError::File { path, reason: error.to_string() })?;
+        let config = Self::layered(file, Layers { flags, environment, sources: BTreeMap::new() })?;
+        config.check()?;
+        Ok(config)
+    }
+
+    fn layered(file: File, mut layers: Layers<'_>) -> Result<Self, ConfigError> {
+        let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
+        let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
+        let accept = file.accept;
+        Ok(Self {
+            listen: layers.pick("listen", file.listen, any(15_600))?,
+            public_address: layers.pick_optional("public_address", file.public_address)?,
+            rpc: layers.pick("rpc", file.rpc, loopback(15_601))?,
+            nodes: layers.pick("nodes", file.nodes.map(Nodes), Nodes(Vec::new()))?.0,
+            contest_window_milestones: layers.pick(
+                "contest_window_milestones",
+                file.contest_window_milestones,
+                limits::CONTEST_WINDOW_MILESTONES_DEFAULT,
+            )?,
+            freshness_ms_max: layers.pick_optional("freshness_ms_max", file.freshness_ms_max)?,
+            accept: Accept {
+                deposit_max: layers.pick("accept.deposit_max", accept.deposit_max, Amount::ZERO)?,
+                contest_window_min: layers.pick(
+                    "accept.contest_window_min",
+                    accept.contest_window_min,
+                    limits::CONTEST_WINDOW_MILESTONES_MIN,
+                )?,
+                contest_window_max: layers.pick(
+                    "accept.contest_window_max",
+                    accept.contest_window_max,
+                    limits::CONTEST_WINDOW_MILESTONES_MAX,
+                )?,
+                channels_per_peer_max: layers.pick(
+                    "accept.channels_per_peer_max",
+                    accept.channels_per_peer_max,
+                    64,
+                )?,
+            },
+            log: layers.pick("log", file.log, "info".to_owned())?,
+            log_json: layers.pick("log_json", file.log_json, false)?,
+            sources: layers.sources,
+        })
+    }
+
+    fn check(&self) -> Result<(), ConfigError> {
+        let window = limits::CONTEST_WINDOW_MILESTONES_MIN..=limits::CONTEST_WINDOW_MILESTONES_MAX;
+        let windows = [
+            ("contest_window_milestones", self.contest_window_milestones),
+            ("accept.contest_window_min", self.accept.contest_window_min),
+            ("accept.contest_window_max", self.accept.contest_window_max),
+        ];
+        for (key, value) in windows {
+            if !window.contains(&value) {
+                let reason = format!("is {value}; it must be {} to {}", window.start(), window.end());
+                return Err(ConfigError::Range { key, reason });
+            }
+        }
+        if self.accept.contest_window_min > self.accept.contest_window_max {
+            let reason = "must not be above `accept.contest_window_max`".to_owned();
+            return Err(ConfigError::Range { key: "accept.contest_window_min", reason });
+        }
+        if !self.rpc.ip().is_loopback() {
+            let reason = format!(
+                "is {}; the admin RPC is not encrypted and listens on loopback only (127.0.0.1 or [::1])",
+                self.rpc
+            );
+            return Err(ConfigError::Range { key: "rpc", reason });
+        }
+        if let Some(address) = &self.public_address
+            && !address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+        {
+            let reason = format!("is `{address}`; it must be HOST:PORT");
+            return Err(ConfigError::Range { key: "public_address", reason });
+        }
+        Ok(())
+    }
+
+    /// The configuration as a `flash.toml`, each value with where it came from.
+    pub fn to_toml(&self) -> String {
+        let text = |value: &dyn fmt::Display| toml::Value::String(value.to_string()).to_string();
+        let nodes: Vec<String> = self.nodes.iter().map(|node| text(node)).collect();
+        let optional = |value: Option<String>| value;
+        let values: [(&'static str, Option<String>); 12] = [
+            ("listen", Some(text(&self.listen))),
+            ("public_address", optional(self.public_address.as_ref().map(|address| text(address)))),
+            ("rpc", Some(text(&self.rpc))),
+            ("nodes", Some(format!("[{}]", nodes.join(", ")))),
+            ("contest_window_milestones", Some(self.contest_window_milestones.to_string())),
+            ("freshness_ms_max", optional(self.freshness_ms_max.map(|ms| ms.to_string()))),
+            ("log", Some(text(&self.log))),
+            ("log_json", Some(self.log_json.to_string())),
+            ("accept.deposit_max", Some(text(&self.accept.deposit_max))),
+            ("accept.contest_window_min", Some(self.accept.contest_window_min.to_string())),
+            ("accept.contest_window_max", Some(self.accept.contest_window_max.to_string())),
+            ("accept.channels_per_peer_max", Some(self.accept.channels_per_peer_max.to_string())),
+        ];
+        let mut lines = Vec::new();
+        let mut in_accept = false;
+        for (key, value) in values {
+            let source = self.sources.get(key).copied().unwrap_or(Source::Default);
+            let name = key.strip_prefix("accept.");
+            if name.is_some() && !in_accept {
+                in_accept = true;
+                lines.push("\n[accept]".to_owned());
+            }
+            let name = name.unwrap_or(key);
+            lines.push(match value {
+                Some(value) => format!("{name} = {value} # {source}"),
+                None => format!("# {name} is not set # {source}"),
+            });
+        }
+        lines.push(String::new());
+        lines.join("\n")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const NODE: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a@127.0.0.1:14265";
+
+    fn load(text: &str, flags: &[(&'static str, &str)], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("flash.toml");
+        fs::write(&path, text).unwrap();
+        let flags = flags.iter().map(|(key, value)| (*key, (*value).to_owned())).collect();
+        let variable = |name: &str| {
+            environment.iter().find(|(known, _)| *known == name).map(|(_, value)| (*value).to_owned())
+        };
+        Config::load(&path, true, &flags, &variable)
+    }
+
+    #[test]
+    fn flags_win_over_environment_over_file_over_defaults() {
+        let text = "listen = \"127.0.0.1:1\"\nrpc = \"127.0.0.1:2\"\nlog = \"debug\"\n";
+        let config =
+            load(text, &[("listen", "127.0.0.1:9")], &[("FLASH_LISTEN", "x"), ("FLASH_RPC_LISTEN", "127.0.0.1:8")])
+                .unwrap();
+        assert_eq!((config.listen.port(), config.rpc.port(), config.log.as_str()), (9, 8, "debug"));
+        assert_eq!(config.contest_window_milestones, limits::CONTEST_WINDOW_MILESTONES_DEFAULT);
+    }
+
+    #[test]
+    fn what_is_printed_is_the_same_configuration_and_says_where_from() {
+        let text = format!("nodes = [\"{NODE}\"]\n[accept]\ndeposit_max = \"1.5Mi\"\n");
+        let config = load(&text, &[("freshness_ms_max", "5000")], &[]).unwrap();
+        let printed = config.to_toml();
+        assert!(printed.contains("deposit_max = \"1.5Mi\" # flash.toml"), "{printed}");
+        assert!(printed.contains("freshness_ms_max = 5000 # command line"), "{printed}");
+        assert!(printed.contains("listen = \"0.0.0.0:15600\" # default"), "{printed}");
+        let again = load(&printed, &[], &[]).unwrap();
+        assert_eq!(Config { sources: config.sources.clone(), ..again }, config);
+    }
+
+    #[test]
+    fn mistakes_are_named_with_their_line() {
+        let unknown = load("listen = \"127.0.0.1:1\"\nlissten = 1\n", &[], &[]).unwrap_err().to_string();
+        assert!(unknown.contains("line 2") && unknown.contains("lissten"), "{unknown}");
+        let malformed = load("\n\n[accept]\ndeposit_max = \"0.5i\"\n", &[], &[]).unwrap_err().to_string();
+        assert!(malformed.contains("line 4") && malformed.contains("finer than one base unit"), "{malformed}");
+        let range = load("contest_window_milestones = 1\n", &[], &[]).unwrap_err().to_string();
+        assert!(range.contains("`contest_window_milestones` is 1; it must be 4 to"), "{range}");
+        let exposed = load("rpc = \"0.0.0.0:15601\"\n", &[], &[]).unwrap_err().to_string();
+        assert!(exposed.contains("loopback"), "{exposed}");
+        let variable = load("", &[], &[("FLASH_NODES", "nonsense")]).unwrap_err().to_string();
+        assert!(variable.contains("FLASH_NODES=nonsense"), "{variable}");
+    }
+}

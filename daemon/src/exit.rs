@@ -1,0 +1,39 @@
+//! The exit codes of both binaries.
+
+/// How a binary of this project ends. The numbers are stable.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum Exit {
+    /// Done.
+    Ok = 0,
+    /// It failed; standard error says why.
+    Failed = 1,
+    /// The command line or the configuration is wrong.
+    Usage = 2,
+    /// Another daemon runs on the data directory.
+    DataDirInUse = 3,
+    /// The data directory is missing, unsafe or of another network or identity.
+    DataDirUnusable = 4,
+    /// The store failed; nothing unsynced was sent.
+    StoreFailed = 5,
+}
+
+impl Exit {
+    /// The number that the process ends with.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::Ok => 0,
+            Self::Failed => 1,
+            Self::Usage => 2,
+            Self::DataDirInUse => 3,
+            Self::DataDirUnusable => 4,
+            Self::StoreFailed => 5,
+        }
+    }
+}
+
+impl From<Exit> for std::process::ExitCode {
+    fn from(exit: Exit) -> Self {
+        Self::from(exit.code())
+    }
+}

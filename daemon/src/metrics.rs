@@ -1,0 +1,161 @@
+//! What the daemon counts, for Prometheus. Nothing is ever labelled by channel or peer: the number of
+//! series stays the same however many there are.
+
+use std::{sync::Arc, time::Duration};
+
+use prometheus_client::{
+    encoding::EncodeLabelSet,
+    metrics::{
+        counter::Counter,
+        family::Family,
+        gauge::Gauge,
+        histogram::{Histogram, exponential_buckets},
+    },
+    registry::{Registry, Unit},
+};
+
+/// All counters; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Metrics {
+    registry: Arc<Registry>,
+    /// Payments taken for sending.
+    pub payments_queued: Counter,
+    /// Payments that peers have acknowledged.
+    pub payments_acknowledged: Counter,
+    /// Payments that are received and durable.
+    pub payments_received: Counter,
+    /// Signed updates sent or received.
+    pub updates: Counter,
+    /// Commits to the store.
+    pub commits: Counter,
+    /// Seconds that a commit took, sync included.
+    pub commit_seconds: Histogram,
+    /// Jobs that shared a commit.
+    pub commit_jobs: Histogram,
+    /// Peers connected.
+    pub peers: Gauge,
+    /// Index of the newest verified milestone.
+    pub milestone_index: Gauge,
+    /// Milliseconds since it arrived.
+    pub milestone_age_ms: Gauge,
+    /// Inputs that wait for the engine.
+    pub mailbox_depth: Gauge,
+    /// Times that a peer broke the protocol.
+    pub peers_misbehaved: Counter,
+    channels: Family<StateLabel, Gauge>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct StateLabel {
+    state: &'static str,
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let metrics = Self {
+            registry: Arc::default(),
+            payments_queued: Counter::default(),
+            payments_acknowledged: Counter::default(),
+            payments_received: Counter::default(),
+            updates: Counter::default(),
+            commits: Counter::default(),
+            commit_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
+            commit_jobs: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
+            peers: Gauge::default(),
+            milestone_index: Gauge::default(),
+            milestone_age_ms: Gauge::default(),
+            mailbox_depth: Gauge::default(),
+            peers_misbehaved: Counter::default(),
+            channels: Family::default(),
+        };
+        Self { registry: Arc::new(metrics.registered()), ..metrics }
+    }
+}
+
+impl Metrics {
+    fn registered(&self) -> Registry {
+        let mut registry = Registry::with_prefix("flash");
+        let counters = [
+            ("payments_queued", "Payments taken for sending", &self.payments_queued),
+            ("payments_acknowledged", "Payments that peers have acknowledged", &self.payments_acknowledged),
+            ("payments_received", "Payments received and durable", &self.payments_received),
+            ("updates", "Signed updates sent or received", &self.updates),
+            ("commits", "Commits to the store", &self.commits),
+            ("peers_misbehaved", "Times that a peer broke the protocol", &self.peers_misbehaved),
+        ];
+        for (name, help, counter) in counters {
+            registry.register(name, help, counter.clone());
+        }
+        let gauges = [
+            ("peers_connected", "Peers connected", &self.peers),
+            ("milestone_index", "Index of the newest verified milestone", &self.milestone_index),
+            ("milestone_age_milliseconds", "Time since that milestone arrived", &self.milestone_age_ms),
+            ("mailbox_depth", "Inputs that wait for the engine", &self.mailbox_depth),
+        ];
+        for (name, help, gauge) in gauges {
+            registry.register(name, help, gauge.clone());
+        }
+        registry.register_with_unit(
+            "commit",
+            "Time that a commit took, sync included",
+            Unit::Seconds,
+            self.commit_seconds.clone(),
+        );
+        registry.register("commit_jobs", "Jobs that shared a commit", self.commit_jobs.clone());
+        registry.register("channels", "Channels by state", self.channels.clone());
+        registry
+    }
+
+    /// Counts a commit that `jobs` shared.
+    pub fn committed(&self, took: Duration, jobs: usize) {
+        self.commits.inc();
+        self.commit_seconds.observe(took.as_secs_f64());
+        self.commit_jobs.observe(f64::from(u32::try_from(jobs).unwrap_or(u32::MAX)));
+    }
+
+    /// A channel went from one state to another (`None`: it did not exist).
+    pub fn channel_moved(&self, from: Option<&'static str>, to: &'static str) {
+        if from == Some(to) {
+            return;
+        }
+        if let Some(state) = from {
+            self.channels.get_or_create(&StateLabel { state }).dec();
+        }
+        self.channels.get_or_create(&StateLabel { state: to }).inc();
+    }
+
+    /// The text of `/metrics` (OpenMetrics).
+    pub fn text(&self) -> String {
+        let mut text = String::new();
+        // Writing to a string cannot fail.
+        let _ = prometheus_client::encoding::text::encode(&mut text, &self.registry);
+        text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_counted_is_shown() {
+        let metrics = Metrics::default();
+        metrics.payments_received.inc_by(3);
+        metrics.committed(Duration::from_micros(70), 4);
+        metrics.channel_moved(None, "opening");
+        metrics.channel_moved(Some("opening"), "open");
+        metrics.clone().peers.inc();
+        let text = metrics.text();
+        for line in [
+            "flash_payments_received_total 3",
+            "flash_commits_total 1",
+            "flash_commit_seconds_count 1",
+            "flash_commit_jobs_bucket{le=\"4.0\"} 1",
+            "flash_channels{state=\"open\"} 1",
+            "flash_channels{state=\"opening\"} 0",
+            "flash_peers_connected 1",
+        ] {
+            assert!(text.contains(line), "{line} is missing in\n{text}");
+        }
+    }
+}
