@@ -1,0 +1,274 @@
+//! The embedded store: sled 0.34.7, made to reach the disk.
+//!
+//! What was found by measurement, and what this module does about it:
+//!
+//! - sled's `flush` calls `sync_file_range`, which does not make data durable. After every flush this
+//!   module calls `sync_data` on a handle of its own to sled's `db` file, and acknowledges only then.
+//! - sled moves any page over a quarter of a segment (128 KiB) into a *blob file*, which it never syncs.
+//!   A leaf holds up to 17 entries, so no entry may be longer than [`CHUNK_BYTES`]: longer values are
+//!   split into chunks in the same batch.
+//! - A failed sync may leave pages marked clean although they never reached the disk. After any error
+//!   the store is poisoned and nothing is tried again.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io,
+    path::Path,
+    sync::atomic::{AtomicBool, Ordering},
+    thread,
+    time::Duration,
+};
+
+use super::{Batch, Change, Durable, Entries, Entry, Store, StoreError, Table, envelope};
+
+/// Bytes of one entry in sled: 17 of them with their keys stay below the blob threshold.
+const CHUNK_BYTES: usize = 6 * 1024;
+/// Bytes of sled's page cache. The machines in mind have 1 GB.
+const CACHE_BYTES: u64 = 16 * 1024 * 1024;
+/// How often and how long a sled that is closing in this process is waited for: five seconds in all.
+const CLOSING_TRIES: u32 = 1_000;
+const CLOSING_WAIT: Duration = Duration::from_millis(5);
+/// Table id of the identity that a directory belongs to.
+const IDENTITY: Table = Table::small(255, "identity");
+/// First byte of the keys of chunks; tables come before it, since their ids stay below 255.
+const CHUNK_SPACE: u8 = 255;
+
+/// A store in a directory.
+#[derive(Debug)]
+pub struct SledStore {
+    db: sled::Db,
+    /// A handle of our own to the file that sled writes, to sync it.
+    data: File,
+    poisoned: AtomicBool,
+    sync: bool,
+    /// Held as long as the store lives; dropped after `db`.
+    _lock: File,
+}
+
+impl SledStore {
+    /// Opens or creates the store in `directory` for `identity` (who and which network it belongs to).
+    ///
+    /// # Errors
+    /// [`StoreError::InUse`], [`StoreError::WrongIdentity`], or the disk's refusal.
+    pub fn open(directory: &Path, identity: &[u8]) -> Result<Self, StoreError> {
+        Self::open_with(directory, identity, true)
+    }
+
+    /// As [`SledStore::open`], but commits end with sled's own `flush` and are lost in a power cut. For
+    /// the test that shows just that.
+    ///
+    /// # Errors
+    /// As [`SledStore::open`].
+    #[doc(hidden)]
+    pub fn danger_open_without_sync(directory: &Path, identity: &[u8]) -> Result<Self, StoreError> {
+        Self::open_with(directory, identity, false)
+    }
+
+    fn open_with(directory: &Path, identity: &[u8], sync: bool) -> Result<Self, StoreError> {
+        create_private(directory)?;
+        let lock = lock(directory)?;
+        let db = open_sled(directory)?;
+        let data = File::options().read(true).write(true).open(directory.join("db"))?;
+        data.sync_all()?;
+        // sled made the files; their names must survive a power cut as well.
+        File::open(directory)?.sync_all()?;
+        if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+            File::open(parent)?.sync_all()?;
+        }
+        let store = Self { db, data, poisoned: AtomicBool::new(false), sync, _lock: lock };
+        store.check_identity(directory, identity)?;
+        Ok(store)
+    }
+
+    fn check_identity(&self, directory: &Path, identity: &[u8]) -> Result<(), StoreError> {
+        match self.get(IDENTITY, b"identity")? {
+            Some(found) if found == identity => Ok(()),
+            Some(_) => Err(StoreError::WrongIdentity(directory.display().to_string())),
+            None => {
+                let mut batch = Batch::new();
+                batch.put(IDENTITY, b"identity", identity.to_vec());
+                self.commit(&batch).map(|_durable| ())
+            }
+        }
+    }
+
+    /// Bytes that the store takes on the disk.
+    ///
+    /// # Errors
+    /// The disk's refusal.
+    pub fn disk_bytes(&self) -> Result<u64, StoreError> {
+        self.db.size_on_disk().map_err(|error| self.poison(error))
+    }
+
+    fn alive(&self) -> Result<(), StoreError> {
+        if self.poisoned.load(Ordering::Acquire) { Err(StoreError::Poisoned) } else { Ok(()) }
+    }
+
+    fn poison(&self, error: sled::Error) -> StoreError {
+        self.poisoned.store(true, Ordering::Release);
+        from_sled(error)
+    }
+
+    fn sled_batch(&self, batch: &Batch) -> Result<sled::Batch, StoreError> {
+        let mut writes = sled::Batch::default();
+        for Change { table, key, value } in &batch.changes {
+            if table.large {
+                // A new value may have fewer chunks than the old one, a deleted one has none.
+                for index in 1..=self.chunks_of(*table, key)? {
+                    writes.remove(chunk_key(*table, key, index));
+                }
+            }
+            match value {
+                None => writes.remove(entry_key(*table, key)),
+                Some(value) => insert(&mut writes, *table, key, value),
+            }
+        }
+        Ok(writes)
+    }
+
+    /// How many chunks beside the first the value under `key` has.
+    fn chunks_of(&self, table: Table, key: &[u8]) -> Result<u16, StoreError> {
+        let entry = self.db.get(entry_key(table, key)).map_err(|error| self.poison(error))?;
+        Ok(entry.and_then(|entry| split_count(&entry).map(|(count, _)| count)).unwrap_or(0))
+    }
+
+    fn assemble(&self, table: Table, key: &[u8], entry: &[u8]) -> Result<Vec<u8>, StoreError> {
+        let (count, first) = split_count(entry).ok_or_else(|| envelope::corrupt(table, key, "too short"))?;
+        if count == 0 {
+            return envelope::unwrap(table, key, first);
+        }
+        let mut wrapped = first.to_vec();
+        for index in 1..=count {
+            let chunk = self.db.get(chunk_key(table, key, index)).map_err(|error| self.poison(error))?;
+            let chunk = chunk.ok_or_else(|| envelope::corrupt(table, key, "a part is missing"))?;
+            wrapped.extend_from_slice(&chunk);
+        }
+        envelope::unwrap(table, key, &wrapped)
+    }
+
+    fn entry(&self, table: Table, found: (sled::IVec, sled::IVec)) -> Result<Entry, StoreError> {
+        let (entry_key, entry) = found;
+        let key = entry_key.get(1..).unwrap_or_default().to_vec();
+        let value = self.assemble(table, &key, &entry)?;
+        Ok((key, value))
+    }
+}
+
+/// An entry is `number of further chunks u16 LE ‖ first part of the wrapped value`.
+fn insert(writes: &mut sled::Batch, table: Table, key: &[u8], value: &[u8]) {
+    let wrapped = envelope::wrap(table, key, value);
+    let mut parts = wrapped.chunks(CHUNK_BYTES);
+    let first = parts.next().unwrap_or_default();
+    // LARGE_VALUE_BYTES_MAX is far below 65,536 chunks.
+    let count = u16::try_from(parts.len()).unwrap_or(u16::MAX);
+    let mut entry = count.to_le_bytes().to_vec();
+    entry.extend_from_slice(first);
+    writes.insert(entry_key(table, key), entry);
+    for (index, part) in (1..=count).zip(parts) {
+        writes.insert(chunk_key(table, key, index), part);
+    }
+}
+
+fn split_count(entry: &[u8]) -> Option<(u16, &[u8])> {
+    entry.split_first_chunk::<2>().map(|(count, rest)| (u16::from_le_bytes(*count), rest))
+}
+
+fn entry_key(table: Table, key: &[u8]) -> Vec<u8> {
+    [&[table.id], key].concat()
+}
+
+fn chunk_key(table: Table, key: &[u8], index: u16) -> Vec<u8> {
+    [&[CHUNK_SPACE, table.id][..], key, &index.to_be_bytes()].concat()
+}
+
+fn create_private(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let mut builder = fs::DirBuilder::new();
+    builder.recursive(true);
+    #[cfg(unix)]
+    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
+    builder.create(directory)
+}
+
+/// Takes the directory for this process, until the file is dropped or the process ends.
+fn lock(directory: &Path) -> Result<File, StoreError> {
+    let file = File::options().create(true).truncate(false).write(true).open(directory.join("lock"))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(directory.display().to_string())),
+        Err(TryLockError::Error(error)) => Err(StoreError::Io(error)),
+    }
+}
+
+/// Opens sled. A store that was closed a moment ago in this very process may leave background work that
+/// still holds sled's own lock; that nobody else is here our lock has shown, so it is waited for.
+fn open_sled(directory: &Path) -> Result<sled::Db, StoreError> {
+    let config = sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None);
+    for _ in 0..CLOSING_TRIES {
+        match config.open() {
+            Err(sled::Error::Io(error)) if error.to_string().contains("could not acquire lock") => {
+                thread::sleep(CLOSING_WAIT);
+            }
+            other => return other.map_err(from_sled),
+        }
+    }
+    Err(StoreError::InUse(directory.display().to_string()))
+}
+
+fn from_sled(error: sled::Error) -> StoreError {
+    match error {
+        sled::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull => StoreError::Full,
+        sled::Error::Io(error) => StoreError::Io(error),
+        other => StoreError::Io(io::Error::other(other)),
+    }
+}
+
+impl Store for SledStore {
+    fn commit(&self, batch: &Batch) -> Result<Durable, StoreError> {
+        self.alive()?;
+        batch.check()?;
+        let writes = self.sled_batch(batch)?;
+        self.db.apply_batch(writes).map_err(|error| self.poison(error))?;
+        self.db.flush().map_err(|error| self.poison(error))?;
+        if self.sync {
+            self.data.sync_data().map_err(|error| self.poison(sled::Error::Io(error)))?;
+        }
+        Ok(Durable(()))
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        self.alive()?;
+        let entry = self.db.get(entry_key(table, key)).map_err(|error| self.poison(error))?;
+        entry.map(|entry| self.assemble(table, key, &entry)).transpose()
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Entries, StoreError> {
+        self.alive()?;
+        let prefix_key = entry_key(table, prefix);
+        let start = match after {
+            // The smallest key above `after` is `after` with a zero byte.
+            Some(after) if after >= prefix => [&entry_key(table, after)[..], &[0]].concat(),
+            _ => prefix_key.clone(),
+        };
+        self.db
+            .range(start..)
+            .take_while(|found| found.as_ref().map_or(true, |(key, _)| key.starts_with(&prefix_key)))
+            .take(limit)
+            .map(|found| self.entry(table, found.map_err(|error| self.poison(error))?))
+            .collect()
+    }
+
+    fn last(&self, table: Table, prefix: &[u8]) -> Result<Option<Entry>, StoreError> {
+        self.alive()?;
+        let found = self.db.scan_prefix(entry_key(table, prefix)).next_back();
+        found.map(|found| self.entry(table, found.map_err(|error| self.poison(error))?)).transpose()
+    }
+}
