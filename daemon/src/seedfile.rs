@@ -1,7 +1,7 @@
 //! The seed file: one line of text, readable by its owner only.
 //!
-//! Plain: `flash-seed 1 plain HEX`. With a passphrase: `flash-seed 1 argon2id M_KIB T P SALT NONCE
-//! CIPHERTEXT`, all bytes in hexadecimal. The key is argon2id of the passphrase; the cipher is
+//! Plain: `flash-seed 1 plain WORDS`. With a passphrase: `flash-seed 1 argon2id M_KIB T P SALT NONCE
+//! CIPHERTEXT`, the last three in hexadecimal. The key is argon2id of the passphrase; the cipher is
 //! ChaCha20-Poly1305, which also authenticates everything on the line before the ciphertext.
 
 use std::{fs, io, path::Path};
@@ -73,32 +73,32 @@ impl SeedFileError {
     }
 }
 
-/// Writes the seed's entropy, encrypted if there is a passphrase.
+/// Writes the seed's words, encrypted if there is a passphrase.
 ///
 /// # Errors
 /// [`SeedFileError`]; the old file, if any, is then unchanged.
-pub fn write(path: &Path, entropy: &[u8], passphrase: Option<&str>) -> Result<(), SeedFileError> {
+pub fn write(path: &Path, words: &str, passphrase: Option<&str>) -> Result<(), SeedFileError> {
     let line = match passphrase {
-        None => Zeroizing::new(format!("{MAGIC} plain {}\n", *Zeroizing::new(hex::encode(entropy)))),
-        Some(passphrase) => Zeroizing::new(encrypt(entropy, passphrase)?),
+        None => Zeroizing::new(format!("{MAGIC} plain {words}\n")),
+        Some(passphrase) => Zeroizing::new(encrypt(words, passphrase)?),
     };
     Ok(write_atomically(path, line.as_bytes())?)
 }
 
-/// Reads the seed's entropy. `passphrase` is asked only if the file is encrypted.
+/// Reads the seed's words. `passphrase` is asked only if the file is encrypted.
 ///
 /// # Errors
 /// [`SeedFileError`].
 pub fn read(
     path: &Path,
     passphrase: impl FnOnce() -> Result<Option<Zeroizing<String>>, SeedFileError>,
-) -> Result<Zeroizing<Vec<u8>>, SeedFileError> {
+) -> Result<Zeroizing<String>, SeedFileError> {
     check_private(path, "600")?;
     let text = Zeroizing::new(fs::read_to_string(path).map_err(DataDirError::io(path))?);
     let rest =
         text.trim_end().strip_prefix(MAGIC).ok_or(SeedFileError::Malformed("its first words are unknown"))?;
     if let Some(plain) = rest.strip_prefix(" plain ") {
-        return unhex(plain);
+        return Ok(Zeroizing::new(plain.to_owned()));
     }
     let passphrase = passphrase()?.ok_or(SeedFileError::PassphraseNeeded)?;
     decrypt(text.trim_end(), &passphrase)
@@ -136,7 +136,7 @@ pub fn passphrase(terminal: bool) -> Result<Option<Zeroizing<String>>, SeedFileE
     Ok(Some(Zeroizing::new(typed)))
 }
 
-fn encrypt(entropy: &[u8], passphrase: &str) -> Result<String, SeedFileError> {
+fn encrypt(words: &str, passphrase: &str) -> Result<String, SeedFileError> {
     let (mut salt, mut nonce) = ([0; SALT_BYTES], [0; NONCE_BYTES]);
     let random =
         |bytes: &mut [u8]| getrandom::fill(bytes).map_err(|error| SeedFileError::Crypto(error.to_string()));
@@ -150,12 +150,12 @@ fn encrypt(entropy: &[u8], passphrase: &str) -> Result<String, SeedFileError> {
     );
     let key = derive(passphrase, &salt, COST)?;
     let ciphertext = ChaCha20Poly1305::new(&Key::from(*key))
-        .encrypt(&Nonce::from(nonce), Payload { msg: entropy, aad: header.as_bytes() })
+        .encrypt(&Nonce::from(nonce), Payload { msg: words.as_bytes(), aad: header.as_bytes() })
         .map_err(|error| SeedFileError::Crypto(error.to_string()))?;
     Ok(format!("{header} {}\n", hex::encode(ciphertext)))
 }
 
-fn decrypt(line: &str, passphrase: &str) -> Result<Zeroizing<Vec<u8>>, SeedFileError> {
+fn decrypt(line: &str, passphrase: &str) -> Result<Zeroizing<String>, SeedFileError> {
     let malformed = || SeedFileError::Malformed("its fields are not those of an encrypted seed");
     let (header, ciphertext) = line.rsplit_once(' ').ok_or_else(malformed)?;
     let fields: Vec<&str> = header.strip_prefix(MAGIC).ok_or_else(malformed)?.split_whitespace().collect();
@@ -172,10 +172,10 @@ fn decrypt(line: &str, passphrase: &str) -> Result<Zeroizing<Vec<u8>>, SeedFileE
     hex::decode_to_slice(nonce, &mut nonce_bytes).map_err(|_| malformed())?;
     let key = derive(passphrase, &salt_bytes, cost)?;
     let ciphertext = hex::decode(ciphertext).map_err(|_| malformed())?;
-    ChaCha20Poly1305::new(&Key::from(*key))
+    let words = ChaCha20Poly1305::new(&Key::from(*key))
         .decrypt(&Nonce::from(nonce_bytes), Payload { msg: &ciphertext, aad: header.as_bytes() })
-        .map(Zeroizing::new)
-        .map_err(|_| SeedFileError::WrongPassphrase)
+        .map_err(|_| SeedFileError::WrongPassphrase)?;
+    String::from_utf8(words).map(Zeroizing::new).map_err(|_| malformed())
 }
 
 fn derive(
@@ -193,15 +193,11 @@ fn derive(
     Ok(key)
 }
 
-fn unhex(text: &str) -> Result<Zeroizing<Vec<u8>>, SeedFileError> {
-    hex::decode(text).map(Zeroizing::new).map_err(|_| SeedFileError::Malformed("its seed is not hexadecimal"))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    const ENTROPY: [u8; 32] = [0x5a; 32];
+    const WORDS: &str = "zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo zoo wrong";
 
     #[allow(clippy::unnecessary_wraps, reason = "the type that `read` asks for")]
     fn given(passphrase: &str) -> Result<Option<Zeroizing<String>>, SeedFileError> {
@@ -212,21 +208,21 @@ mod tests {
     fn a_plain_seed_reads_back_without_a_passphrase() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("seed");
-        write(&path, &ENTROPY, None).unwrap();
+        write(&path, WORDS, None).unwrap();
         assert!(!is_encrypted(&path).unwrap());
         let read = read(&path, || panic!("no passphrase is needed")).unwrap();
-        assert_eq!(*read, ENTROPY);
+        assert_eq!(*read, WORDS);
     }
 
     #[test]
     fn an_encrypted_seed_opens_with_its_passphrase_only() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("seed");
-        write(&path, &ENTROPY, Some("correct horse")).unwrap();
+        write(&path, WORDS, Some("correct horse")).unwrap();
         assert!(is_encrypted(&path).unwrap());
         let text = fs::read_to_string(&path).unwrap();
-        assert!(!text.contains(&hex::encode(ENTROPY)), "the seed must not be readable");
-        assert_eq!(*read(&path, || given("correct horse")).unwrap(), ENTROPY);
+        assert!(!text.contains("zoo"), "the seed must not be readable");
+        assert_eq!(*read(&path, || given("correct horse")).unwrap(), WORDS);
         assert!(matches!(read(&path, || given("battery")), Err(SeedFileError::WrongPassphrase)));
         assert!(matches!(read(&path, || Ok(None)), Err(SeedFileError::PassphraseNeeded)));
 
