@@ -1,0 +1,358 @@
+//! The sparse Merkle tree over the ledger's state: every unspent output and every channel record.
+//!
+//! It maps 32-byte keys to 32-byte value hashes. An empty subtree is 32 zero bytes, a subtree with one
+//! entry is that entry's leaf, so that the depth follows the number of entries, not of bits. The root
+//! depends on the entries alone, never on the order in which they came or on entries that are gone.
+//!
+//! Nodes are shared (`Arc`): a clone is a snapshot that costs nothing, and an update copies only the
+//! path to what it changes.
+
+use std::sync::Arc;
+
+use bincode::{Decode, Encode};
+use flash_proto::{
+    Hash,
+    hash::{Layout, Tag},
+};
+use thiserror::Error;
+
+/// Levels of the tree at most: the bits of a key.
+const DEPTH_MAX: usize = 256;
+
+/// The tree. A clone is a snapshot.
+#[derive(Clone, Debug, Default)]
+pub struct StateTree {
+    root: Option<Arc<Node>>,
+}
+
+/// A change of one entry: its key, and its new value hash or `None` to remove it.
+pub type Change = (Hash, Option<Hash>);
+
+#[derive(Debug)]
+enum Node {
+    Leaf { hash: Hash, key: Hash, value: Hash },
+    Branch { hash: Hash, left: Option<Arc<Node>>, right: Option<Arc<Node>> },
+}
+
+impl Node {
+    fn leaf(key: Hash, value: Hash) -> Self {
+        Self::Leaf { hash: leaf_hash(&key, &value), key, value }
+    }
+}
+
+fn leaf_hash(key: &Hash, value: &Hash) -> Hash {
+    Layout::new(Tag::TREE_LEAF).bytes(key.as_bytes()).bytes(value.as_bytes()).hash()
+}
+
+fn branch_hash(left: &Hash, right: &Hash) -> Hash {
+    Layout::new(Tag::TREE_NODE).bytes(left.as_bytes()).bytes(right.as_bytes()).hash()
+}
+
+fn hash_of(node: Option<&Arc<Node>>) -> Hash {
+    node.map_or(Hash::ZERO, |node| match **node {
+        Node::Leaf { hash, .. } | Node::Branch { hash, .. } => hash,
+    })
+}
+
+/// Whether the path of `key` turns right at `depth`; the most significant bit comes first.
+fn turns_right(key: &Hash, depth: usize) -> bool {
+    let byte = key.as_bytes().get(depth >> 3).copied().unwrap_or(0);
+    byte & (0x80 >> (depth & 7)) != 0
+}
+
+impl StateTree {
+    /// An empty tree.
+    pub const fn new() -> Self {
+        Self { root: None }
+    }
+
+    /// The root hash.
+    pub fn root(&self) -> Hash {
+        hash_of(self.root.as_ref())
+    }
+
+    /// Makes all changes at once, hashing every touched branch once. Of several changes of one key the
+    /// last counts.
+    pub fn apply(&mut self, mut changes: Vec<Change>) {
+        // Stable, so that the last of several changes of one key stays the last.
+        changes.sort_by_key(|(key, _)| *key);
+        changes.reverse();
+        changes.dedup_by_key(|(key, _)| *key);
+        changes.reverse();
+        self.root = update(self.root.as_ref(), 0, &changes);
+    }
+
+    /// Proves what is, or that nothing is, under `key`.
+    pub fn prove(&self, key: &Hash) -> Proof {
+        let mut proof = Proof { depth: 0, present: [0; 32], siblings: Vec::new(), other: None };
+        let mut node = self.root.as_ref();
+        for depth in 0..DEPTH_MAX {
+            match node.map(|node| &**node) {
+                None => break,
+                Some(Node::Leaf { key: found, value, .. }) => {
+                    if found != key {
+                        proof.other = Some((*found, *value));
+                    }
+                    break;
+                }
+                Some(Node::Branch { left, right, .. }) => {
+                    let (next, sibling) = if turns_right(key, depth) { (right, left) } else { (left, right) };
+                    proof.push(depth, hash_of(sibling.as_ref()));
+                    node = next.as_ref();
+                }
+            }
+        }
+        proof
+    }
+}
+
+/// The subtree after `changes`, which are sorted, of one path up to `depth`, and at most one a key.
+fn update(node: Option<&Arc<Node>>, depth: usize, changes: &[Change]) -> Option<Arc<Node>> {
+    if changes.is_empty() {
+        return node.cloned();
+    }
+    match node.map(|node| &**node) {
+        None => build(&entries(None, changes), depth),
+        Some(Node::Leaf { key, value, .. }) => build(&entries(Some((*key, *value)), changes), depth),
+        Some(Node::Branch { left, right, .. }) => {
+            let (to_left, to_right) =
+                changes.split_at(changes.partition_point(|(key, _)| !turns_right(key, depth)));
+            let next = depth.saturating_add(1);
+            join(update(left.as_ref(), next, to_left), update(right.as_ref(), next, to_right))
+        }
+    }
+}
+
+/// The entries of a subtree that held at most one, sorted.
+fn entries(old: Option<(Hash, Hash)>, changes: &[Change]) -> Vec<(Hash, Hash)> {
+    let kept = old.filter(|(key, _)| changes.iter().all(|(changed, _)| changed != key));
+    let set = changes.iter().filter_map(|(key, value)| value.map(|value| (*key, value)));
+    let mut entries: Vec<_> = kept.into_iter().chain(set).collect();
+    entries.sort_unstable();
+    entries
+}
+
+fn build(entries: &[(Hash, Hash)], depth: usize) -> Option<Arc<Node>> {
+    match entries {
+        [] => None,
+        [(key, value)] => Some(Arc::new(Node::leaf(*key, *value))),
+        // Two different keys part at the latest in their last bit, so the depth stays below 256.
+        _ => {
+            let (left, right) =
+                entries.split_at(entries.partition_point(|(key, _)| !turns_right(key, depth)));
+            let next = depth.saturating_add(1);
+            join(build(left, next), build(right, next))
+        }
+    }
+}
+
+/// A subtree with a single leaf is that leaf, wherever it hangs.
+fn join(left: Option<Arc<Node>>, right: Option<Arc<Node>>) -> Option<Arc<Node>> {
+    match (&left, &right) {
+        (None, None) => None,
+        (Some(leaf), None) | (None, Some(leaf)) if matches!(**leaf, Node::Leaf { .. }) => {
+            Some(Arc::clone(leaf))
+        }
+        _ => {
+            let hash = branch_hash(&hash_of(left.as_ref()), &hash_of(right.as_ref()));
+            Some(Arc::new(Node::Branch { hash, left, right }))
+        }
+    }
+}
+
+/// Proof of what is under a key, against a root. At a million entries it is about 700 bytes.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Proof {
+    /// Branches between the root and the end of the key's path.
+    depth: u16,
+    /// One bit a depth, most significant first: whether the sibling there is not empty.
+    present: [u8; 32],
+    /// The siblings that are not empty, from the root down.
+    siblings: Vec<Hash>,
+    /// The entry of another key at the end of the path, which proves that the key itself is absent.
+    other: Option<(Hash, Hash)>,
+}
+
+/// What a proof proves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// The key is there, with this value hash.
+    Present(Hash),
+    /// The key is not there.
+    Absent,
+}
+
+/// Why a proof proves nothing.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum ProofError {
+    /// The proof does not lead to the root: it is of another state, another key, or made up.
+    #[error("the proof does not lead to the state root")]
+    Root,
+    /// The proof's parts do not fit together.
+    #[error("the proof is malformed")]
+    Malformed,
+    /// The entry at the end of the path is not on the key's path.
+    #[error("the proof's other entry is not on the key's path")]
+    OtherPath,
+}
+
+impl Proof {
+    fn push(&mut self, depth: usize, sibling: Hash) {
+        if sibling != Hash::ZERO {
+            if let Some(byte) = self.present.get_mut(depth >> 3) {
+                *byte |= 0x80 >> (depth & 7);
+            }
+            self.siblings.push(sibling);
+        }
+        self.depth = self.depth.saturating_add(1);
+    }
+
+    /// Checks that under `root` the `key` has exactly the value hash `expected`, or is absent if that
+    /// is `None`.
+    ///
+    /// # Errors
+    /// [`ProofError`].
+    pub fn verify(&self, root: Hash, key: &Hash, expected: Option<Hash>) -> Result<Presence, ProofError> {
+        let depth = usize::from(self.depth);
+        let mut siblings = self.siblings.iter().rev();
+        if depth > DEPTH_MAX {
+            return Err(ProofError::Malformed);
+        }
+        let end = match (expected, &self.other) {
+            (Some(value), None) => leaf_hash(key, &value),
+            (None, None) => Hash::ZERO,
+            (None, Some((other, value))) => {
+                let same_path = (0..depth).all(|at| turns_right(other, at) == turns_right(key, at));
+                if other == key || !same_path {
+                    return Err(ProofError::OtherPath);
+                }
+                leaf_hash(other, value)
+            }
+            (Some(_), Some(_)) => return Err(ProofError::Malformed),
+        };
+        let bits = Hash::new(self.present);
+        let mut hash = end;
+        for at in (0..depth).rev() {
+            let sibling = if turns_right(&bits, at) {
+                *siblings.next().ok_or(ProofError::Malformed)?
+            } else {
+                Hash::ZERO
+            };
+            hash = if turns_right(key, at) {
+                branch_hash(&sibling, &hash)
+            } else {
+                branch_hash(&hash, &sibling)
+            };
+        }
+        let bits_below_end = (depth..DEPTH_MAX).any(|at| turns_right(&bits, at));
+        if siblings.next().is_some() || bits_below_end {
+            return Err(ProofError::Malformed);
+        }
+        if hash != root {
+            return Err(ProofError::Root);
+        }
+        Ok(expected.map_or(Presence::Absent, Presence::Present))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The definition, word for word: no sharing, no incremental updates.
+    fn reference_root(entries: &[(Hash, Hash)], depth: usize) -> Hash {
+        match entries {
+            [] => Hash::ZERO,
+            [(key, value)] => leaf_hash(key, value),
+            _ => {
+                let (left, right): (Vec<_>, Vec<_>) =
+                    entries.iter().partition(|(key, _)| !turns_right(key, depth));
+                branch_hash(&reference_root(&left, depth + 1), &reference_root(&right, depth + 1))
+            }
+        }
+    }
+
+    /// Keys that share long prefixes, so that deep branches and collapses happen.
+    fn key(n: u16) -> Hash {
+        let mut bytes = [0; 32];
+        bytes[0] = (n & 3) as u8;
+        bytes[20] = (n >> 2 & 3) as u8;
+        bytes[31] = (n >> 4) as u8;
+        Hash::new(bytes)
+    }
+
+    fn value(n: u8) -> Hash {
+        Hash::new([n; 32])
+    }
+
+    proptest! {
+        #[test]
+        fn the_root_depends_on_the_entries_alone(
+            batches in proptest::collection::vec(proptest::collection::vec((0_u16..256, proptest::option::of(1_u8..)), 0..20), 1..12)
+        ) {
+            let mut tree = StateTree::new();
+            let mut reference = BTreeMap::new();
+            for batch in batches {
+                for (n, v) in &batch {
+                    match v {
+                        Some(v) => reference.insert(key(*n), value(*v)),
+                        None => reference.remove(&key(*n)),
+                    };
+                }
+                let snapshot = tree.clone();
+                let before = snapshot.root();
+                tree.apply(batch.iter().map(|(n, v)| (key(*n), v.map(value))).collect());
+                prop_assert_eq!(snapshot.root(), before, "a snapshot does not change");
+                let entries: Vec<_> = reference.iter().map(|(k, v)| (*k, *v)).collect();
+                prop_assert_eq!(tree.root(), reference_root(&entries, 0));
+            }
+            for n in 0..256 {
+                let (key, held) = (key(n), reference.get(&key(n)).copied());
+                let proof = tree.prove(&key);
+                let proven = held.map_or(Presence::Absent, Presence::Present);
+                prop_assert_eq!(proof.verify(tree.root(), &key, held), Ok(proven));
+                // No other statement about the key passes, whatever proof comes with it.
+                let lie = if held.is_some() { None } else { Some(value(9)) };
+                for m in 0..256 {
+                    prop_assert!(tree.prove(&self::key(m)).verify(tree.root(), &key, lie).is_err());
+                }
+                prop_assert!(proof.verify(tree.root(), &key, Some(value(0))).is_err());
+                prop_assert!(proof.verify(Hash::new([1; 32]), &key, held).is_err());
+            }
+        }
+    }
+
+    #[test]
+    fn changed_proofs_are_refused() {
+        let mut tree = StateTree::new();
+        tree.apply((0..200).map(|n| (key(n), Some(value(1)))).collect());
+        let proof = tree.prove(&key(7));
+        let refused = |change: fn(&mut Proof)| {
+            let mut changed = proof.clone();
+            change(&mut changed);
+            assert!(changed.verify(tree.root(), &key(7), Some(value(1))).is_err());
+        };
+        refused(|proof| proof.depth += 1);
+        refused(|proof| proof.depth -= 1);
+        refused(|proof| proof.depth = u16::MAX);
+        refused(|proof| proof.siblings.push(Hash::ZERO));
+        refused(|proof| drop(proof.siblings.pop()));
+        refused(|proof| proof.present[31] |= 1);
+        refused(|proof| proof.present[0] ^= 0x80);
+        refused(|proof| proof.other = Some((key(8), value(1))));
+    }
+
+    #[test]
+    fn proofs_stay_small() {
+        let mut tree = StateTree::new();
+        let hashed = |n: u32| Layout::new(Tag::STATE_KEY).u32(n).hash();
+        tree.apply((0..100_000).map(|n| (hashed(n), Some(value(1)))).collect());
+        let longest = (0..2_000).map(|n| flash_proto::codec::encode(&tree.prove(&hashed(n))).len()).max();
+        assert!(longest < Some(1_200), "{longest:?}");
+    }
+}

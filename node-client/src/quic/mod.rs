@@ -1,0 +1,245 @@
+//! QUIC between machines that know each other by their keys.
+//!
+//! Both ends show an Ed25519 key as a raw public key (RFC 7250), with no certificates, and prove in the
+//! TLS 1.3 handshake that they own it. A dialler names the key it expects; nothing is sent to another.
+//! Node links and peer links use different ALPN names and never mix.
+
+pub mod frames;
+mod tls;
+
+use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+
+use flash_proto::{PublicKey, SecretKey};
+use quinn::{Connection, Incoming, TransportConfig, VarInt};
+use thiserror::Error;
+
+/// ALPN of the link between two daemons.
+pub const PEER_ALPN: &[u8] = b"flash-peer/1";
+/// ALPN of the link between a node and its clients.
+pub const NODE_ALPN: &[u8] = b"flash-node/1";
+
+/// A connection that says nothing for so long is dead.
+pub const IDLE_MAX: Duration = Duration::from_secs(10);
+/// A quiet connection is kept alive so often.
+const KEEP_ALIVE: Duration = Duration::from_secs(3);
+/// Bytes that a peer may have sent on one stream and that were not read yet.
+const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// The same over all streams of a connection.
+const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+
+/// Where a machine is and which key it must show: `KEY@HOST:PORT`.
+///
+/// ```
+/// use flash_node_client::quic::PeerAddress;
+/// let ticket = format!("{}@127.0.0.1:15600", "ab".repeat(32));
+/// assert_eq!(ticket.parse::<PeerAddress>()?.to_string(), ticket);
+/// # Ok::<(), flash_node_client::quic::AddressError>(())
+/// ```
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct PeerAddress {
+    /// The key it must show.
+    pub key: PublicKey,
+    /// Host name or address, and port.
+    pub host: String,
+}
+
+/// A text that is not `KEY@HOST:PORT`.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[error("`{0}` is not KEY@HOST:PORT, with the key as 64 hexadecimal digits")]
+pub struct AddressError(String);
+
+impl PeerAddress {
+    /// An address of a key and a socket address.
+    pub fn new(key: PublicKey, address: SocketAddr) -> Self {
+        Self { key, host: address.to_string() }
+    }
+
+    /// Looks the host up.
+    ///
+    /// # Errors
+    /// [`ConnectError::Host`].
+    pub async fn resolve(&self) -> Result<SocketAddr, ConnectError> {
+        let unknown = || ConnectError::Host(self.host.clone());
+        let mut found = tokio::net::lookup_host(&self.host).await.map_err(|_| unknown())?;
+        found.next().ok_or_else(unknown)
+    }
+}
+
+impl fmt::Display for PeerAddress {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}@{}", self.key, self.host)
+    }
+}
+
+impl FromStr for PeerAddress {
+    type Err = AddressError;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        let malformed = || AddressError(text.chars().take(200).collect());
+        let (key, host) = text.trim().split_once('@').ok_or_else(malformed)?;
+        let (name, port) = host.rsplit_once(':').ok_or_else(malformed)?;
+        if name.is_empty() || port.parse::<u16>().is_err() {
+            return Err(malformed());
+        }
+        Ok(Self { key: key.parse().map_err(|_| malformed())?, host: host.to_owned() })
+    }
+}
+
+impl serde::Serialize for PeerAddress {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+impl<'de> serde::Deserialize<'de> for PeerAddress {
+    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
+        text.parse().map_err(serde::de::Error::custom)
+    }
+}
+
+/// Why there is no connection.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum ConnectError {
+    /// The socket cannot be bound.
+    #[error("cannot listen on {0}: {1}; choose another address or stop what uses it")]
+    Bind(SocketAddr, std::io::Error),
+    /// The host name is not known.
+    #[error("`{0}` cannot be resolved; check the name and the network")]
+    Host(String),
+    /// The key is not one that TLS can use.
+    #[error("the key cannot be used for TLS: {0}")]
+    Key(String),
+    /// The endpoint is closed.
+    #[error("the endpoint is closed: {0}")]
+    Closed(String),
+    /// The machine there shows another key, or none.
+    #[error("the machine there does not have the expected key")]
+    WrongKey,
+    /// The handshake or the connection failed.
+    #[error("no connection: {0}")]
+    Failed(quinn::ConnectionError),
+}
+
+/// How many streams a peer may have open at once.
+#[derive(Clone, Copy, Debug)]
+pub struct StreamLimits {
+    /// Bidirectional streams; unidirectional ones are never used.
+    pub bidirectional: u32,
+}
+
+/// One QUIC socket: dials and, if asked to, accepts.
+#[derive(Clone, Debug)]
+pub struct Endpoint {
+    endpoint: quinn::Endpoint,
+    key: SecretKey,
+    alpn: &'static [u8],
+    limits: StreamLimits,
+}
+
+impl Endpoint {
+    /// Binds `address` and accepts connections of any key; the caller looks at [`peer_key`].
+    ///
+    /// # Errors
+    /// [`ConnectError::Bind`], [`ConnectError::Key`].
+    pub fn listen(
+        key: &SecretKey,
+        alpn: &'static [u8],
+        address: SocketAddr,
+        limits: StreamLimits,
+    ) -> Result<Self, ConnectError> {
+        let mut config = quinn::ServerConfig::with_crypto(tls::server(key, alpn)?);
+        config.transport_config(transport(limits).into());
+        let endpoint =
+            quinn::Endpoint::server(config, address).map_err(|error| ConnectError::Bind(address, error))?;
+        Ok(Self { endpoint, key: key.clone(), alpn, limits })
+    }
+
+    /// Binds `address` to dial only.
+    ///
+    /// # Errors
+    /// [`ConnectError::Bind`].
+    pub fn dialler(
+        key: &SecretKey,
+        alpn: &'static [u8],
+        address: SocketAddr,
+        limits: StreamLimits,
+    ) -> Result<Self, ConnectError> {
+        let endpoint =
+            quinn::Endpoint::client(address).map_err(|error| ConnectError::Bind(address, error))?;
+        Ok(Self { endpoint, key: key.clone(), alpn, limits })
+    }
+
+    /// Connects to the machine at `address`, which must show `expected`.
+    ///
+    /// # Errors
+    /// [`ConnectError::WrongKey`] before anything is sent, or why there is no connection.
+    pub async fn connect(
+        &self,
+        address: SocketAddr,
+        expected: PublicKey,
+    ) -> Result<Connection, ConnectError> {
+        let mut config = quinn::ClientConfig::new(tls::client(&self.key, self.alpn, expected)?);
+        config.transport_config(transport(self.limits).into());
+        let connecting = self
+            .endpoint
+            .connect_with(config, address, tls::SERVER_NAME)
+            .map_err(|error| ConnectError::Closed(error.to_string()))?;
+        match connecting.await {
+            Ok(connection) if peer_key(&connection) == Some(expected) => Ok(connection),
+            Ok(connection) => {
+                connection.close(VarInt::from_u32(1), b"wrong key");
+                Err(ConnectError::WrongKey)
+            }
+            Err(error) if tls::is_wrong_key(&error) => Err(ConnectError::WrongKey),
+            Err(error) => Err(ConnectError::Failed(error)),
+        }
+    }
+
+    /// The next connection attempt; `None` once the endpoint is closed.
+    pub async fn accept(&self) -> Option<Incoming> {
+        self.endpoint.accept().await
+    }
+
+    /// The address it is bound to.
+    ///
+    /// # Errors
+    /// [`ConnectError::Closed`].
+    pub fn local_address(&self) -> Result<SocketAddr, ConnectError> {
+        self.endpoint.local_addr().map_err(|error| ConnectError::Closed(error.to_string()))
+    }
+
+    /// This end's public key.
+    pub fn public_key(&self) -> PublicKey {
+        self.key.public()
+    }
+
+    /// Closes all connections and waits until the other ends know, or a few round trips have passed.
+    pub async fn close(&self) {
+        self.endpoint.close(VarInt::from_u32(0), b"");
+        self.endpoint.wait_idle().await;
+    }
+}
+
+/// The key that the other end has proven to own.
+pub fn peer_key(connection: &Connection) -> Option<PublicKey> {
+    tls::key_of_identity(connection.peer_identity())
+}
+
+fn transport(limits: StreamLimits) -> TransportConfig {
+    let mut config = TransportConfig::default();
+    config
+        .max_concurrent_bidi_streams(VarInt::from_u32(limits.bidirectional))
+        .max_concurrent_uni_streams(VarInt::from_u32(0))
+        .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
+        .receive_window(VarInt::from_u32(CONNECTION_WINDOW_BYTES))
+        .send_window(u64::from(CONNECTION_WINDOW_BYTES))
+        .datagram_receive_buffer_size(None)
+        .keep_alive_interval(Some(KEEP_ALIVE))
+        .max_idle_timeout(IDLE_MAX.try_into().ok());
+    config
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,3 @@
+//! The graph of blocks: pure and deterministic.
+
+pub mod white_flag;
