@@ -241,7 +241,7 @@ mod tests {
             "",
             "hello",
             "flash-seed 2 plain 00",
-            "flash-seed 1 plain 0g",
+            "flash-seed 1 other 00",
             "flash-seed 1 argon2id 1 2",
             "flash-seed 1 argon2id 4000000000 3 1 00 00 00",
         ] {

@@ -1,1 +1,20 @@
-//! Placeholder
+//! Everything of Flash about the Tangle.
+//!
+//! | module | what it holds |
+//! | --- | --- |
+//! | [`ledger`] | the rules and commitments of the ledger, pure |
+//! | [`tangle`] | the graph of blocks, pure |
+//! | [`quic`] | connections between machines that know each other by their keys |
+//! | [`wallet`] | seed words, keys, addresses, choosing what to spend |
+//!
+//! `ledger` and `tangle` know no clock, randomness, socket, thread or file: the same code runs in a node,
+//! in a light client and in the simulator.
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
+)]
+
+pub mod ledger;
+pub mod quic;
+pub mod tangle;
+pub mod wallet;

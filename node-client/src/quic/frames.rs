@@ -3,9 +3,9 @@
 //! The length is checked against the limit before anything is allocated for it. Both ends can be used
 //! inside `select!`: a call that is dropped halfway loses nothing.
 
-use bincode::Encode;
+use bincode::{Decode, Encode};
 use bytes::{Buf, Bytes, BytesMut};
-use flash_proto::codec;
+use flash_proto::codec::{self, CodecError};
 use quinn::{ReadError, RecvStream, SendStream, VarInt, WriteError};
 use thiserror::Error;
 
@@ -32,6 +32,9 @@ pub enum FrameError {
     /// The stream ended inside a frame.
     #[error("the stream ended inside a frame, after {0} bytes of it")]
     Truncated(usize),
+    /// The frame is no message of this link.
+    #[error("the frame is no message of this link: {0}")]
+    Codec(#[from] CodecError),
     /// The stream or connection was lost while reading.
     #[error("cannot read from the stream: {0}")]
     Read(#[from] ReadError),
@@ -53,7 +56,8 @@ pub struct FrameReader {
 }
 
 impl FrameReader {
-    pub(super) fn new(stream: RecvStream, frame_bytes_max: usize) -> Self {
+    /// Reads frames of at most so many bytes.
+    pub fn new(stream: RecvStream, frame_bytes_max: usize) -> Self {
         Self { stream, frame_bytes_max, buffer: BytesMut::new() }
     }
 
@@ -92,6 +96,15 @@ impl FrameReader {
         Ok(Some(self.buffer.split_to(length).freeze()))
     }
 
+    /// The next frame as a message, or `None` if the peer finished the stream after a whole one.
+    ///
+    /// # Errors
+    /// [`FrameError`]. Do not read on.
+    pub async fn message<T: Decode<()>, const LIMIT: usize>(&mut self) -> Result<Option<T>, FrameError> {
+        let frame = self.next().await?;
+        Ok(frame.map(|frame| codec::decode::<T, LIMIT>(&frame)).transpose()?)
+    }
+
     /// Tells the peer that nothing more is read from this stream.
     pub fn stop(&mut self, code: u32) {
         // An error says only that the stream is already closed.
@@ -111,7 +124,8 @@ pub struct FrameWriter {
 }
 
 impl FrameWriter {
-    pub(super) fn new(stream: SendStream, frame_bytes_max: usize) -> Self {
+    /// Writes frames of at most so many bytes.
+    pub fn new(stream: SendStream, frame_bytes_max: usize) -> Self {
         Self { stream, frame_bytes_max, buffer: Vec::new(), written: 0 }
     }
 
@@ -185,11 +199,6 @@ impl FrameWriter {
     pub async fn finish(mut self) -> Result<(), FrameError> {
         self.flush().await?;
         self.stream.finish().map_err(|_| FrameError::Finished)
-    }
-
-    /// Waits until the peer has received everything after [`FrameWriter::finish`]... 
-    pub fn reset(&mut self, code: u32) {
-        let _ = self.stream.reset(VarInt::from_u32(code));
     }
 }
 

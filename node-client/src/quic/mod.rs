@@ -4,11 +4,13 @@
 //! TLS 1.3 handshake that they own it. A dialler names the key it expects; nothing is sent to another.
 //! Node links and peer links use different ALPN names and never mix.
 
+mod address;
 pub mod frames;
 mod tls;
 
-use std::{fmt, net::SocketAddr, str::FromStr, time::Duration};
+use std::{net::SocketAddr, time::Duration};
 
+pub use address::{PeerAddress, PeerAddressError};
 use flash_proto::{PublicKey, SecretKey};
 use quinn::{Connection, Incoming, TransportConfig, VarInt};
 use thiserror::Error;
@@ -26,77 +28,6 @@ const KEEP_ALIVE: Duration = Duration::from_secs(3);
 const STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
 /// The same over all streams of a connection.
 const CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
-
-/// Where a machine is and which key it must show: `KEY@HOST:PORT`.
-///
-/// ```
-/// use flash_node_client::quic::PeerAddress;
-/// let ticket = format!("{}@127.0.0.1:15600", "ab".repeat(32));
-/// assert_eq!(ticket.parse::<PeerAddress>()?.to_string(), ticket);
-/// # Ok::<(), flash_node_client::quic::AddressError>(())
-/// ```
-#[derive(Clone, Debug, PartialEq, Eq, Hash)]
-pub struct PeerAddress {
-    /// The key it must show.
-    pub key: PublicKey,
-    /// Host name or address, and port.
-    pub host: String,
-}
-
-/// A text that is not `KEY@HOST:PORT`.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[error("`{0}` is not KEY@HOST:PORT, with the key as 64 hexadecimal digits")]
-pub struct AddressError(String);
-
-impl PeerAddress {
-    /// An address of a key and a socket address.
-    pub fn new(key: PublicKey, address: SocketAddr) -> Self {
-        Self { key, host: address.to_string() }
-    }
-
-    /// Looks the host up.
-    ///
-    /// # Errors
-    /// [`ConnectError::Host`].
-    pub async fn resolve(&self) -> Result<SocketAddr, ConnectError> {
-        let unknown = || ConnectError::Host(self.host.clone());
-        let mut found = tokio::net::lookup_host(&self.host).await.map_err(|_| unknown())?;
-        found.next().ok_or_else(unknown)
-    }
-}
-
-impl fmt::Display for PeerAddress {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}@{}", self.key, self.host)
-    }
-}
-
-impl FromStr for PeerAddress {
-    type Err = AddressError;
-
-    fn from_str(text: &str) -> Result<Self, Self::Err> {
-        let malformed = || AddressError(text.chars().take(200).collect());
-        let (key, host) = text.trim().split_once('@').ok_or_else(malformed)?;
-        let (name, port) = host.rsplit_once(':').ok_or_else(malformed)?;
-        if name.is_empty() || port.parse::<u16>().is_err() {
-            return Err(malformed());
-        }
-        Ok(Self { key: key.parse().map_err(|_| malformed())?, host: host.to_owned() })
-    }
-}
-
-impl serde::Serialize for PeerAddress {
-    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> serde::Deserialize<'de> for PeerAddress {
-    fn deserialize<D: serde::Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(serde::de::Error::custom)
-    }
-}
 
 /// Why there is no connection.
 #[derive(Debug, Error)]
@@ -195,6 +126,19 @@ impl Endpoint {
             Err(error) if tls::is_wrong_key(&error) => Err(ConnectError::WrongKey),
             Err(error) => Err(ConnectError::Failed(error)),
         }
+    }
+
+    /// Looks the machine's host up and connects to it.
+    ///
+    /// # Errors
+    /// [`ConnectError`].
+    pub async fn dial(&self, machine: &PeerAddress) -> Result<Connection, ConnectError> {
+        let unknown = || ConnectError::Host(machine.host().to_owned());
+        let ipv4 = self.local_address()?.is_ipv4();
+        let mut found =
+            tokio::net::lookup_host((machine.host(), machine.port())).await.map_err(|_| unknown())?;
+        let address = found.find(|address| address.is_ipv4() == ipv4).ok_or_else(unknown)?;
+        self.connect(address, machine.key).await
     }
 
     /// The next connection attempt; `None` once the endpoint is closed.

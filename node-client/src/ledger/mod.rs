@@ -1,0 +1,3 @@
+//! The rules of the ledger: pure and deterministic.
+
+pub mod merkle;
