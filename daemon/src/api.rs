@@ -3,6 +3,7 @@
 //! Amounts, ids and 64-bit numbers that money depends on are strings in JSON (decimal base units,
 //! hexadecimal), because a 64-bit number does not survive every JSON reader.
 
+use flash_channel::store::StoreError;
 use flash_proto::{
     Address, Amount, BlockId, ChannelId, MilestoneId, NetworkId, PublicKey, Side, TransactionId,
 };
@@ -344,5 +345,11 @@ impl ApiError {
     /// An error with its hint.
     pub fn new(code: ErrorCode, message: impl Into<String>, hint: impl Into<String>) -> Self {
         Self { code, message: message.into(), hint: hint.into() }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        Self::new(ErrorCode::StoreFailed, error.to_string(), "see to the disk, then start the daemon again")
     }
 }

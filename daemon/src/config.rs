@@ -159,7 +159,12 @@ impl FromStr for Nodes {
     type Err = <PeerAddress as FromStr>::Err;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
-        text.split(',').map(str::trim).filter(|node| !node.is_empty()).map(str::parse).collect::<Result<_, _>>().map(Self)
+        text.split(',')
+            .map(str::trim)
+            .filter(|node| !node.is_empty())
+            .map(str::parse)
+            .collect::<Result<_, _>>()
+            .map(Self)
     }
 }
 
@@ -315,7 +320,9 @@ impl Config {
             return Err(ConfigError::Range { key: "rpc", reason });
         }
         if let Some(address) = &self.public_address
-            && !address.rsplit_once(':').is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
+            && !address
+                .rsplit_once(':')
+                .is_some_and(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok())
         {
             let reason = format!("is `{address}`; it must be HOST:PORT");
             return Err(ConfigError::Range { key: "public_address", reason });
@@ -368,7 +375,11 @@ mod tests {
 
     const NODE: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a@127.0.0.1:14265";
 
-    fn load(text: &str, flags: &[(&'static str, &str)], environment: &[(&str, &str)]) -> Result<Config, ConfigError> {
+    fn load(
+        text: &str,
+        flags: &[(&'static str, &str)],
+        environment: &[(&str, &str)],
+    ) -> Result<Config, ConfigError> {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("flash.toml");
         fs::write(&path, text).unwrap();
@@ -382,9 +393,12 @@ mod tests {
     #[test]
     fn flags_win_over_environment_over_file_over_defaults() {
         let text = "listen = \"127.0.0.1:1\"\nrpc = \"127.0.0.1:2\"\nlog = \"debug\"\n";
-        let config =
-            load(text, &[("listen", "127.0.0.1:9")], &[("FLASH_LISTEN", "x"), ("FLASH_RPC_LISTEN", "127.0.0.1:8")])
-                .unwrap();
+        let config = load(
+            text,
+            &[("listen", "127.0.0.1:9")],
+            &[("FLASH_LISTEN", "x"), ("FLASH_RPC_LISTEN", "127.0.0.1:8")],
+        )
+        .unwrap();
         assert_eq!((config.listen.port(), config.rpc.port(), config.log.as_str()), (9, 8, "debug"));
         assert_eq!(config.contest_window_milestones, limits::CONTEST_WINDOW_MILESTONES_DEFAULT);
     }
@@ -406,7 +420,10 @@ mod tests {
         let unknown = load("listen = \"127.0.0.1:1\"\nlissten = 1\n", &[], &[]).unwrap_err().to_string();
         assert!(unknown.contains("line 2") && unknown.contains("lissten"), "{unknown}");
         let malformed = load("\n\n[accept]\ndeposit_max = \"0.5i\"\n", &[], &[]).unwrap_err().to_string();
-        assert!(malformed.contains("line 4") && malformed.contains("finer than one base unit"), "{malformed}");
+        assert!(
+            malformed.contains("line 4") && malformed.contains("finer than one base unit"),
+            "{malformed}"
+        );
         let range = load("contest_window_milestones = 1\n", &[], &[]).unwrap_err().to_string();
         assert!(range.contains("`contest_window_milestones` is 1; it must be 4 to"), "{range}");
         let exposed = load("rpc = \"0.0.0.0:15601\"\n", &[], &[]).unwrap_err().to_string();

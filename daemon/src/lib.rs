@@ -6,8 +6,12 @@
 )]
 
 pub mod api;
+pub mod config;
 pub mod daemon;
 pub mod datadir;
+pub mod events;
 pub mod exit;
 pub mod metrics;
 pub mod seedfile;
+pub mod stop;
+pub mod tables;

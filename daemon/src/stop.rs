@@ -1,0 +1,68 @@
+//! How the daemon stops: in order, or because something failed that must not be worked around.
+
+use std::sync::Arc;
+
+use tokio::sync::watch;
+
+/// Whether the daemon runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Running {
+    /// It runs.
+    Yes,
+    /// It was asked to stop.
+    Stopping,
+    /// It must stop: what failed, and whether that was the store.
+    Failed {
+        /// What failed, for people.
+        reason: String,
+        /// Whether it was the store.
+        store: bool,
+    },
+}
+
+/// Stops the daemon and tells everyone who waits; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Stop(Arc<watch::Sender<Running>>);
+
+impl Default for Stop {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(Running::Yes)))
+    }
+}
+
+impl Stop {
+    /// Asks for an orderly stop.
+    pub fn stop(&self) {
+        self.0.send_if_modified(|running| {
+            let runs = *running == Running::Yes;
+            if runs {
+                *running = Running::Stopping;
+            }
+            runs
+        });
+    }
+
+    /// Stops because something failed. The first failure is kept: the later ones follow from it.
+    pub fn fail(&self, reason: String, store: bool) {
+        self.0.send_if_modified(|running| {
+            let first = !matches!(running, Running::Failed { .. });
+            if first {
+                tracing::error!(%reason, "stopping");
+                *running = Running::Failed { reason, store };
+            }
+            first
+        });
+    }
+
+    /// Whether the daemon runs.
+    pub fn running(&self) -> Running {
+        self.0.borrow().clone()
+    }
+
+    /// Waits until it no longer runs.
+    pub async fn stopped(&self) {
+        let mut receiver = self.0.subscribe();
+        // The sender lives as long as `self`.
+        let _ = receiver.wait_for(|running| *running != Running::Yes).await;
+    }
+}

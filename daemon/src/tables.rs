@@ -1,0 +1,121 @@
+//! The daemon's own tables in the store, and the only code that knows their keys and encodings.
+
+use bincode::{Decode, Encode};
+use flash_channel::store::{Batch, Store, StoreError, Table};
+use flash_proto::{ChannelId, MilestoneEssence, codec, limits};
+use serde::de::DeserializeOwned;
+
+use crate::api::{Event, HistoryEntry};
+
+/// Single values by name.
+const META: Table = Table::large(64, "daemon");
+/// Events by number (big-endian), JSON.
+const EVENTS: Table = Table::small(65, "events");
+/// What the daemon knows of a channel beside the channel's own record.
+const LINKS: Table = Table::small(66, "links");
+/// The wallet's history by number (big-endian), JSON.
+const HISTORY: Table = Table::small(67, "wallet history");
+
+const EVENT_NUMBER: &[u8] = b"event number";
+const CHECKPOINT: &[u8] = b"checkpoint";
+const WALLET: &[u8] = b"wallet";
+
+/// What the daemon knows of a channel beside the channel's own record.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct LinkRecord {
+    /// Where the peer was reached, `HOST:PORT`; none if only the peer knows how to reach us.
+    pub address: Option<String>,
+    /// When the channel was agreed on, as an event's time: orders the list of channels.
+    pub created_ms: u64,
+}
+
+fn damaged(table: Table, key: &[u8], what: &'static str) -> StoreError {
+    StoreError::Corrupt { table: table.name(), key: hex::encode(key), what }
+}
+
+fn decode<T: Decode<()>>(table: Table, key: &[u8], bytes: &[u8]) -> Result<T, StoreError> {
+    codec::decode::<T, { limits::RECORD_BYTES_MAX }>(bytes).map_err(|_| damaged(table, key, "encoding"))
+}
+
+fn load<T: Decode<()>>(store: &dyn Store, table: Table, key: &[u8]) -> Result<Option<T>, StoreError> {
+    store.get(table, key)?.map(|bytes| decode(table, key, &bytes)).transpose()
+}
+
+fn from_json<T: DeserializeOwned>(table: Table, key: &[u8], json: &[u8]) -> Result<T, StoreError> {
+    serde_json::from_slice(json).map_err(|_| damaged(table, key, "encoding"))
+}
+
+/// The newest event's number.
+pub fn event_number(store: &dyn Store) -> Result<u64, StoreError> {
+    Ok(load(store, META, EVENT_NUMBER)?.unwrap_or(0))
+}
+
+/// Keeps the newest event's number.
+pub fn put_event_number(batch: &mut Batch, number: u64) {
+    batch.put(META, EVENT_NUMBER, codec::encode(&number));
+}
+
+/// Keeps an event.
+pub fn put_event(batch: &mut Batch, event: &Event) {
+    // Its fields are plain; only maps with keys that are no strings fail to become JSON.
+    let json = serde_json::to_vec(event).unwrap_or_default();
+    batch.put(EVENTS, &event.number.to_be_bytes(), json);
+}
+
+/// Forgets an event.
+pub fn delete_event(batch: &mut Batch, number: u64) {
+    batch.delete(EVENTS, &number.to_be_bytes());
+}
+
+/// At most `limit` events after number `after`, oldest first.
+pub fn events(store: &dyn Store, after: u64, limit: usize) -> Result<Vec<Event>, StoreError> {
+    let entries = store.scan(EVENTS, &[], Some(&after.to_be_bytes()), limit)?;
+    entries.into_iter().map(|(key, json)| from_json(EVENTS, &key, &json)).collect()
+}
+
+/// The milestone that the light core trusts after a restart: it never goes below.
+pub fn checkpoint(store: &dyn Store) -> Result<Option<MilestoneEssence>, StoreError> {
+    load(store, META, CHECKPOINT)
+}
+
+/// Keeps the newest verified milestone.
+pub fn put_checkpoint(batch: &mut Batch, essence: &MilestoneEssence) {
+    batch.put(META, CHECKPOINT, codec::encode(essence));
+}
+
+/// The wallet's record.
+pub fn wallet(store: &dyn Store) -> Result<Option<Vec<u8>>, StoreError> {
+    store.get(META, WALLET)
+}
+
+/// Keeps the wallet's record.
+pub fn put_wallet(batch: &mut Batch, record: Vec<u8>) {
+    batch.put(META, WALLET, record);
+}
+
+/// What is known of a channel's peer.
+pub fn link(store: &dyn Store, channel: ChannelId) -> Result<LinkRecord, StoreError> {
+    Ok(load(store, LINKS, channel.as_bytes())?.unwrap_or_default())
+}
+
+/// Keeps what is known of a channel's peer.
+pub fn put_link(batch: &mut Batch, channel: ChannelId, link: &LinkRecord) {
+    batch.put(LINKS, channel.as_bytes(), codec::encode(link));
+}
+
+/// The number of the newest line of the wallet's history.
+pub fn history_number(store: &dyn Store) -> Result<u64, StoreError> {
+    let last = store.last(HISTORY, &[])?;
+    Ok(last.and_then(|(key, _)| key.try_into().ok()).map_or(0, u64::from_be_bytes))
+}
+
+/// Keeps a line of the wallet's history.
+pub fn put_history(batch: &mut Batch, number: u64, entry: &HistoryEntry) {
+    batch.put(HISTORY, &number.to_be_bytes(), serde_json::to_vec(entry).unwrap_or_default());
+}
+
+/// At most `limit` lines of the wallet's history after number `after`, oldest first.
+pub fn history(store: &dyn Store, after: u64, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
+    let entries = store.scan(HISTORY, &[], Some(&after.to_be_bytes()), limit)?;
+    entries.into_iter().map(|(key, json)| from_json(HISTORY, &key, &json)).collect()
+}
