@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`ledger`] | the rules and commitments of the ledger, pure |
 //! | [`tangle`] | the graph of blocks, pure |
+//! | [`protocol`] | what a node and its clients say to each other |
 //! | [`quic`] | connections between machines that know each other by their keys |
 //! | [`wallet`] | seed words, keys, addresses, choosing what to spend |
 //!
@@ -15,6 +16,7 @@
 )]
 
 pub mod ledger;
+pub mod protocol;
 pub mod quic;
 pub mod tangle;
 pub mod wallet;

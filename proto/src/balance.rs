@@ -2,8 +2,7 @@
 
 use crate::{Amount, Side};
 
-/// What each side of a channel owns right now. Can only be built so that nothing is lost and nothing
-/// is negative (I2).
+/// What each side of a channel owns right now; never negative (I2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Balances {
     a: Amount,
@@ -55,6 +54,11 @@ impl Balances {
         let balances = Self { a: clamped, b: total.checked_sub(clamped)? };
         assert_eq!(balances.total(), Some(total), "I2: payouts must add up to the deposits");
         Some(balances)
+    }
+
+    /// Balances that somebody names, to be held against what a channel holds.
+    pub const fn of_payouts(a: Amount, b: Amount) -> Self {
+        Self { a, b }
     }
 
     /// What `side` owns.

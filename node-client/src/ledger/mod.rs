@@ -1,3 +1,22 @@
 //! The rules of the ledger: pure and deterministic.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | [`check`] | what a transaction must be whatever the ledger holds: form, sums, signatures |
+//! | [`conflict`] | why the ledger does not apply a transaction |
+//! | [`state`] | outputs and channels, and what a milestone changes in them |
+//! | [`state_tree`] | the sparse Merkle tree over that state, with proofs of present and absent |
+//! | [`merkle`] | the Merkle trees of a milestone |
 
+pub mod check;
+pub mod conflict;
 pub mod merkle;
+mod overlay;
+pub mod state;
+pub mod state_tree;
+#[cfg(test)]
+mod tests;
+
+pub use check::{Checked, Invalid};
+pub use conflict::Conflict;
+pub use state::{Confirmation, LedgerState, StateValue};

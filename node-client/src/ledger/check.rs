@@ -1,0 +1,219 @@
+//! What a transaction must be whatever the ledger holds. A block whose transaction is not is refused
+//! by every node and never enters the Tangle.
+
+use flash_proto::{
+    Action, Amount, Essence, Hash, LaneState, NetworkParams, Open, PublicKey, TickTerms, Transaction,
+    TransactionId, Unlock, limits,
+};
+use thiserror::Error;
+
+/// A transaction that passed [`check`]: form, limits and every signature.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Checked {
+    transaction: Transaction,
+    id: TransactionId,
+}
+
+/// Why a transaction can never be applied.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum Invalid {
+    /// It is for another network.
+    #[error("the transaction is for another network")]
+    Network,
+    /// Too few or too many inputs for its kind.
+    #[error("a transaction of this kind has {min} to {max} inputs, not {got}")]
+    Inputs {
+        /// Inputs given.
+        got: usize,
+        /// At least.
+        min: usize,
+        /// At most.
+        max: usize,
+    },
+    /// Too few or too many outputs for its kind.
+    #[error("a transaction of this kind has {min} to {max} outputs, not {got}")]
+    Outputs {
+        /// Outputs given.
+        got: usize,
+        /// At least.
+        min: usize,
+        /// At most.
+        max: usize,
+    },
+    /// One output is named twice as an input.
+    #[error("an input is named twice")]
+    InputTwice,
+    /// An output is smaller than the network's minimum.
+    #[error("an output of {0} is smaller than the network's minimum")]
+    OutputBelowMinimum(Amount),
+    /// Amounts are more than there is.
+    #[error("the amounts add up to more than the supply")]
+    Supply,
+    /// Not one unlock for each part that needs one.
+    #[error("{got} unlocks, but {wanted} are needed")]
+    Unlocks {
+        /// Unlocks given.
+        got: usize,
+        /// Unlocks needed.
+        wanted: usize,
+    },
+    /// A signature does not verify.
+    #[error("the signature of unlock {0} is not valid")]
+    Signature(usize),
+    /// A contest window that is not allowed.
+    #[error("a contest window has {min} to {max} milestones, not {got}", min = limits::CONTEST_WINDOW_MILESTONES_MIN, max = limits::CONTEST_WINDOW_MILESTONES_MAX)]
+    ContestWindow {
+        /// Milestones given.
+        got: u32,
+    },
+    /// The deposits together are too small.
+    #[error("the deposits add up to {got}, at least {min} is needed")]
+    Deposits {
+        /// What they add up to.
+        got: Amount,
+        /// Twice the smallest output.
+        min: Amount,
+    },
+    /// A party's key is no point of the curve, or both parties have the same.
+    #[error("the parties of a channel have two different valid keys")]
+    PartyKeys,
+    /// A balance of another channel or of the closer's own lane.
+    #[error("the balance is not of the other party's lane on this channel")]
+    WrongLane,
+    /// The balance uses terms that this ledger does not know yet.
+    #[error("the balance carries ticks or locks, which this ledger does not know yet")]
+    LaneTerms,
+}
+
+impl Checked {
+    /// Checks everything about a transaction that needs no ledger.
+    ///
+    /// # Errors
+    /// [`Invalid`].
+    pub fn new(transaction: Transaction, params: &NetworkParams) -> Result<Self, Invalid> {
+        if transaction.essence.network != params.id() {
+            return Err(Invalid::Network);
+        }
+        check_form(&transaction.essence, params)?;
+        let id = transaction.id();
+        check_signatures(&transaction, id)?;
+        Ok(Self { transaction, id })
+    }
+
+    /// The transaction.
+    pub const fn transaction(&self) -> &Transaction {
+        &self.transaction
+    }
+
+    /// Its id.
+    pub const fn id(&self) -> TransactionId {
+        self.id
+    }
+}
+
+fn check_form(essence: &Essence, params: &NetworkParams) -> Result<(), Invalid> {
+    let (inputs, outputs) = match essence.action {
+        Action::Transfer => ((1, limits::INPUTS_MAX), (1, limits::OUTPUTS_MAX)),
+        Action::Open(_) => ((1, limits::INPUTS_MAX), (0, limits::OUTPUTS_MAX)),
+        Action::CooperativeClose(_) | Action::UnilateralClose(_) | Action::Claim(_) => ((0, 0), (0, 0)),
+    };
+    let (got, (min, max)) = (essence.inputs.len(), inputs);
+    if !(min..=max).contains(&got) {
+        return Err(Invalid::Inputs { got, min, max });
+    }
+    let (got, (min, max)) = (essence.outputs.len(), outputs);
+    if !(min..=max).contains(&got) {
+        return Err(Invalid::Outputs { got, min, max });
+    }
+    let mut sorted = essence.inputs.clone();
+    sorted.sort_unstable();
+    sorted.dedup();
+    if sorted.len() != essence.inputs.len() {
+        return Err(Invalid::InputTwice);
+    }
+    if let Some(small) = essence.outputs.iter().find(|output| output.amount < params.output_min) {
+        return Err(Invalid::OutputBelowMinimum(small.amount));
+    }
+    let within_supply = |sum: Option<Amount>| sum.filter(|sum| *sum <= Amount::SUPPLY).ok_or(Invalid::Supply);
+    let outputs = within_supply(Amount::checked_sum(essence.outputs.iter().map(|output| output.amount)))?;
+    match &essence.action {
+        Action::Transfer => Ok(()),
+        Action::Open(open) => {
+            let deposits = within_supply(open.party_a.deposit.checked_add(open.party_b.deposit))?;
+            within_supply(outputs.checked_add(deposits))?;
+            check_open(open, deposits, params)
+        }
+        Action::CooperativeClose(close) => {
+            within_supply(close.payout_a.checked_add(close.payout_b)).map(|_| ())
+        }
+        Action::UnilateralClose(close) => close.balance.as_ref().map_or(Ok(()), |balance| {
+            if balance.channel != close.channel || balance.payer != !close.closer {
+                return Err(Invalid::WrongLane);
+            }
+            check_lane(balance)
+        }),
+        Action::Claim(balance) => check_lane(balance),
+    }
+}
+
+fn check_open(open: &Open, deposits: Amount, params: &NetworkParams) -> Result<(), Invalid> {
+    let window = limits::CONTEST_WINDOW_MILESTONES_MIN..=limits::CONTEST_WINDOW_MILESTONES_MAX;
+    if !window.contains(&open.contest_window_milestones) {
+        return Err(Invalid::ContestWindow { got: open.contest_window_milestones });
+    }
+    let min = deposits_min(params);
+    if deposits < min {
+        return Err(Invalid::Deposits { got: deposits, min });
+    }
+    let usable = |key: PublicKey| key.verifier().is_some();
+    if open.party_a.key == open.party_b.key || !usable(open.party_a.key) || !usable(open.party_b.key) {
+        return Err(Invalid::PartyKeys);
+    }
+    Ok(())
+}
+
+/// The least that both deposits of a channel add up to: its payouts may be of any size, so this bounds
+/// the dust that closing leaves behind.
+pub fn deposits_min(params: &NetworkParams) -> Amount {
+    params.output_min.checked_mul(2).unwrap_or(Amount::MAX)
+}
+
+fn check_lane(state: &LaneState) -> Result<(), Invalid> {
+    if state.ticks == TickTerms::NONE && state.locks_root == Hash::ZERO {
+        Ok(())
+    } else {
+        Err(Invalid::LaneTerms)
+    }
+}
+
+/// Every unlock's signature, each over what it must be over. Whether the keys are the right ones only
+/// the ledger can tell.
+fn check_signatures(transaction: &Transaction, id: TransactionId) -> Result<(), Invalid> {
+    let essence = &transaction.essence;
+    let of_id = Hash::new(*id.as_bytes());
+    let of_balance = |state: &LaneState| state.signing_hash(essence.network);
+    let mut hashes = vec![of_id; essence.inputs.len()];
+    match &essence.action {
+        Action::Transfer | Action::Open(_) => {}
+        Action::CooperativeClose(_) => hashes.extend([of_id, of_id]),
+        Action::UnilateralClose(close) => {
+            hashes.push(of_id);
+            hashes.extend(close.balance.as_ref().map(of_balance));
+        }
+        Action::Claim(state) => hashes.push(of_balance(state)),
+    }
+    if transaction.unlocks.len() != hashes.len() {
+        return Err(Invalid::Unlocks { got: transaction.unlocks.len(), wanted: hashes.len() });
+    }
+    let mut pairs = transaction.unlocks.iter().zip(&hashes);
+    match pairs.position(|(unlock, hash)| !unlock.key.verify(hash, &unlock.signature)) {
+        Some(bad) => Err(Invalid::Signature(bad)),
+        None => Ok(()),
+    }
+}
+
+/// The unlocks of an action, after those of the inputs.
+pub(super) fn action_unlocks(transaction: &Transaction) -> &[Unlock] {
+    transaction.unlocks.get(transaction.essence.inputs.len()..).unwrap_or_default()
+}

@@ -1,0 +1,265 @@
+//! Outputs and channels, and what a milestone changes in them.
+//!
+//! A milestone is worked out against the state without touching it ([`LedgerState::confirm`]); whoever
+//! did so compares the roots, makes the changes durable, and only then takes them over
+//! ([`LedgerState::accept`]).
+
+use std::collections::{BTreeMap, BTreeSet, HashMap};
+
+use bincode::{Decode, Encode};
+use flash_proto::{
+    Address, Amount, BlockId, ChannelId, ChannelPhase, ChannelRecord, Hash, Output, OutputId, StateKey,
+    TransactionId,
+};
+
+use super::{Checked, Conflict, merkle, overlay::Overlay, state_tree::StateTree};
+
+/// What stands under a key of the state.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum StateValue {
+    /// An unspent output.
+    Output(Output),
+    /// A channel.
+    Channel(ChannelRecord),
+}
+
+impl StateValue {
+    /// The hash that stands for it in the state tree.
+    pub fn value_hash(&self) -> Hash {
+        match self {
+            Self::Output(output) => output.value_hash(),
+            Self::Channel(record) => record.value_hash(),
+        }
+    }
+
+    /// The money in it.
+    fn amount(&self) -> Option<Amount> {
+        match self {
+            Self::Output(output) => Some(output.amount),
+            Self::Channel(record) => record.total(),
+        }
+    }
+}
+
+/// Changes of the state: the new value, or `None` where a key goes.
+pub type StateChanges = BTreeMap<StateKey, Option<StateValue>>;
+
+/// The ledger after a milestone.
+#[derive(Clone, Debug, Default)]
+pub struct LedgerState {
+    outputs: HashMap<OutputId, Output>,
+    by_address: HashMap<Address, BTreeSet<OutputId>>,
+    channels: HashMap<ChannelId, ChannelRecord>,
+    /// Channels that are being closed alone, by the last milestone that may apply a claim.
+    deadlines: BTreeMap<u64, BTreeSet<ChannelId>>,
+    tree: StateTree,
+    in_outputs: Amount,
+    in_channels: Amount,
+}
+
+/// What a milestone confirms and changes.
+#[derive(Clone, Debug)]
+pub struct Confirmation {
+    /// The transactions that changed the ledger, with their blocks, in order.
+    pub applied: Vec<(BlockId, TransactionId)>,
+    /// The transactions that did not, and why.
+    pub conflicts: Vec<(BlockId, TransactionId, Conflict)>,
+    /// What changed, ready to be made durable.
+    pub changes: StateChanges,
+    /// The channels that changed, in rising order.
+    pub channels: Vec<ChannelId>,
+    /// Merkle root of the confirmed blocks.
+    pub included_root: Hash,
+    /// Merkle root of the blocks whose transaction changed the ledger.
+    pub applied_root: Hash,
+    /// Merkle root of the channels that changed.
+    pub channels_root: Hash,
+    /// Root of the state tree afterwards.
+    pub state_root: Hash,
+    tree: StateTree,
+}
+
+impl LedgerState {
+    /// The state in which a network begins, or that was stored: each key once.
+    pub fn from_entries(entries: impl IntoIterator<Item = (StateKey, StateValue)>) -> Self {
+        let mut state = Self::default();
+        let changes: StateChanges = entries.into_iter().map(|(key, value)| (key, Some(value))).collect();
+        state.tree.apply(tree_changes(&changes));
+        state.change(&changes);
+        state
+    }
+
+    /// The state root.
+    pub fn root(&self) -> Hash {
+        self.tree.root()
+    }
+
+    /// The state tree, for proofs. A clone of it is a snapshot.
+    pub const fn tree(&self) -> &StateTree {
+        &self.tree
+    }
+
+    /// An unspent output.
+    pub fn output(&self, id: &OutputId) -> Option<&Output> {
+        self.outputs.get(id)
+    }
+
+    /// A channel.
+    pub fn channel(&self, id: &ChannelId) -> Option<&ChannelRecord> {
+        self.channels.get(id)
+    }
+
+    /// The unspent outputs at an address, in rising order of their ids.
+    pub fn outputs_at(&self, address: &Address) -> impl Iterator<Item = (OutputId, Output)> + '_ {
+        let ids = self.by_address.get(address).into_iter().flatten();
+        ids.filter_map(|id| self.outputs.get(id).map(|output| (*id, *output)))
+    }
+
+    /// All money in unspent outputs.
+    pub const fn in_outputs(&self) -> Amount {
+        self.in_outputs
+    }
+
+    /// All money in channels.
+    pub const fn in_channels(&self) -> Amount {
+        self.in_channels
+    }
+
+    /// How many channels there are.
+    pub fn channels_count(&self) -> usize {
+        self.channels.len()
+    }
+
+    /// How many unspent outputs there are.
+    pub fn outputs_count(&self) -> usize {
+        self.outputs.len()
+    }
+
+    /// The channels that settle at `index`: their last claims could come at the milestone before.
+    pub(super) fn due(&self, index: u64) -> impl Iterator<Item = ChannelId> + '_ {
+        self.deadlines.range(..index).flat_map(|(_, channels)| channels.iter().copied())
+    }
+
+    /// Works out what milestone `index` with these confirmed blocks, in white-flag order, changes.
+    /// Channels whose contest is over are settled first, then the transactions are applied one by one;
+    /// the first spend of an output wins.
+    ///
+    /// ```
+    /// use flash_node_client::ledger::LedgerState;
+    /// let confirmation = LedgerState::default().confirm(1, &[]);
+    /// assert!(confirmation.applied.is_empty() && confirmation.conflicts.is_empty());
+    /// ```
+    pub fn confirm(&self, index: u64, blocks: &[(BlockId, Option<&Checked>)]) -> Confirmation {
+        let mut overlay = Overlay::new(self, index);
+        overlay.settle_due();
+        let (mut applied, mut conflicts) = (Vec::new(), Vec::new());
+        for (block, transaction) in blocks {
+            let Some(transaction) = transaction else { continue };
+            match overlay.apply(transaction) {
+                Ok(()) => applied.push((*block, transaction.id())),
+                Err(conflict) => conflicts.push((*block, transaction.id(), conflict)),
+            }
+        }
+        let (changes, channels) = overlay.finish();
+        self.assert_conserved(&changes);
+        let mut tree = self.tree.clone();
+        tree.apply(tree_changes(&changes));
+        Confirmation {
+            included_root: merkle::root(blocks.iter().map(|(block, _)| *block.as_bytes())),
+            applied_root: merkle::root(applied.iter().map(|(block, _)| *block.as_bytes())),
+            channels_root: merkle::root(channels.iter().map(|channel| *channel.as_bytes())),
+            state_root: tree.root(),
+            applied,
+            conflicts,
+            changes,
+            channels,
+            tree,
+        }
+    }
+
+    /// Takes over a confirmation that was worked out against this very state.
+    pub fn accept(&mut self, confirmation: &Confirmation) {
+        self.tree = confirmation.tree.clone();
+        self.change(&confirmation.changes);
+        assert_eq!(
+            self.in_outputs.checked_add(self.in_channels),
+            Some(Amount::SUPPLY),
+            "I1: outputs and channels must hold the supply"
+        );
+    }
+
+    /// I1 before anything is made durable: what changes holds as much afterwards as before.
+    fn assert_conserved(&self, changes: &StateChanges) {
+        let before = Amount::checked_sum(changes.keys().filter_map(|key| self.get(key)?.amount()));
+        let after = Amount::checked_sum(changes.values().filter_map(|value| value.as_ref()?.amount()));
+        assert!(before.is_some() && before == after, "I1: a milestone must neither make nor lose money");
+    }
+
+    /// What stands under a key.
+    pub fn get(&self, key: &StateKey) -> Option<StateValue> {
+        match key {
+            StateKey::Output(id) => self.outputs.get(id).copied().map(StateValue::Output),
+            StateKey::Channel(id) => self.channels.get(id).copied().map(StateValue::Channel),
+        }
+    }
+
+    fn change(&mut self, changes: &StateChanges) {
+        for (key, value) in changes {
+            let old = self.get(key);
+            let (total, gone, come) = match key {
+                StateKey::Output(id) => {
+                    self.change_output(*id, value);
+                    (&mut self.in_outputs, old, value)
+                }
+                StateKey::Channel(id) => {
+                    self.change_channel(*id, value);
+                    (&mut self.in_channels, old, value)
+                }
+            };
+            let amount = |value: &Option<StateValue>| {
+                value.as_ref().and_then(StateValue::amount).unwrap_or(Amount::ZERO)
+            };
+            // The genesis and every confirmation hold the supply at most, so no sum here leaves 64 bits.
+            let sum = total.checked_add(amount(come)).and_then(|sum| sum.checked_sub(amount(&gone)));
+            assert!(sum.is_some(), "I1: a total of the ledger must neither overflow nor go below zero");
+            *total = sum.unwrap_or(*total);
+        }
+    }
+
+    fn change_output(&mut self, id: OutputId, value: &Option<StateValue>) {
+        if let Some(old) = self.outputs.remove(&id)
+            && let Some(ids) = self.by_address.get_mut(&old.address)
+        {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.by_address.remove(&old.address);
+            }
+        }
+        if let Some(StateValue::Output(output)) = value {
+            self.outputs.insert(id, *output);
+            self.by_address.entry(output.address).or_default().insert(id);
+        }
+    }
+
+    fn change_channel(&mut self, id: ChannelId, value: &Option<StateValue>) {
+        if let Some(ChannelRecord { phase: ChannelPhase::Closing { deadline, .. }, .. }) =
+            self.channels.remove(&id)
+            && let Some(ids) = self.deadlines.get_mut(&deadline)
+        {
+            ids.remove(&id);
+            if ids.is_empty() {
+                self.deadlines.remove(&deadline);
+            }
+        }
+        if let Some(StateValue::Channel(record)) = value {
+            self.channels.insert(id, *record);
+            if let ChannelPhase::Closing { deadline, .. } = record.phase {
+                self.deadlines.entry(deadline).or_default().insert(id);
+            }
+        }
+    }
+}
+
+fn tree_changes(changes: &StateChanges) -> Vec<(Hash, Option<Hash>)> {
+    changes.iter().map(|(key, value)| (key.tree_key(), value.as_ref().map(StateValue::value_hash))).collect()
+}
