@@ -66,7 +66,7 @@ impl Channel {
         }
     }
 
-    fn close_essence(&self, close: CooperativeClose) -> Essence {
+    pub(super) fn close_essence(&self, close: CooperativeClose) -> Essence {
         Essence::acting(self.agreement.network, Action::CooperativeClose(close))
     }
 

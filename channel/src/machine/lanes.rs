@@ -62,9 +62,6 @@ impl Channel {
         // Counts of payments stay far below 2^64.
         let waiting = u64::try_from(self.queue.len()).unwrap_or(u64::MAX);
         let number = self.outgoing.payments.saturating_add(waiting).saturating_add(1);
-        if let Some(key) = &key {
-            self.queued_keys.insert(key.clone(), number);
-        }
         self.queue.push_back(Queued { payment, key });
         Ok(number)
     }
@@ -96,7 +93,6 @@ impl Channel {
             self.outgoing.payments = self.outgoing.payments.saturating_add(1);
             self.queued_amount = self.queued_amount.saturating_sub(queued.payment.amount);
             if let Some(key) = queued.key {
-                self.queued_keys.remove(&key);
                 tables::put_key(&mut effects.batch, self.id, &key, self.outgoing.payments, &queued.payment);
             }
         }
@@ -124,7 +120,6 @@ impl Channel {
             let payments = u64::try_from(self.queue.len()).unwrap_or(u64::MAX);
             effects.after.push(After::Event(ChannelEvent::NotMade { payments }));
             self.queue.clear();
-            self.queued_keys.clear();
             self.queued_amount = Amount::ZERO;
         }
     }

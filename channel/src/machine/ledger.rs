@@ -1,7 +1,7 @@
 //! What the ledger shows, closing alone, and claiming.
 
 use flash_proto::{
-    Action, Amount, ChannelPhase, ChannelRecord, Essence, Side, Transaction, Unlock,
+    Action, Amount, ChannelPhase, ChannelRecord, Essence, Side, Transaction, TransactionId, Unlock,
     transaction::UnilateralClose,
 };
 
@@ -72,7 +72,8 @@ impl Channel {
             _ => {
                 self.drop_queue(effects);
                 let (payouts, expected) = (view.payouts, self.balances());
-                self.set_phase(Phase::Closed { payouts });
+                let close = self.close_transaction_id();
+                self.set_phase(Phase::Closed { payouts, close });
                 effects.after.push(After::Event(ChannelEvent::Closed { payouts, expected }));
             }
         }
@@ -119,6 +120,16 @@ impl Channel {
             }
             Phase::ClosingAlone => Some(self.unilateral_close()),
             Phase::Contested { peer_lane, .. } => self.claim(*peer_lane),
+            _ => None,
+        }
+    }
+
+    /// The id of the transaction by which both close or closed, or by which this side closes alone.
+    pub fn close_transaction_id(&self) -> Option<TransactionId> {
+        match &self.phase {
+            Phase::ClosingTogether { close, .. } => Some(self.close_essence(*close).id()),
+            Phase::ClosingAlone => Some(self.unilateral_close().id()),
+            Phase::Closed { close, .. } => *close,
             _ => None,
         }
     }

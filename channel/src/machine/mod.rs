@@ -27,12 +27,12 @@ pub mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::VecDeque;
 
 use bincode::{Decode, Encode};
 use flash_proto::{
     Amount, Balances, ChannelId, ChannelRecord, LaneState, NetworkId, Open, Payment, PublicKey, SecretKey,
-    Side, Signature, SignedBalance, Transaction, Verifier,
+    Side, Signature, SignedBalance, Transaction, TransactionId, Verifier,
     balance::Totals,
     message::{ChannelMessage, PauseReason, Update},
     transaction::CooperativeClose,
@@ -100,6 +100,8 @@ pub enum Phase {
     Closed {
         /// What each side was paid, as far as that could be seen.
         payouts: Option<Balances>,
+        /// The transaction that closed it, where this side had a part in it.
+        close: Option<TransactionId>,
     },
     /// The opening transaction was not applied in time and never will be.
     Lapsed,
@@ -378,8 +380,6 @@ pub struct Channel {
     seen: Option<u64>,
     queue: VecDeque<Queued>,
     queued_amount: Amount,
-    /// Keys of the payments in `queue`, with their numbers.
-    queued_keys: BTreeMap<PaymentKey, u64>,
     sent: VecDeque<Sent>,
     /// Updates up to this number are no longer in the store.
     forgotten: u64,
@@ -454,7 +454,6 @@ impl Channel {
             seen: None,
             queue: VecDeque::new(),
             queued_amount: Amount::ZERO,
-            queued_keys: BTreeMap::new(),
             sent,
             forgotten,
             peer_paused: None,
@@ -567,11 +566,6 @@ impl Channel {
     /// Payments that wait for the next update.
     pub fn queued(&self) -> usize {
         self.queue.len()
-    }
-
-    /// The number of the payment that waits under this key, if one does.
-    pub fn queued_under(&self, key: &[u8]) -> Option<u64> {
-        self.queued_keys.get(key).copied()
     }
 
     /// Why no payment can be made, or none is taken, at the moment.

@@ -307,10 +307,12 @@ fn either_or_both_may_close_together() {
         let close = closed_by_both(&mut pair);
         assert_eq!((close.payout_a, close.payout_b), (amount(800), amount(700)));
         assert!(matches!(pair.of(Side::A).channel.pay(payment(1), None), Err(PayError::NotOpen("closing"))));
+        let close_id = pair.of(Side::A).channel.wanted().unwrap().id();
         let payouts = Some(Balances::of_payouts(amount(800), amount(700)));
         pair.see_record(None, payouts);
         for half in &pair.halves {
-            assert_eq!(half.channel.phase, Phase::Closed { payouts });
+            let close = Some(close_id);
+            assert_eq!(half.channel.phase, Phase::Closed { payouts, close });
             assert_eq!(half.channel.wanted(), None);
         }
     }

@@ -230,6 +230,9 @@ impl Store for SledStore {
     fn commit(&self, batch: &Batch) -> Result<Durable, StoreError> {
         self.alive()?;
         batch.check()?;
+        if batch.is_empty() {
+            return Ok(Durable(())); // nothing to wait for
+        }
         let writes = self.sled_batch(batch)?;
         self.db.apply_batch(writes).map_err(|error| self.poison(error))?;
         self.db.flush().map_err(|error| self.poison(error))?;
