@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`ledger`] | the rules and commitments of the ledger, pure |
+//! | [`light`] | believing the ledger without keeping it, pure |
 //! | [`tangle`] | the graph of blocks, pure |
 //! | [`protocol`] | what a node and its clients say to each other |
 //! | [`quic`] | connections between machines that know each other by their keys |
@@ -16,6 +17,7 @@
 )]
 
 pub mod ledger;
+pub mod light;
 pub mod protocol;
 pub mod quic;
 pub mod tangle;
