@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`ledger`] | the rules and commitments of the ledger, pure |
 //! | [`tangle`] | the graph of blocks, pure |
+//! | [`node`] | the full node: storage, the coordinator, serving clients |
 //! | [`protocol`] | what a node and its clients say to each other |
 //! | [`quic`] | connections between machines that know each other by their keys |
 //! | [`wallet`] | seed words, keys, addresses, choosing what to spend |
@@ -16,6 +17,7 @@
 )]
 
 pub mod ledger;
+pub mod node;
 pub mod protocol;
 pub mod quic;
 pub mod tangle;

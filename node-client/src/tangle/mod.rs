@@ -123,18 +123,30 @@ impl Tangle {
         if self.blocks.contains_key(&block) {
             return Ok(());
         }
-        let mut newest_past = 0;
-        for parent in &parents {
-            let found = self.blocks.get(parent).ok_or(InsertError::UnknownParent(*parent))?;
-            newest_past = newest_past.max(found.state.seen());
+        if let Some(unknown) = parents.iter().find(|parent| !self.blocks.contains_key(parent)) {
+            return Err(InsertError::UnknownParent(*unknown));
         }
+        self.insert_solid(block, number, parents);
+        Ok(())
+    }
+
+    /// Takes a block in whose parents were here when it first came in, as a stored graph is read: those
+    /// that are not here any more were confirmed long ago.
+    pub fn insert_solid(&mut self, block: BlockId, number: u64, parents: Vec<BlockId>) {
+        let known = parents.iter().filter_map(|parent| self.blocks.get(parent));
+        let newest_past = known.map(|parent| parent.state.seen()).max().unwrap_or(0);
         for parent in &parents {
             self.tips.remove(parent);
         }
         self.tips.insert(block);
         self.waiting.insert(number, block);
         self.blocks.insert(block, Vertex { number, parents, state: State::Waiting { newest_past } });
-        Ok(())
+    }
+
+    /// The number with which a block that waits came in.
+    pub fn number_of(&self, block: &BlockId) -> Option<u64> {
+        let vertex = self.blocks.get(block)?;
+        matches!(vertex.state, State::Waiting { .. }).then_some(vertex.number)
     }
 
     /// Whether a block is here and may be approved.
