@@ -4,7 +4,10 @@
 //! did so compares the roots, makes the changes durable, and only then takes them over
 //! ([`LedgerState::accept`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
+};
 
 use bincode::{Decode, Encode};
 use flash_proto::{
@@ -113,6 +116,18 @@ impl LedgerState {
     pub fn outputs_at(&self, address: &Address) -> impl Iterator<Item = (OutputId, Output)> + '_ {
         let ids = self.by_address.get(address).into_iter().flatten();
         ids.filter_map(|id| self.outputs.get(id).map(|output| (*id, *output)))
+    }
+
+    /// The same from the first id above `after`.
+    pub fn outputs_after(
+        &self,
+        address: &Address,
+        after: Option<OutputId>,
+    ) -> impl Iterator<Item = (OutputId, Output)> + '_ {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let ids = self.by_address.get(address).into_iter();
+        ids.flat_map(move |ids| ids.range((from, Bound::Unbounded)))
+            .filter_map(|id| self.outputs.get(id).map(|output| (*id, *output)))
     }
 
     /// All money in unspent outputs.
