@@ -20,6 +20,7 @@ mod workload;
 use std::{
     env,
     io::{self, Write},
+    panic,
     path::PathBuf,
     process::Command,
     time::Instant,
@@ -95,11 +96,12 @@ fn cut_power(writer: Writer, cuts: usize, seed: u64) -> Tally {
             disk.cut(unsynced, &mut random, &rebuilt);
             tally.openings += 1;
             tally.acknowledged += disk.acknowledged;
-            let wrong = match workload::read(&rebuilt.join("store")) {
-                Err(error) => Some((0, error.to_string())),
-                Ok((found, _)) if found < disk.acknowledged => Some((found, "older".to_owned())),
-                Ok((found, _)) if found > disk.acknowledged + 1 => Some((found, "never written".to_owned())),
-                Ok((found, digest)) => (digest != digests[usize::try_from(found).unwrap()])
+            let wrong = match panic::catch_unwind(|| workload::read(&rebuilt.join("store"))) {
+                Err(_) => Some((0, "sled panicked".to_owned())),
+                Ok(Err(error)) => Some((0, error.to_string())),
+                Ok(Ok((found, _))) if found < disk.acknowledged => Some((found, "older".to_owned())),
+                Ok(Ok((found, _))) if found > disk.acknowledged + 1 => Some((found, "never written".to_owned())),
+                Ok(Ok((found, digest))) => (digest != digests[usize::try_from(found).unwrap()])
                     .then(|| (found, "not as committed".to_owned())),
             };
             if let Some((found, what)) = wrong {
