@@ -2,8 +2,9 @@
 
 use std::{
     collections::HashMap,
+    fs::File,
     io::{BufRead, BufReader},
-    path::Path,
+    path::{Path, PathBuf},
     process::{Command, Stdio},
 };
 
@@ -60,12 +61,13 @@ pub(crate) fn unavailable() -> Option<String> {
     }
 }
 
-/// Runs `writer` under strace and gives back what it did below `directory`, an absolute path.
-pub(crate) fn record(writer: &Command, directory: &Path) -> Vec<Recorded> {
-    let trace = directory.with_extension("trace");
+/// Runs `writer` under strace and gives back the file with the recording. `root` is the directory that
+/// counts, an absolute path.
+pub(crate) fn record(writer: &Command, root: &Path) -> PathBuf {
+    let recording = root.with_extension("trace");
     let output = Command::new("strace")
         .args(["-f", "-y", "-xx", "-qq", "--signal=none", "-s", STRING_BYTES, "-e", CALLS, "-o"])
-        .arg(&trace)
+        .arg(&recording)
         .arg("--")
         .arg(writer.get_program())
         .args(writer.get_args())
@@ -74,11 +76,21 @@ pub(crate) fn record(writer: &Command, directory: &Path) -> Vec<Recorded> {
         .output()
         .unwrap();
     assert!(output.status.success(), "the writer failed: {}", String::from_utf8_lossy(&output.stderr));
-    let mut parser = Parser { directory: directory.to_str().unwrap().to_owned(), ..Parser::default() };
-    for (number, line) in BufReader::new(std::fs::File::open(&trace).unwrap()).lines().enumerate() {
+    recording
+}
+
+/// The directory that the writer of a recording worked in.
+pub(crate) fn root_of(recording: &Path) -> PathBuf {
+    recording.with_extension("")
+}
+
+/// What the recorded writer did below its directory.
+pub(crate) fn read(recording: &Path) -> Vec<Recorded> {
+    let directory = root_of(recording).to_str().unwrap().to_owned();
+    let mut parser = Parser { directory, ..Parser::default() };
+    for (number, line) in BufReader::new(File::open(recording).unwrap()).lines().enumerate() {
         parser.line(number, &line.unwrap());
     }
-    parser.recorded.sort_by_key(|recorded| recorded.began);
     parser.recorded
 }
 

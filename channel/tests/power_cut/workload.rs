@@ -84,6 +84,17 @@ fn acknowledge(number: u64) {
     io::stderr().write_all(format!("{ACK}{number}\n").as_bytes()).unwrap();
 }
 
+fn batch(number: u64) -> Batch {
+    let mut batch = Batch::new();
+    for (table, key, value) in changes(number) {
+        match value {
+            Some(value) => batch.put(TABLES[table], &key, value),
+            None => batch.delete(TABLES[table], &key),
+        }
+    }
+    batch
+}
+
 /// Makes `commits` commits in `directory`, acknowledging each.
 pub(crate) fn write(writer: Writer, directory: &Path, commits: u64) {
     let open = || match writer {
@@ -92,14 +103,7 @@ pub(crate) fn write(writer: Writer, directory: &Path, commits: u64) {
     };
     let mut store = open();
     for number in 1..=commits {
-        let mut batch = Batch::new();
-        for (table, key, value) in changes(number) {
-            match value {
-                Some(value) => batch.put(TABLES[table], &key, value),
-                None => batch.delete(TABLES[table], &key),
-            }
-        }
-        let _ = store.commit(&batch).unwrap();
+        let _ = store.commit(&batch(number)).unwrap();
         acknowledge(number);
         if number.is_multiple_of(COMMITS_PER_OPENING) {
             drop(store);
@@ -108,16 +112,31 @@ pub(crate) fn write(writer: Writer, directory: &Path, commits: u64) {
     }
 }
 
-/// The newest commit in `directory` and the digest of all that is there.
-pub(crate) fn read(directory: &Path) -> Result<(u64, u32), StoreError> {
+/// What is in a directory.
+pub(crate) struct Found {
+    /// The newest commit.
+    pub(crate) head: u64,
+    /// Over all that is stored.
+    pub(crate) digest: u32,
+    /// The same after one more commit.
+    pub(crate) digest_after: u32,
+}
+
+/// Looks into `directory` and makes the next commit there.
+pub(crate) fn read(directory: &Path) -> Result<Found, StoreError> {
     let store = SledStore::open(directory, IDENTITY)?;
-    let head = store.get(HEAD, b"head")?;
+    let head = store.get(HEAD, b"head")?.map_or(0, |head| u64::from_le_bytes(head.try_into().unwrap()));
+    let digest = digest_of(&store)?;
+    let _ = store.commit(&batch(head + 1))?;
+    Ok(Found { head, digest, digest_after: digest_of(&store)? })
+}
+
+fn digest_of(store: &SledStore) -> Result<u32, StoreError> {
     let mut found = Vec::new();
     for (index, table) in TABLES.into_iter().enumerate() {
         for (key, value) in store.scan(table, &[], None, usize::MAX)? {
             found.push((index, key, crc32fast::hash(&value)));
         }
     }
-    let digest = digest(found.iter().map(|(table, key, value)| (*table, &key[..], *value)));
-    Ok((head.map_or(0, |head| u64::from_le_bytes(head.try_into().unwrap())), digest))
+    Ok(digest(found.iter().map(|(table, key, value)| (*table, &key[..], *value))))
 }
