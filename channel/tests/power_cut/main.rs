@@ -187,9 +187,11 @@ fn run(writer: Writer, cuts: u64, check: impl Fn(&Tally) -> bool) {
     ));
     if !check(&tally) {
         let _ = directory.keep();
+        let first = wrong.iter().take(10).collect::<Vec<_>>();
         panic!(
-            "seed {seed}: {tally:#?}\nagain with FLASH_POWER_CUT_SEED={seed} FLASH_POWER_CUTS={cuts} \
-             {RECORDING}={} and this test's name",
+            "{} of {openings} openings were wrong, {lost} commits lost; the first: {first:#?}\nagain with FLASH_POWER_CUT_SEED={seed} FLASH_POWER_CUTS={cuts} \
+             {RECORDING}={} and the name of this test",
+            wrong.len(),
             recording.display()
         );
     }

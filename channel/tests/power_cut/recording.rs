@@ -113,8 +113,8 @@ impl Parser {
             return;
         }
         let (began, call) = if text.starts_with("<... ") {
-            let (began, begun) = self.unfinished.remove(thread).unwrap();
-            (began, begun + text.split_once("resumed>").unwrap().1)
+            let (began, start) = self.unfinished.remove(thread).unwrap();
+            (began, start + text.split_once("resumed>").unwrap().1)
         } else {
             (number, text.to_owned())
         };
