@@ -34,7 +34,7 @@ use recording::{Event, Recorded};
 use tempfile::TempDir;
 use workload::{Found, Writer};
 
-const COMMITS: u64 = 600;
+const COMMITS: u64 = 400;
 /// How near to the making of a file every other cut is: openings are short, and hard to survive.
 const NEAR_EVENTS: usize = 16;
 const WRITER: &str = "FLASH_POWER_CUT_WRITER";

@@ -16,7 +16,7 @@ const LARGE: Table = Table::large(3, "large");
 const TABLES: [Table; 3] = [HEAD, SMALL, LARGE];
 const IDENTITY: &[u8] = b"power cut";
 /// The writer closes and opens its store after so many commits: recovery must survive a cut as well.
-const COMMITS_PER_OPENING: u64 = 150;
+const COMMITS_PER_OPENING: u64 = 100;
 
 /// How the writer commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
