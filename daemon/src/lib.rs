@@ -16,4 +16,6 @@ pub mod metrics;
 pub mod peers;
 pub mod seedfile;
 pub mod stop;
+pub mod submitter;
 pub mod tables;
+pub mod watcher;

@@ -83,7 +83,10 @@ pub(super) fn event(channel: &Channel, event: ChannelEvent) -> NewEvent {
     let (kind, details) = match event {
         ChannelEvent::Opened => {
             let balances = channel.balances();
-            ("channel_opened", json!({ "peer": channel.agreement().peer, "balances": pair(balances, channel) }))
+            (
+                "channel_opened",
+                json!({ "peer": channel.agreement().peer, "balances": pair(balances, channel) }),
+            )
         }
         ChannelEvent::Lapsed => ("channel_lapsed", json!({})),
         ChannelEvent::Received(update) => ("payments_received", received(&update)),

@@ -17,11 +17,7 @@ use flash_channel::{
 use flash_proto::{ChannelId, Transaction};
 use tokio::sync::mpsc;
 
-use super::{
-    ChannelKeys, Command, Views,
-    slot::Slot,
-    writer::Writer,
-};
+use super::{ChannelKeys, Command, Views, slot::Slot, writer::Writer};
 use crate::{
     api::{ApiError, ErrorCode},
     metrics::Metrics,

@@ -147,10 +147,7 @@ async fn greet_back(shared: &Shared, link: &Link) -> Result<(), String> {
 }
 
 fn frame_streams((send, receive): (quinn::SendStream, quinn::RecvStream)) -> (Writer, Reader) {
-    (
-        Writer::new(send, limits::PEER_FRAME_BYTES_MAX),
-        Reader::new(receive, limits::PEER_FRAME_BYTES_MAX),
-    )
+    (Writer::new(send, limits::PEER_FRAME_BYTES_MAX), Reader::new(receive, limits::PEER_FRAME_BYTES_MAX))
 }
 
 async fn open_stream(link: &Link) -> Result<(Writer, Reader), String> {

@@ -27,8 +27,8 @@ use flash_proto::{
 use thiserror::Error;
 use tokio::sync::watch;
 
-pub(crate) use self::connection::Proposals;
 use self::connection::Link;
+pub(crate) use self::connection::Proposals;
 use crate::{
     engine::{Engine, Views},
     metrics::Metrics,

@@ -209,7 +209,9 @@ pub async fn run_coordinator(
                 let essence = &followed?.milestone.essence;
                 info!(index = essence.index, "milestone issued");
             }
-            Err(_) => return Err(node.halt(&NodeError::Damaged("state in memory: an invariant did not hold"))),
+            Err(_) => {
+                return Err(node.halt(&NodeError::Damaged("state in memory: an invariant did not hold")));
+            }
         }
     }
 }

@@ -217,10 +217,7 @@ impl Node {
 }
 
 /// The keys in rising order: none, or enough to sign a milestone.
-fn check_coordinators(
-    params: &NetworkParams,
-    mut keys: Vec<SecretKey>,
-) -> Result<Vec<SecretKey>, NodeError> {
+fn check_coordinators(params: &NetworkParams, mut keys: Vec<SecretKey>) -> Result<Vec<SecretKey>, NodeError> {
     if keys.is_empty() {
         return Ok(keys);
     }

@@ -128,7 +128,9 @@ impl Node {
             Outcome::Rejected { block, milestone, conflict } if record.waiting == 0 => {
                 Ok(TransactionAnswer::Rejected { block, milestone_index: milestone, conflict })
             }
-            Outcome::Rejected { .. } | Outcome::None => Ok(TransactionAnswer::Pending { block: record.block }),
+            Outcome::Rejected { .. } | Outcome::None => {
+                Ok(TransactionAnswer::Pending { block: record.block })
+            }
         }
     }
 }

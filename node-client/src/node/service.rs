@@ -120,8 +120,7 @@ impl Service {
         // Held until the answer is written, so that answers that nobody reads are bounded too.
         let Ok(_permit) = self.requests.acquire().await else { return Ok(()) };
         let response = blocking(&self.node, move |node| Ok(node.answer(request))).await;
-        let response =
-            response.unwrap_or_else(|error| refused(RefusedCode::Halted, error));
+        let response = response.unwrap_or_else(|error| refused(RefusedCode::Halted, error));
         respond(writer, response).await
     }
 

@@ -82,7 +82,8 @@ impl Node {
         while answer.get().is_none() {
             let group = {
                 let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                let rest = queue.split_off(queue.len().min(GROUP_MAX));
+                let taken = queue.len().min(GROUP_MAX);
+                let rest = queue.split_off(taken);
                 mem::replace(&mut *queue, rest)
             };
             if group.is_empty() {
