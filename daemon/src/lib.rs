@@ -6,12 +6,15 @@
 )]
 
 pub mod api;
+pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod datadir;
 pub mod events;
 pub mod exit;
 pub mod metrics;
+pub mod rpc;
 pub mod seedfile;
+pub mod setup;
 pub mod stop;
 pub mod tables;
