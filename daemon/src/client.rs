@@ -4,11 +4,13 @@ use std::{io, path::Path, time::Duration};
 
 use bytes::Bytes;
 use flash_proto::{ChannelId, TransactionId};
-use futures_util::{Stream, StreamExt, TryStreamExt, stream};
+use futures_util::{
+    Stream, StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
 use reqwest::{Method, RequestBuilder, Response, header, redirect};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
-use tokio::io::AsyncBufRead;
-use tokio_stream::wrappers::LinesStream;
+use tokio::io::AsyncBufReadExt;
 use tokio_util::io::StreamReader;
 use zeroize::Zeroizing;
 
@@ -239,21 +241,18 @@ impl Client {
     /// Pays a stream of payments: `lines` go out as they come (each a [`PayRequest`] as JSON or only an
     /// amount, without a line end), and what becomes of each comes back in the same order, while `lines`
     /// goes on. An error of `lines` ends the stream; the payments before it stay paid.
-    pub async fn stream<E: Into<Box<dyn std::error::Error + Send + Sync>> + 'static>(
+    pub async fn stream(
         &self,
         id: ChannelId,
-        lines: impl Stream<Item = Result<String, E>> + Send + 'static,
-    ) -> Answer<impl Stream<Item = Answer<StreamLine>> + Send + use<E>>
-    where
-        E: Send,
-    {
+        lines: impl Stream<Item = io::Result<String>> + Send + 'static,
+    ) -> Answer<BoxStream<'static, Answer<StreamLine>>> {
         let writes = lines.ready_chunks(LINES_PER_WRITE_MAX).map(|lines| {
             let mut text = String::new();
             for line in lines {
                 text.push_str(&line?);
                 text.push('\n');
             }
-            Ok::<_, E>(Bytes::from(text))
+            Ok::<_, io::Error>(Bytes::from(text))
         });
         let request = self
             .request(Method::POST, &format!("/v1/channels/{id}/stream"))
@@ -261,10 +260,11 @@ impl Client {
             .body(reqwest::Body::wrap_stream(writes));
         let response = self.send_request(request).await?;
         let client = self.clone();
-        Ok(LinesStream::new(tokio::io::AsyncBufReadExt::lines(body_reader(response))).map(move |line| {
+        let answers = body_lines(response).map(move |line| {
             let line = line.map_err(|error| client.broke_off(&error))?;
             serde_json::from_str(&line).map_err(|error| client.foreign(&error.to_string()))
-        }))
+        });
+        Ok(answers.boxed())
     }
 
     fn broke_off(&self, error: &io::Error) -> ApiError {
@@ -280,28 +280,26 @@ impl Client {
         &self,
         after: Option<u64>,
         follow: bool,
-    ) -> Answer<impl Stream<Item = Answer<Event>> + Send + use<>> {
+    ) -> Answer<BoxStream<'static, Answer<Event>>> {
         let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
         let request = self.request(Method::GET, &format!("/v1/events?follow={follow}{after}"));
-        let response = self.send_request(request).await?;
-        let lines = LinesStream::new(tokio::io::AsyncBufReadExt::lines(body_reader(response)));
-        let state = (lines, self.clone(), String::new());
-        Ok(stream::unfold(state, |(mut lines, client, mut kind)| async move {
-            loop {
-                let event = match lines.next().await? {
-                    Err(error) => Err(client.broke_off(&error)),
-                    Ok(line) => match line.split_once(": ") {
-                        Some(("event", name)) => {
-                            name.clone_into(&mut kind);
-                            continue;
-                        }
-                        Some(("data", data)) => client.event(&kind, data),
-                        _ => continue,
-                    },
-                };
-                return Some((event, (lines, client, kind)));
-            }
-        }))
+        let lines = body_lines(self.send_request(request).await?);
+        let (client, mut kind) = (self.clone(), String::new());
+        let events = lines.filter_map(move |line| {
+            let event = match line {
+                Err(error) => Some(Err(client.broke_off(&error))),
+                Ok(line) => match line.split_once(": ") {
+                    Some(("event", name)) => {
+                        name.clone_into(&mut kind);
+                        None
+                    }
+                    Some(("data", data)) => Some(client.event(&kind, data)),
+                    _ => None,
+                },
+            };
+            std::future::ready(event)
+        });
+        Ok(events.boxed())
     }
 
     fn event(&self, kind: &str, data: &str) -> Answer<Event> {
@@ -313,8 +311,16 @@ impl Client {
     }
 }
 
-fn body_reader(response: Response) -> impl AsyncBufRead + Send + Unpin + use<> {
-    StreamReader::new(response.bytes_stream().map_err(io::Error::other).boxed())
+fn body_lines(response: Response) -> BoxStream<'static, io::Result<String>> {
+    let lines = StreamReader::new(response.bytes_stream().map_err(io::Error::other)).lines();
+    stream::unfold(Some(lines), |lines| async move {
+        let mut lines = lines?;
+        match lines.next_line().await {
+            Ok(line) => Some((Ok(line?), Some(lines))),
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+    .boxed()
 }
 
 /// An error with its causes: the outermost alone says only that something failed.
