@@ -67,6 +67,8 @@ pub enum ErrorCode {
     StoreFailed,
     /// The command line cannot reach the daemon.
     DaemonUnreachable,
+    /// The command line cannot use the data directory, or set it up.
+    DataDirUnusable,
     /// A defect in this software.
     Internal,
 }
@@ -85,7 +87,7 @@ impl ErrorCode {
             Self::TooLarge => 413,
             Self::PeerRefused | Self::LedgerRefused => 422,
             Self::Busy => 429,
-            Self::StoreFailed | Self::Internal => 500,
+            Self::StoreFailed | Self::DataDirUnusable | Self::Internal => 500,
             Self::PeerUnreachable | Self::LedgerUnavailable | Self::DaemonUnreachable => 503,
             Self::Timeout => 504,
         }
@@ -108,6 +110,7 @@ impl ErrorCode {
             Self::Timeout => Exit::GoesOn,
             Self::DaemonUnreachable => Exit::DaemonUnreachable,
             Self::StoreFailed => Exit::StoreFailed,
+            Self::DataDirUnusable => Exit::DataDirUnusable,
             Self::WrongMethod | Self::Internal => Exit::Failed,
         }
     }

@@ -103,18 +103,24 @@ impl Client {
         Ok(Self { http, base, token })
     }
 
-    /// A client of the daemon that runs on the data directory `dir`, with the token of `scope`.
+    /// A client of the daemon that runs on the data directory `dir`, with the token of `scope`; another
+    /// RPC address or token, if given, is used instead.
     ///
     /// # Errors
     /// [`ErrorCode::DaemonUnreachable`] if none runs, [`ErrorCode::Unauthorized`] if the token cannot be
     /// read.
-    pub fn of_data_dir(dir: &Path, scope: Scope) -> Answer<Self> {
-        let ready = Ready::read(dir)?;
-        let token = read_token(dir, scope).map_err(|error| {
+    pub fn of_data_dir(
+        dir: &Path,
+        scope: Scope,
+        rpc: Option<&str>,
+        token: Option<Zeroizing<String>>,
+    ) -> Answer<Self> {
+        let rpc = rpc.map_or_else(|| Ready::read(dir).map(|ready| ready.rpc), |rpc| Ok(rpc.to_owned()))?;
+        let token = token.map_or_else(|| read_token(dir, scope), Ok).map_err(|error| {
             let hint = "run the command as the daemon's user, or give a token in FLASH_TOKEN";
             ApiError::new(ErrorCode::Unauthorized, error.to_string(), hint)
         })?;
-        Self::new(&ready.rpc, token)
+        Self::new(&rpc, token)
     }
 
     fn request(&self, method: Method, path: &str) -> RequestBuilder {

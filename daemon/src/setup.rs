@@ -103,13 +103,8 @@ pub fn read_words(path: &Path) -> Result<Zeroizing<String>, SetupError> {
 /// [`SetupError`].
 pub fn init(setup: Setup<'_>) -> Result<Made, SetupError> {
     let network = read_network(setup.network)?;
-    let (words, new_words) = match setup.words {
-        Some(words) => (words, None),
-        None => {
-            let words = new_words()?;
-            (words.clone(), Some(words))
-        }
-    };
+    let new_words = if setup.words.is_none() { Some(new_words()?) } else { None };
+    let words = setup.words.or_else(|| new_words.clone()).unwrap_or_default();
     // Words that are no seed are refused before anything is written.
     Seed::from_words(&words, "")?;
 
@@ -147,5 +142,96 @@ fn write_config(dir: &Path, node: &PeerAddress) -> Result<(), SetupError> {
             Ok(write_atomically(&path, text.as_bytes())?)
         }
         Err(error) => Err(DataDirError::io(&path)(error).into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const WORDS: &str =
+        "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
+    const NODE: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a@127.0.0.1:14265";
+
+    fn network(dir: &Path, name: &str) -> PathBuf {
+        let path = dir.join(format!("{name}.json"));
+        let params = NetworkParams {
+            name: name.to_owned(),
+            coordinators: vec![flash_proto::SecretKey::from_bytes([7; 32]).public()],
+            threshold: 1,
+            pow_bits: 8,
+            output_min: flash_proto::Amount::new(1),
+            milestone_interval_ms: 1_000,
+            genesis_ms: 1_700_000_000_000,
+            genesis: vec![flash_proto::Output {
+                address: flash_proto::Address::of(&flash_proto::SecretKey::from_bytes([8; 32]).public()),
+                amount: flash_proto::Amount::SUPPLY,
+            }],
+        };
+        fs::write(&path, serde_json::to_string(&params).unwrap()).unwrap();
+        path
+    }
+
+    fn setup<'a>(data: &'a Path, network: &'a Path) -> Setup<'a> {
+        Setup { data, network, words: None, passphrase: None, node: None }
+    }
+
+    #[test]
+    fn what_is_set_up_can_be_opened_and_is_never_set_up_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, network) = (dir.path().join("data"), network(dir.path(), "test"));
+        let node: PeerAddress = NODE.parse().unwrap();
+        let made = init(Setup { node: Some(&node), ..setup(&data, &network) }).unwrap();
+        let words = made.new_words.unwrap();
+        assert_eq!(words.split(' ').count(), 24);
+        let opened = DataDir::open(&data).unwrap();
+        assert_eq!(opened.network().unwrap(), made.network);
+        assert_eq!(*seedfile::read(&seed_path(&data), || Ok(None)).unwrap(), *words);
+        let config =
+            crate::config::Config::load(&config_path(&data), true, &Default::default(), &|_| None).unwrap();
+        assert_eq!(config.nodes, [node]);
+        drop(opened);
+
+        let again = init(setup(&data, &network)).unwrap_err();
+        assert_eq!(again.exit(), Exit::DataDirUnusable);
+        assert!(again.to_string().contains("set up already"), "{again}");
+        assert_eq!(*seedfile::read(&seed_path(&data), || Ok(None)).unwrap(), *words);
+    }
+
+    #[test]
+    fn given_words_are_checked_and_encrypted() {
+        let dir = tempfile::tempdir().unwrap();
+        let (data, network) = (dir.path().join("data"), network(dir.path(), "test"));
+        let file = dir.path().join("words");
+        fs::write(&file, WORDS.replace("about", "abandon")).unwrap();
+        let wrong = init(Setup { words: Some(read_words(&file).unwrap()), ..setup(&data, &network) });
+        assert_eq!(wrong.unwrap_err().exit(), Exit::Usage);
+        assert!(!data.exists(), "nothing is written for words that are no seed");
+
+        fs::write(&file, WORDS.replace(' ', "\n ")).unwrap();
+        let passphrase = Some(Zeroizing::new("secret".to_owned()));
+        let words = Some(read_words(&file).unwrap());
+        let made = init(Setup { words, passphrase, ..setup(&data, &network) }).unwrap();
+        assert!(made.new_words.is_none());
+        assert!(seedfile::is_encrypted(&seed_path(&data)).unwrap());
+        let read = seedfile::read(&seed_path(&data), || Ok(Some(Zeroizing::new("secret".to_owned()))));
+        assert_eq!(*read.unwrap(), WORDS);
+    }
+
+    #[test]
+    fn another_network_or_configuration_is_not_overwritten() {
+        let dir = tempfile::tempdir().unwrap();
+        let data = dir.path().join("data");
+        let (one, other) = (network(dir.path(), "one"), network(dir.path(), "other"));
+        init(setup(&data, &one)).unwrap();
+        fs::remove_file(seed_path(&data)).unwrap();
+        let refused = init(setup(&data, &other)).unwrap_err().to_string();
+        assert!(refused.contains("one") && refused.contains("other"), "{refused}");
+        fs::write(config_path(&data), "log = \"debug\"\n").unwrap();
+        let node: PeerAddress = NODE.parse().unwrap();
+        let refused = init(Setup { node: Some(&node), ..setup(&data, &one) }).unwrap_err();
+        assert_eq!(refused.exit(), Exit::Usage);
+        assert!(refused.to_string().contains(NODE), "{refused}");
+        assert_eq!(fs::read_to_string(config_path(&data)).unwrap(), "log = \"debug\"\n");
     }
 }

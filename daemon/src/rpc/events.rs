@@ -7,7 +7,7 @@ use axum::{
     extract::State,
     http::HeaderMap,
     response::{
-        IntoResponse, Sse,
+        IntoResponse, Response, Sse,
         sse::{self, KeepAlive},
     },
 };
@@ -60,15 +60,43 @@ pub(super) async fn events(
     State(rpc): State<Rpc>,
     Params(params): Params<EventsParams>,
     headers: HeaderMap,
-) -> Result<impl IntoResponse, ApiError> {
-    let mut follower = Follower::new(&rpc, last_event_id(&headers)?.or(params.after), params.follow)?;
+) -> Result<Response, ApiError> {
+    let after = last_event_id(&headers)?.or(params.after);
+    answer(rpc.daemon, after, params.follow, rpc.stop).await
+}
+
+/// Where events come from.
+pub(super) trait Source: Send + 'static {
+    /// The newest event's number, whenever it rises.
+    fn newest(&self) -> watch::Receiver<u64>;
+    /// Events after a number, oldest first.
+    fn after(&self, after: u64, limit: usize) -> impl Future<Output = Result<Vec<Event>, ApiError>> + Send;
+}
+
+impl Source for Daemon {
+    fn newest(&self) -> watch::Receiver<u64> {
+        self.event_number()
+    }
+
+    async fn after(&self, after: u64, limit: usize) -> Result<Vec<Event>, ApiError> {
+        self.events(after, limit).await
+    }
+}
+
+pub(super) async fn answer<S: Source>(
+    source: S,
+    after: Option<u64>,
+    follow: bool,
+    stop: CancellationToken,
+) -> Result<Response, ApiError> {
+    let mut follower = Follower::new(source, after, follow, stop)?;
     // The first page is read before the answer begins, so that an error has its own status.
     follower.read().await?;
     let stream = stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
         Some((Ok::<_, Infallible>(event), follower))
     });
-    Ok(Sse::new(stream).keep_alive(KeepAlive::default()))
+    Ok(Sse::new(stream).keep_alive(KeepAlive::default()).into_response())
 }
 
 fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
@@ -80,8 +108,8 @@ fn last_event_id(headers: &HeaderMap) -> Result<Option<u64>, ApiError> {
 }
 
 /// One caller's way through the events.
-struct Follower {
-    daemon: Daemon,
+struct Follower<S> {
+    source: S,
     newest: watch::Receiver<u64>,
     stop: CancellationToken,
     follow: bool,
@@ -92,9 +120,9 @@ struct Follower {
     failed: bool,
 }
 
-impl Follower {
-    fn new(rpc: &Rpc, after: Option<u64>, follow: bool) -> Result<Self, ApiError> {
-        let newest = rpc.daemon.event_number();
+impl<S: Source> Follower<S> {
+    fn new(source: S, after: Option<u64>, follow: bool, stop: CancellationToken) -> Result<Self, ApiError> {
+        let newest = source.newest();
         let number = *newest.borrow();
         if let Some(after) = after.filter(|after| *after > number) {
             let message = format!("there is no event {after} yet: the newest is {number}");
@@ -103,9 +131,9 @@ impl Follower {
         }
         let oldest = number.saturating_sub(EVENTS_KEPT.saturating_sub(MARGIN));
         Ok(Self {
-            daemon: rpc.daemon.clone(),
+            source,
             newest,
-            stop: rpc.stop.clone(),
+            stop,
             follow,
             after: after.unwrap_or(oldest),
             gapless: after.is_some(),
@@ -118,7 +146,7 @@ impl Follower {
     async fn read(&mut self) -> Result<(), ApiError> {
         // First, so that an event that comes while the page is read is noticed afterwards.
         self.newest.borrow_and_update();
-        let page = self.daemon.events(self.after, PAGE).await?;
+        let page = self.source.after(self.after, PAGE).await?;
         for event in &page {
             if self.gapless && Some(event.number) != self.after.checked_add(1) {
                 let message = format!("the events after number {} are no longer kept", self.after);

@@ -16,11 +16,21 @@ use super::{
     request::{Body, Id, OptionalBody, Params},
 };
 use crate::api::{
-    ApiError, ChannelInfo, CloseRequest, HistoryEntry, Info, NewAddress, OpenRequest, PayRequest, PayResult,
-    SendRequest, SendResult, Stopping, WalletBalance,
+    ApiError, ChannelInfo, CloseRequest, ErrorCode, HistoryEntry, Info, NewAddress, OpenRequest, PayRequest,
+    PayResult, SendRequest, SendResult, Stopping, WalletBalance,
 };
 
 type Answer<T> = Result<Json<T>, ApiError>;
+
+/// Does what was asked for to its end, also if the caller hangs up.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        let message = format!("the call failed: {error}");
+        Err(ApiError::new(ErrorCode::Internal, message, "this is a defect; the daemon's log says more"))
+    })
+}
 
 const fn yes() -> bool {
     true
@@ -54,7 +64,7 @@ pub(super) async fn shutdown(State(rpc): State<Rpc>) -> (StatusCode, Json<Stoppi
 #[utoipa::path(post, path = "/v1/wallet/addresses", tag = "wallet", security(("token" = ["admin"])),
     responses((status = 201, body = NewAddress), (status = "default", body = ApiError)))]
 pub(super) async fn new_address(State(rpc): State<Rpc>) -> Result<(StatusCode, Json<NewAddress>), ApiError> {
-    let address = rpc.daemon.new_address().await?;
+    let address = to_its_end(async move { rpc.daemon.new_address().await }).await?;
     Ok((StatusCode::CREATED, Json(address)))
 }
 
@@ -98,7 +108,7 @@ pub(super) async fn history(
     security(("token" = ["admin"])),
     responses((status = 200, body = SendResult), (status = "default", body = ApiError)))]
 pub(super) async fn send(State(rpc): State<Rpc>, Body(request): Body<SendRequest>) -> Answer<SendResult> {
-    rpc.daemon.send(request).await.map(Json)
+    to_its_end(async move { rpc.daemon.send(request).await }).await.map(Json)
 }
 
 /// Which channels.
@@ -130,7 +140,7 @@ pub(super) async fn open(
     State(rpc): State<Rpc>,
     Body(request): Body<OpenRequest>,
 ) -> Result<(StatusCode, Json<ChannelInfo>), ApiError> {
-    let channel = rpc.daemon.open(request).await?;
+    let channel = to_its_end(async move { rpc.daemon.open(request).await }).await?;
     Ok((StatusCode::CREATED, Json(channel)))
 }
 
@@ -164,7 +174,7 @@ pub(super) async fn close(
     Params(params): Params<CloseParams>,
     OptionalBody(request): OptionalBody<CloseRequest>,
 ) -> Answer<ChannelInfo> {
-    rpc.daemon.close(id, request, params.wait).await.map(Json)
+    to_its_end(async move { rpc.daemon.close(id, request, params.wait).await }).await.map(Json)
 }
 
 /// Pays the peer. The answer comes when the peer has the payment on its disk.
@@ -177,5 +187,5 @@ pub(super) async fn pay(
     Id(id): Id<ChannelId>,
     Body(request): Body<PayRequest>,
 ) -> Answer<PayResult> {
-    rpc.daemon.pay(id, request).await.map(Json)
+    to_its_end(async move { rpc.daemon.pay(id, request).await }).await.map(Json)
 }

@@ -16,15 +16,15 @@ use tokio::{
     sync::mpsc,
 };
 use tokio_stream::wrappers::ReceiverStream;
-use tokio_util::io::StreamReader;
+use tokio_util::{io::StreamReader, sync::CancellationToken};
 
 use super::{
     Rpc,
     request::{Id, invalid, parse_json},
 };
 use crate::{
-    api::{ApiError, ErrorCode, PayRequest, StreamLine, StreamOutcome},
-    daemon::{Daemon, PendingPayment},
+    api::{ApiError, ErrorCode, PayRequest, PayResult, StreamLine, StreamOutcome},
+    daemon::PendingPayment,
 };
 
 /// Bytes of the longest line.
@@ -35,9 +35,9 @@ const IN_FLIGHT_MAX: usize = 8 * 1024;
 const LINES_PER_WRITE_MAX: usize = 1024;
 
 /// A line that was read and handed on.
-struct Taken {
+struct Taken<P> {
     line: u64,
-    payment: Result<PendingPayment, ApiError>,
+    payment: Result<P, ApiError>,
 }
 
 /// Pays a stream of payments. The request is one payment per line: a `PayRequest` as JSON, or only an
@@ -56,30 +56,45 @@ pub(super) async fn stream(
     body: Body,
 ) -> Result<Response, ApiError> {
     // One error for the whole request where the channel does not exist, not one per line.
-    let channel = rpc.daemon.channel(id).await?;
+    let id = rpc.daemon.channel(id).await?.id;
+    let daemon = rpc.daemon;
+    let queue = move |request| {
+        let daemon = daemon.clone();
+        async move { daemon.queue_payment(id, request).await.map(PendingPayment::acknowledged) }
+    };
+    Ok(answer(body, queue, rpc.stop))
+}
+
+/// Takes the lines of `body` in a task of its own and answers them. `queue` takes a payment and gives
+/// back what resolves when it is acknowledged.
+pub(super) fn answer<Q, F, P>(body: Body, queue: Q, stop: CancellationToken) -> Response
+where
+    Q: Fn(PayRequest) -> F + Send + Sync + 'static,
+    F: Future<Output = Result<P, ApiError>> + Send,
+    P: Future<Output = Result<PayResult, ApiError>> + Send + 'static,
+{
     let (taken, results) = mpsc::channel(IN_FLIGHT_MAX);
     tokio::spawn(async move {
         let lines = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
         tokio::select! {
-            () = rpc.stop.cancelled() => {}
-            () = take_lines(&rpc.daemon, channel.id, lines, &taken) => {}
+            () = stop.cancelled() => {}
+            () = take_lines(queue, lines, &taken) => {}
         }
     });
     let answers = ReceiverStream::new(results)
-        .then(answer)
+        .then(result_line)
         .ready_chunks(LINES_PER_WRITE_MAX)
         .map(|lines| Ok::<_, Infallible>(Bytes::from(lines.concat())));
-    Ok(([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(answers)).into_response())
+    ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(answers)).into_response()
 }
 
 /// Reads to the end of the request, or until the caller no longer listens. What was queued is paid
 /// either way.
-async fn take_lines(
-    daemon: &Daemon,
-    id: ChannelId,
-    mut lines: impl AsyncBufRead + Unpin,
-    taken: &mpsc::Sender<Taken>,
-) {
+async fn take_lines<Q, F, P>(queue: Q, mut lines: impl AsyncBufRead + Unpin, taken: &mpsc::Sender<Taken<P>>)
+where
+    Q: Fn(PayRequest) -> F,
+    F: Future<Output = Result<P, ApiError>>,
+{
     let mut text = Vec::new();
     for line in 1_u64.. {
         let (request, last) = match next_line(&mut lines, &mut text).await {
@@ -90,7 +105,7 @@ async fn take_lines(
             Err(error) => (Err(invalid(format!("the request broke off: {error}"))), true),
         };
         let payment = match request {
-            Ok(request) => daemon.queue_payment(id, request).await,
+            Ok(request) => queue(request).await,
             Err(error) => Err(error),
         };
         if taken.send(Taken { line, payment }).await.is_err() || last {
@@ -115,9 +130,12 @@ fn parse(text: &[u8]) -> Result<PayRequest, ApiError> {
     Ok(PayRequest { amount, reference: None, key: None })
 }
 
-async fn answer(taken: Taken) -> Vec<u8> {
+async fn result_line<P>(taken: Taken<P>) -> Vec<u8>
+where
+    P: Future<Output = Result<PayResult, ApiError>>,
+{
     let paid = match taken.payment {
-        Ok(pending) => pending.acknowledged().await,
+        Ok(acknowledged) => acknowledged.await,
         Err(error) => Err(error),
     };
     let outcome = match paid {
