@@ -6,6 +6,8 @@
 )]
 
 pub mod api;
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod datadir;
@@ -14,7 +16,9 @@ pub mod events;
 pub mod exit;
 pub mod metrics;
 pub mod peers;
+pub mod rpc;
 pub mod seedfile;
+pub mod setup;
 pub mod stop;
 pub mod submitter;
 pub mod tables;
