@@ -63,8 +63,9 @@ fn hidden(key: &SecretKey) -> Zeroizing<String> {
 
 fn shown(text: &str) -> Result<SecretKey, Failure> {
     let mut bytes = Zeroizing::new([0; 32]);
-    hex::decode_to_slice(text, bytes.as_mut())
-        .map_err(|_| unusable("keys.json holds a key that is not 64 hexadecimal digits; restore it from a backup"))?;
+    hex::decode_to_slice(text, bytes.as_mut()).map_err(|_| {
+        unusable("keys.json holds a key that is not 64 hexadecimal digits; restore it from a backup")
+    })?;
     Ok(SecretKey::from_bytes(*bytes))
 }
 
@@ -171,8 +172,9 @@ fn make_dev(dir: &DataDir, dev: DevNetwork) -> Result<(), Failure> {
 /// [`Failure`] if no node runs there.
 pub fn connect(data: &Path) -> Result<(NodeClient, Arc<NetworkParams>), Failure> {
     let path = datadir::ready_path(data);
-    let text = std::fs::read_to_string(&path)
-        .map_err(|_| Failure::new(format!("no node runs on {}: start it with `flashd node`", data.display())))?;
+    let text = std::fs::read_to_string(&path).map_err(|_| {
+        Failure::new(format!("no node runs on {}: start it with `flashd node`", data.display()))
+    })?;
     let ready: NodeReady = serde_json::from_str(&text).map_err(Failure::new)?;
     let params = Arc::new(read_network(&datadir::network_path(data))?);
     let mut bytes = Zeroizing::new([0; 32]);

@@ -103,11 +103,19 @@ impl Opening {
         let accept = match peers.propose(&wish.peer, proposal.clone()).await.map_err(peer_error)? {
             OpenReply::Accept(accept) => accept,
             OpenReply::Refuse(Refusal { detail, .. }) => {
-                return Err(refused(ErrorCode::PeerRefused, format!("the peer refused: {detail}"), "ask its operator, or change what you ask for"));
+                return Err(refused(
+                    ErrorCode::PeerRefused,
+                    format!("the peer refused: {detail}"),
+                    "ask its operator, or change what you ask for",
+                ));
             }
         };
         let essence = open::check_answer(self.network(), &proposal, &accept).map_err(|error| {
-            refused(ErrorCode::PeerRefused, error.to_string(), "the peer does not follow the protocol; choose another")
+            refused(
+                ErrorCode::PeerRefused,
+                error.to_string(),
+                "the peer does not follow the protocol; choose another",
+            )
         })?;
         let ours = self.wallet.unlocks(&essence, prepared).await;
         let transaction = open::transaction(essence, ours, accept.unlocks);
@@ -230,9 +238,13 @@ fn party(prepared: &Prepared, deposit: Amount) -> OpenParty {
 fn peer_error(error: PeerError) -> ApiError {
     let message = error.to_string();
     match error {
-        PeerError::Unreachable(_) => {
-            refused(ErrorCode::PeerUnreachable, message, "check its ticket, and that it runs and can be reached")
+        PeerError::Unreachable(_) => refused(
+            ErrorCode::PeerUnreachable,
+            message,
+            "check its ticket, and that it runs and can be reached",
+        ),
+        PeerError::Refused(_) => {
+            refused(ErrorCode::PeerRefused, message, "both must be of one network and version")
         }
-        PeerError::Refused(_) => refused(ErrorCode::PeerRefused, message, "both must be of one network and version"),
     }
 }

@@ -86,20 +86,44 @@ pub fn read_seed(dir: &DataDir) -> Result<Seed, Failure> {
     Seed::from_words(&words, "").map_err(Failure::new)
 }
 
+/// A daemon that is put together and running, but for its RPC.
+pub(crate) struct Assembled {
+    pub(crate) daemon: Daemon,
+    peers: Peers,
+    tasks: tokio::task::JoinSet<()>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    stop: Stop,
+}
+
 /// Runs the daemon until it is told to stop or something fails that must not be worked around.
 ///
 /// # Errors
 /// [`Failure`].
 pub async fn run(dir: DataDir, config: Config) -> Result<(), Failure> {
-    let seed = read_seed(&dir)?;
+    let mut assembled = assemble(&dir, &config).await?;
+    let stop = assembled.stop.clone();
+    assembled.tasks.spawn(stop_on_signal(stop.clone()));
+    let served = serve(&dir, &config, assembled.daemon.clone(), &stop).await;
+    assembled.end().await;
+    served?;
+    match stop.running() {
+        Running::Failed { reason, store } => {
+            Err(Failure { message: reason, exit: if store { Exit::StoreFailed } else { Exit::Failed } })
+        }
+        Running::Yes | Running::Stopping => Ok(()),
+    }
+}
+
+/// Puts the daemon together, from the disk outwards.
+pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled, Failure> {
+    let seed = read_seed(dir)?;
     let params = Arc::new(dir.network()?);
     let node_key = seed.key(Account::Node, 0, 0);
-    let store = open_store(&dir, &params, &node_key).await?;
-    let stop = Stop::default();
-    let metrics = Metrics::default();
+    let store = open_store(dir, &params, &node_key).await?;
+    let (stop, metrics) = (Stop::default(), Metrics::default());
     let (log, events) = EventLog::open(&store)?;
     let channel_seed = seed.clone();
-    let started = engine::start(EngineConfig {
+    let Started { engine, writer, views, submissions, threads } = engine::start(EngineConfig {
         store: Arc::clone(&store),
         log,
         keys: Arc::new(move |index| channel_seed.key(Account::Channels, 0, index)),
@@ -108,8 +132,7 @@ pub async fn run(dir: DataDir, config: Config) -> Result<(), Failure> {
         metrics: metrics.clone(),
         stop: stop.clone(),
     })?;
-    let Started { engine, writer, views, submissions, threads } = started;
-    let client = start_client(&config, &params, &node_key, store.as_ref())?;
+    let client = start_client(config, &params, &node_key, store.as_ref())?;
     let wallet = WalletService::open(seed, client.clone(), writer.clone(), Arc::clone(&store))?;
     let opening = Opening {
         engine: engine.clone(),
@@ -120,7 +143,7 @@ pub async fn run(dir: DataDir, config: Config) -> Result<(), Failure> {
     };
     let limits = StreamLimits { bidirectional: STREAMS_PER_PEER_MAX };
     let endpoint = Endpoint::listen(&node_key, PEER_ALPN, config.listen, limits).map_err(Failure::new)?;
-    let listening = endpoint.local_address().map_err(Failure::new)?;
+    let ticket = ticket(config, &node_key, endpoint.local_address().map_err(Failure::new)?)?;
     let peers = Peers::start(
         endpoint,
         params.id(),
@@ -131,12 +154,11 @@ pub async fn run(dir: DataDir, config: Config) -> Result<(), Failure> {
         stop.clone(),
     );
     reconnect(&peers, &views, store.as_ref())?;
-
     let watcher = Watcher {
         client: client.clone(),
         engine: engine.clone(),
         views: views.clone(),
-        writer: writer.clone(),
+        writer,
         metrics: metrics.clone(),
         stop: stop.clone(),
     };
@@ -144,9 +166,7 @@ pub async fn run(dir: DataDir, config: Config) -> Result<(), Failure> {
     tasks.spawn(watcher.run());
     tasks.spawn(submitter::run(client.clone(), engine.clone(), submissions, stop.clone()));
     tasks.spawn(wallet.clone().follow(stop.clone()));
-    tasks.spawn(stop_on_signal(stop.clone()));
-
-    let parts = Parts {
+    let daemon = Daemon::new(Parts {
         engine,
         views,
         events,
@@ -156,26 +176,25 @@ pub async fn run(dir: DataDir, config: Config) -> Result<(), Failure> {
         opening,
         params,
         node_key: node_key.public(),
-        ticket: ticket(&config, &node_key, listening)?,
+        ticket,
         contest_window_milestones: config.contest_window_milestones,
         metrics,
         stop: stop.clone(),
-    };
-    drop(writer);
-    let served = serve(&dir, &config, Daemon::new(parts), &stop).await;
-    stop.stop();
-    peers.close().await;
-    drop(peers);
-    let _ = tokio::time::timeout(ENDING_MAX, async { while tasks.join_next().await.is_some() {} }).await;
-    tasks.shutdown().await;
-    let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|it| drop(it.join())));
-    let _ = tokio::time::timeout(ENDING_MAX, ended).await;
-    served?;
-    match stop.running() {
-        Running::Failed { reason, store } => {
-            Err(Failure { message: reason, exit: if store { Exit::StoreFailed } else { Exit::Failed } })
-        }
-        Running::Yes | Running::Stopping => Ok(()),
+    });
+    Ok(Assembled { daemon, peers, tasks, threads, stop })
+}
+
+impl Assembled {
+    /// Takes the daemon apart in order.
+    pub(crate) async fn end(self) {
+        let Self { daemon, peers, mut tasks, threads, stop } = self;
+        stop.stop();
+        peers.close().await;
+        drop((daemon, peers));
+        let _ = tokio::time::timeout(ENDING_MAX, async { while tasks.join_next().await.is_some() {} }).await;
+        tasks.shutdown().await;
+        let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|it| drop(it.join())));
+        let _ = tokio::time::timeout(ENDING_MAX, ended).await;
     }
 }
 
@@ -197,7 +216,8 @@ fn start_client(
     store: &dyn Store,
 ) -> Result<NodeClient, Failure> {
     if config.nodes.is_empty() {
-        let message = "no node is configured: name one with --node KEY@HOST:PORT, or as `nodes` in flash.toml";
+        let message =
+            "no node is configured: name one with --node KEY@HOST:PORT, or as `nodes` in flash.toml";
         return Err(Failure { message: message.to_owned(), exit: Exit::Usage });
     }
     let any: std::net::IpAddr =
@@ -231,7 +251,11 @@ fn ticket(config: &Config, key: &SecretKey, listening: SocketAddr) -> Result<Str
     let mut address = listening;
     if address.ip().is_unspecified() {
         // Nobody said how others reach this machine; on this machine it is loopback.
-        address.set_ip(if address.is_ipv4() { Ipv4Addr::LOCALHOST.into() } else { Ipv6Addr::LOCALHOST.into() });
+        address.set_ip(if address.is_ipv4() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        });
     }
     let address = PeerAddress::new(key.public(), address.ip().to_string(), address.port());
     Ok(address.map_err(Failure::new)?.to_string())
@@ -275,7 +299,9 @@ pub(crate) async fn stop_on_signal(stop: Stop) {
 /// Writes logs to standard error.
 pub fn log_to_stderr(filter: &str, json: bool) -> Result<(), Failure> {
     let filter = filter.parse::<tracing_subscriber::EnvFilter>().map_err(|error| Failure {
-        message: format!("`{filter}` is no log filter: {error}. Use a level, or such as flashd=debug,quinn=warn"),
+        message: format!(
+            "`{filter}` is no log filter: {error}. Use a level, or such as flashd=debug,quinn=warn"
+        ),
         exit: Exit::Usage,
     })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);

@@ -21,7 +21,7 @@ const AGAIN: Duration = Duration::from_secs(1);
 type UnderWay = Arc<Mutex<HashSet<TransactionId>>>;
 
 /// Runs until the daemon stops.
-pub async fn run(
+pub(crate) async fn run(
     client: NodeClient,
     engine: Engine,
     mut submissions: mpsc::UnboundedReceiver<Transaction>,

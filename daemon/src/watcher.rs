@@ -31,7 +31,7 @@ const PROOFS_AT_A_TIME: usize = 32;
 const AGAIN: Duration = Duration::from_millis(250);
 
 /// Follows the ledger for the engine.
-pub struct Watcher {
+pub(crate) struct Watcher {
     /// Where the ledger is followed.
     pub client: NodeClient,
     /// Who is told.
@@ -58,7 +58,7 @@ struct Pending {
 
 impl Watcher {
     /// Runs until the daemon stops.
-    pub async fn run(self) {
+    pub(crate) async fn run(self) {
         let mut followed = self.client.follow();
         let mut known: BTreeSet<ChannelId> = BTreeSet::new();
         let mut pending = Pending::default();

@@ -36,7 +36,7 @@ use crate::{
 };
 
 /// Streams that a peer may have open at once: its channels, and negotiations.
-pub const STREAMS_PER_PEER_MAX: u32 = 4_096;
+pub(crate) const STREAMS_PER_PEER_MAX: u32 = 4_096;
 /// Handshakes of unknown machines that may be under way at once.
 const HANDSHAKES_MAX: usize = 256;
 /// A peer must have greeted within this time.
@@ -46,7 +46,7 @@ const PROPOSAL_MAX: Duration = Duration::from_secs(30);
 
 /// All connections; cheap to clone.
 #[derive(Clone)]
-pub struct Peers(Arc<Shared>);
+pub(crate) struct Peers(Arc<Shared>);
 
 struct Shared {
     endpoint: Endpoint,
@@ -65,7 +65,7 @@ struct Shared {
 /// Why a peer did not answer.
 #[derive(Debug, Error)]
 #[non_exhaustive]
-pub enum PeerError {
+pub(crate) enum PeerError {
     /// There is no way to it now.
     #[error("{0}")]
     Unreachable(String),
@@ -119,12 +119,12 @@ impl Peers {
     }
 
     /// Peers connected now.
-    pub fn connected(&self) -> usize {
+    pub(crate) fn connected(&self) -> usize {
         self.0.links().len()
     }
 
     /// Keeps connected to a peer for as long as there are live channels with it.
-    pub fn keep(&self, address: PeerAddress) {
+    pub(crate) fn keep(&self, address: PeerAddress) {
         dialer::keep(&self.0, address);
     }
 
@@ -132,7 +132,11 @@ impl Peers {
     ///
     /// # Errors
     /// [`PeerError`].
-    pub async fn propose(&self, peer: &PeerAddress, proposal: OpenProposal) -> Result<OpenReply, PeerError> {
+    pub(crate) async fn propose(
+        &self,
+        peer: &PeerAddress,
+        proposal: OpenProposal,
+    ) -> Result<OpenReply, PeerError> {
         let link = self.0.reach(peer).await?;
         match tokio::time::timeout(PROPOSAL_MAX, connection::propose(&link, proposal)).await {
             Ok(reply) => reply,
@@ -141,7 +145,7 @@ impl Peers {
     }
 
     /// Closes all connections in order.
-    pub async fn close(&self) {
+    pub(crate) async fn close(&self) {
         self.0.endpoint.close().await;
     }
 }
