@@ -7,8 +7,6 @@ mod ledger;
 mod node;
 mod output;
 mod pay;
-#[cfg(test)]
-mod tests;
 mod view;
 mod wait;
 mod wallet;
