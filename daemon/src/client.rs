@@ -82,8 +82,8 @@ impl Client {
     /// # Errors
     /// [`ErrorCode::InvalidRequest`] if this is no such URL.
     pub fn new(base: &str, token: Zeroizing<String>) -> Answer<Self> {
-        let base = base.trim_end_matches('/');
         let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
+        let base = base.trim_end_matches('/').to_owned();
         let invalid = |reason: String| {
             let message = format!("`{base}` is not the URL of an RPC: {reason}");
             ApiError::new(ErrorCode::InvalidRequest, message, "write it as http://127.0.0.1:15601")

@@ -187,8 +187,13 @@ mod tests {
         let opened = DataDir::open(&data).unwrap();
         assert_eq!(opened.network().unwrap(), made.network);
         assert_eq!(*seedfile::read(&seed_path(&data), || Ok(None)).unwrap(), *words);
-        let config =
-            crate::config::Config::load(&config_path(&data), true, &Default::default(), &|_| None).unwrap();
+        let config = crate::config::Config::load(
+            &config_path(&data),
+            true,
+            &std::collections::BTreeMap::new(),
+            &|_| None,
+        )
+        .unwrap();
         assert_eq!(config.nodes, [node]);
         drop(opened);
 

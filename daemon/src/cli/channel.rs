@@ -117,7 +117,7 @@ fn view(channel: &ChannelInfo) -> String {
     let connected = if channel.connected { "connected" } else { "not connected" };
     let lane = |lane: LaneInfo| {
         format!(
-            "{} in {} payments, {} of them acknowledged, {} updates",
+            "{} (payments: {}, acknowledged: {}, updates: {})",
             view::amount(lane.cumulative),
             lane.payments,
             lane.acknowledged,

@@ -52,12 +52,6 @@ struct Report<'a> {
 impl Init {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         let terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
-        if self.words.is_none() && !terminal && !self.show_words {
-            context.output.note(
-                "note: the new words are not printed, because the output is no terminal (--show-words \
-                 prints them). They are in the seed file only.",
-            );
-        }
         let words = self.words.as_deref().map(setup::read_words).transpose()?;
         let passphrase = passphrase(self.passphrase).map_err(SetupError::from)?;
         let encrypted = passphrase.is_some();
@@ -75,6 +69,12 @@ impl Init {
                 .map(|words| words.as_str())
                 .filter(|_| terminal || self.show_words),
         };
+        if made.new_words.is_some() && report.words.is_none() {
+            context.output.note(
+                "note: the new words are in the seed file only: they are not printed, because the output is \
+                 no terminal (--show-words prints them all the same).",
+            );
+        }
         context.output.value(&report, |report| text(report, &made))
     }
 }

@@ -7,8 +7,6 @@ mod ledger;
 mod node;
 mod output;
 mod pay;
-#[cfg(test)]
-mod tests;
 mod view;
 mod wait;
 mod wallet;
@@ -158,6 +156,46 @@ impl Context {
         match (&self.rpc, &self.token) {
             (Some(rpc), Some(token)) => Client::new(rpc, token.clone()),
             (rpc, token) => Client::of_data_dir(&self.data, scope, rpc.as_deref(), token.clone()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(line: &str) -> Result<Cli, clap::Error> {
+        Cli::try_parse_from(line.split_whitespace())
+    }
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn values_are_checked_before_the_daemon_is_asked() {
+        const PEER: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a@localhost:1";
+        for right in [
+            format!("flash channel open {PEER} 2Mi --peer-deposit 1.5Ki --contest-window 9"),
+            "flash --data /x pay abcd 1i --reference r --key k --json".to_owned(),
+            "flash channel close abcd --force --no-wait".to_owned(),
+            "flash ledger milestone".to_owned(),
+            "flash events --after 3 --follow --rpc http://localhost:1".to_owned(),
+        ] {
+            parse(&right).unwrap();
+        }
+        for (wrong, what) in [
+            (format!("flash channel open {PEER} 2mi"), "upper and lower case as written"),
+            ("flash channel open localhost:1 2Mi".to_owned(), "with an @ after the key"),
+            ("flash pay xyz 1".to_owned(), "64 hexadecimal digits"),
+            ("flash wallet send nonsense 1".to_owned(), "invalid value"),
+            ("flash ledger tx 12".to_owned(), "64 hexadecimal digits"),
+            ("flash stream abcd".to_owned(), "--from-stdin"),
+        ] {
+            let error = parse(&wrong).unwrap_err();
+            assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()));
+            assert!(error.to_string().contains(what), "{error}");
         }
     }
 }

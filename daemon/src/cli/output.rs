@@ -74,7 +74,7 @@ impl Output {
         self.bytes(format!("{}\n", text.trim_end()).as_bytes())
     }
 
-    /// One of many values as one line, which reaches the reader with [`Output::flush`].
+    /// Writes one of many values as one line.
     pub(super) fn line<T: Serialize>(
         self,
         to: &mut impl Write,

@@ -59,7 +59,7 @@ pub(super) fn details<const N: usize>(rows: [(&str, Option<String>); N]) -> Stri
             table.add_row([name.to_owned(), value]);
         }
     }
-    table.to_string()
+    text(&table)
 }
 
 /// A list with a header; the columns at `right` are numbers. `nothing` is said of an empty list.
@@ -82,7 +82,7 @@ pub(super) fn list<const N: usize>(
             column.set_cell_alignment(CellAlignment::Right);
         }
     }
-    table.to_string()
+    text(&table)
 }
 
 fn plain() -> Table {
@@ -90,6 +90,13 @@ fn plain() -> Table {
     // Lines are never broken: ids must stay whole for copying.
     table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
     table
+}
+
+/// The table without the white space around its lines.
+fn text(table: &Table) -> String {
+    let lines: Vec<String> =
+        table.lines().map(|line| line.strip_prefix(' ').unwrap_or(&line).trim_end().to_owned()).collect();
+    lines.join("\n")
 }
 
 #[cfg(test)]
@@ -120,7 +127,7 @@ mod tests {
         assert!(text.contains("id") && text.contains("ab") && !text.contains("gone"), "{text}");
         let rows = vec![["a".to_owned(), "1".to_owned()], ["b".to_owned(), "200".to_owned()]];
         let text = list(["NAME", "SUM"], &[1], rows, "none");
-        assert!(text.lines().all(|line| line.trim_end().ends_with(['M', '1', '0'])), "{text}");
+        assert!(text.lines().all(|line| line.ends_with(['M', '1', '0']) && !line.starts_with(' ')), "{text}");
         assert_eq!(list(["NAME"], &[], Vec::new(), "none"), "none");
     }
 }

@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use indicatif::{ProgressBar, ProgressStyle};
+use indicatif::{ProgressBar, ProgressFinish, ProgressStyle};
 
 use super::output::Failure;
 use crate::api::{ApiError, ErrorCode};
@@ -26,10 +26,8 @@ pub(super) async fn wait<T>(
         if let Ok(done) = tokio::time::timeout(SILENT, &mut work).await {
             return done;
         }
-        let spinner = spinner(what);
-        let done = work.await;
-        spinner.finish_and_clear();
-        done
+        let _spinner = spinner(what);
+        work.await
     };
     interruptible(goes_on, async { Ok(finished.await?) }).await
 }
@@ -52,7 +50,11 @@ fn spinner(what: &str) -> ProgressBar {
     if !io::stderr().is_terminal() {
         return ProgressBar::hidden();
     }
-    let spinner = ProgressBar::new_spinner().with_message(what.to_owned());
+    let spinner = ProgressBar::new_spinner()
+        .with_message(what.to_owned())
+        .with_elapsed(SILENT)
+        // Also when the wait is interrupted.
+        .with_finish(ProgressFinish::AndClear);
     if let Ok(style) = ProgressStyle::with_template("{spinner} {msg} ({elapsed})") {
         spinner.set_style(style);
     }

@@ -11,6 +11,8 @@ mod openapi;
 mod request;
 mod stream;
 #[cfg(test)]
+mod streaming_tests;
+#[cfg(test)]
 mod tests;
 mod tokens;
 

@@ -44,6 +44,7 @@ struct Taken<P> {
 /// amount (`250` or `1.5Ki`). The answer is one line per payment, in the same order, as soon as the peer
 /// has it on its disk. A line that is refused is answered with its error, and the stream goes on.
 /// Blank lines are counted and not answered.
+/// Read the answer while writing the request: with too many results unread, no more lines are taken.
 #[utoipa::path(post, path = "/v1/channels/{id}/stream", tag = "channels", security(("token" = ["pay"])),
     params(("id" = String, Path, description = "The channel's id, 64 hexadecimal digits")),
     request_body(content = PayRequest, content_type = "application/x-ndjson",
