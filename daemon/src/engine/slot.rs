@@ -158,7 +158,9 @@ impl Slot {
             return Ok(()); // of a stream that is gone
         }
         let result = self.input(Input::Message(message));
-        if let (Err(error), Some((_, outbox))) = (&result, self.link.take()) {
+        if let Err(error) = &result
+            && let Some((_, outbox)) = self.link.take()
+        {
             if !matches!(error, Misbehaviour::Refused(_)) {
                 let refusal = Refusal::new(RefusalCode::Misbehaved, error.to_string());
                 outbox.send(ChannelMessage::Refuse(refusal));
