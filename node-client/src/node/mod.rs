@@ -207,6 +207,8 @@ impl Node {
             error!(%why, "the node stops");
             why.to_string()
         });
+        // Wakes those who follow, so that they hear of it.
+        self.shared.newest.send_modify(|_| {});
         NodeError::Halted(text.clone())
     }
 
@@ -217,10 +219,7 @@ impl Node {
 }
 
 /// The keys in rising order: none, or enough to sign a milestone.
-fn check_coordinators(
-    params: &NetworkParams,
-    mut keys: Vec<SecretKey>,
-) -> Result<Vec<SecretKey>, NodeError> {
+fn check_coordinators(params: &NetworkParams, mut keys: Vec<SecretKey>) -> Result<Vec<SecretKey>, NodeError> {
     if keys.is_empty() {
         return Ok(keys);
     }

@@ -96,17 +96,18 @@ impl Service {
         let mut writer = FrameWriter::new(send, NODE_FRAME_BYTES_MAX);
         let request = timeout(PATIENCE, reader.message::<NodeRequest, REQUEST_BYTES_MAX>()).await;
         let result = match request {
-            Ok(Ok(Some(NodeRequest::Follow { after }))) => match follows.try_acquire() {
-                Ok(_permit) => self.follow(&mut writer, after).await,
-                Err(_) => {
+            Ok(Ok(Some(NodeRequest::Follow { after }))) => {
+                if let Ok(_permit) = follows.try_acquire() {
+                    self.follow(&mut writer, after).await
+                } else {
                     let reason = format!("at most {FOLLOWS_MAX} streams of one client may follow");
-                    respond(&mut writer, refused(RefusedCode::Busy, reason)).await
+                    respond(&mut writer, refused(RefusedCode::Busy, &reason)).await
                 }
-            },
+            }
             Ok(Ok(Some(request))) => self.request(&mut writer, request).await,
             Ok(Err(error @ (FrameError::Oversized { .. } | FrameError::Empty | FrameError::Codec(_)))) => {
                 reader.stop(1);
-                respond(&mut writer, refused(RefusedCode::Malformed, error)).await
+                respond(&mut writer, refused(RefusedCode::Malformed, &error)).await
             }
             Ok(Ok(None) | Err(_)) | Err(_) => return,
         };
@@ -120,8 +121,7 @@ impl Service {
         // Held until the answer is written, so that answers that nobody reads are bounded too.
         let Ok(_permit) = self.requests.acquire().await else { return Ok(()) };
         let response = blocking(&self.node, move |node| Ok(node.answer(request))).await;
-        let response =
-            response.unwrap_or_else(|error| refused(RefusedCode::Halted, error));
+        let response = response.unwrap_or_else(|error| refused(RefusedCode::Halted, &error));
         respond(writer, response).await
     }
 
@@ -133,7 +133,7 @@ impl Service {
             let page = blocking(&self.node, move |node| node.followed_after(after, FOLLOWED_PAGE)).await;
             let page = match page {
                 Ok(page) => page,
-                Err(error) => return respond(writer, refused(RefusedCode::Halted, error)).await,
+                Err(error) => return respond(writer, refused(RefusedCode::Halted, &error)).await,
             };
             if page.is_empty() && newest.changed().await.is_err() {
                 return Ok(());
@@ -147,14 +147,14 @@ impl Service {
     }
 }
 
-fn refused(code: RefusedCode, reason: impl ToString) -> NodeResponse {
+fn refused(code: RefusedCode, reason: &impl ToString) -> NodeResponse {
     NodeResponse::Refused(Refused::new(code, reason))
 }
 
 /// Writes an answer; a client that does not read it in time is given up.
 async fn respond(writer: &mut FrameWriter, response: NodeResponse) -> Result<(), FrameError> {
     if let Err(error) = writer.push(&response) {
-        writer.push(&refused(RefusedCode::Busy, format!("the answer is too long: {error}")))?;
+        writer.push(&refused(RefusedCode::Busy, &format!("the answer is too long: {error}")))?;
     }
     timeout(PATIENCE, writer.flush()).await.unwrap_or(Err(FrameError::Finished))
 }
