@@ -318,7 +318,7 @@ mod tests {
                 prop_assert_eq!(proof.verify(tree.root(), &key, held), Ok(proven));
                 // No other statement about the key passes, whatever proof comes with it.
                 let lie = if held.is_some() { None } else { Some(value(9)) };
-                for m in 0..256 {
+                for m in (n % 16..256).step_by(16) {
                     prop_assert!(tree.prove(&self::key(m)).verify(tree.root(), &key, lie).is_err());
                 }
                 prop_assert!(proof.verify(tree.root(), &key, Some(value(0))).is_err());
