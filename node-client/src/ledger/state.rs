@@ -223,11 +223,11 @@ impl LedgerState {
             let old = self.get(key);
             let (total, gone, come) = match key {
                 StateKey::Output(id) => {
-                    self.change_output(*id, value);
+                    self.change_output(*id, value.as_ref());
                     (&mut self.in_outputs, old, value)
                 }
                 StateKey::Channel(id) => {
-                    self.change_channel(*id, value);
+                    self.change_channel(*id, value.as_ref());
                     (&mut self.in_channels, old, value)
                 }
             };
@@ -241,7 +241,7 @@ impl LedgerState {
         }
     }
 
-    fn change_output(&mut self, id: OutputId, value: &Option<StateValue>) {
+    fn change_output(&mut self, id: OutputId, value: Option<&StateValue>) {
         if let Some(old) = self.outputs.remove(&id)
             && let Some(ids) = self.by_address.get_mut(&old.address)
         {
@@ -256,7 +256,7 @@ impl LedgerState {
         }
     }
 
-    fn change_channel(&mut self, id: ChannelId, value: &Option<StateValue>) {
+    fn change_channel(&mut self, id: ChannelId, value: Option<&StateValue>) {
         if let Some(ChannelRecord { phase: ChannelPhase::Closing { deadline, .. }, .. }) =
             self.channels.remove(&id)
             && let Some(ids) = self.deadlines.get_mut(&deadline)

@@ -11,7 +11,7 @@ use flash_proto::{
     Block, BlockId, Milestone, MilestoneEssence, Payload, block::Work, codec, limits::PARENTS_MAX,
 };
 use tokio::time::MissedTickBehavior;
-use tracing::info;
+use tracing::debug;
 
 use super::{
     Node, NodeError, Writer,
@@ -37,7 +37,7 @@ struct Draft {
     milestone: Milestone,
     block: BlockId,
     bytes: usize,
-    cone: Vec<BlockId>,
+    included: Vec<BlockId>,
     confirmation: Confirmation,
     batch: Batch,
 }
@@ -100,8 +100,8 @@ impl Node {
         let previous = &core.last.milestone.essence;
         let index = previous.index.checked_add(1).ok_or(NodeError::Counter)?;
         let later = previous.timestamp_ms.checked_add(1).ok_or(NodeError::Counter)?;
-        let cone = core.tangle.cone(&parents);
-        let blocks: Vec<_> = cone
+        let included = core.tangle.cone(&parents);
+        let blocks: Vec<_> = included
             .iter()
             .map(|block| (*block, core.waiting.get(block).and_then(|waiting| waiting.transaction.as_ref())))
             .collect();
@@ -125,7 +125,7 @@ impl Node {
         let (_, bytes) = self.work(Block::new(parents, payload))?;
         let block = Block::id_of(&bytes);
         let mut draft =
-            Draft { milestone, block, bytes: bytes.len(), cone, confirmation, batch: Batch::new() };
+            Draft { milestone, block, bytes: bytes.len(), included, confirmation, batch: Batch::new() };
         draft.batch.put(BLOCKS, block.as_bytes(), bytes);
         self.write_draft(&core, &mut draft)?;
         Ok(draft)
@@ -134,17 +134,17 @@ impl Node {
     /// Everything that the milestone changes, as one batch.
     fn write_draft(&self, core: &Core, draft: &mut Draft) -> Result<(), NodeError> {
         let index = draft.milestone.essence.index;
-        let Draft { confirmation, batch, cone, block, .. } = draft;
+        let Draft { confirmation, batch, included, block, .. } = draft;
         let record = MilestoneRecord { milestone: draft.milestone.clone(), block: *block };
         batch.put(MILESTONES, &index.to_be_bytes(), codec::encode(&record));
-        for number in cone.iter().filter_map(|confirmed| core.tangle.number_of(confirmed)) {
+        for number in included.iter().filter_map(|confirmed| core.tangle.number_of(confirmed)) {
             batch.delete(WAITING, &number.to_be_bytes());
         }
         batch.put(WAITING, &core.next_number.to_be_bytes(), block.as_bytes().to_vec());
-        let included: Vec<_> = cone.iter().map(|block| *block.as_bytes()).collect();
+        let included_ids: Vec<_> = included.iter().map(|block| *block.as_bytes()).collect();
         let applied: Vec<_> = confirmation.applied.iter().map(|(block, _)| *block.as_bytes()).collect();
         let touched: Vec<_> = confirmation.channels.iter().map(|channel| *channel.as_bytes()).collect();
-        records::put_ids(batch, INCLUDED, index, &included);
+        records::put_ids(batch, INCLUDED, index, &included_ids);
         records::put_ids(batch, APPLIED, index, &applied);
         records::put_ids(batch, TOUCHED, index, &touched);
         for (key, value) in &confirmation.changes {
@@ -168,17 +168,17 @@ impl Node {
 
     /// Takes a milestone over that is durable.
     fn take_over(&self, draft: Draft) -> Result<Arc<Followed>, NodeError> {
-        let Draft { milestone, block, bytes, cone, confirmation, .. } = draft;
+        let Draft { milestone, block, bytes, included, confirmation, .. } = draft;
         let mut core = self.write();
         let number = core.next_number;
         core.next_number = number.checked_add(1).ok_or(NodeError::Counter)?;
         core.ledger.accept(&confirmation);
-        for confirmed in &cone {
+        for confirmed in &included {
             core.release(confirmed);
         }
         core.hold(block, Waiting { bytes, transaction: None });
         core.tangle.insert_solid(block, number, milestone.essence.parents.clone());
-        core.tangle.confirm(milestone.essence.index, block, cone);
+        core.tangle.confirm(milestone.essence.index, block, included);
         let followed = Arc::new(Followed { milestone, channels: confirmation.channels });
         core.set_last(Arc::clone(&followed));
         Ok(followed)
@@ -207,7 +207,7 @@ pub async fn run_coordinator(
         match issued {
             Ok(followed) => {
                 let essence = &followed?.milestone.essence;
-                info!(index = essence.index, "milestone issued");
+                debug!(index = essence.index, "milestone issued");
             }
             Err(_) => {
                 return Err(node.halt(&NodeError::Damaged("state in memory: an invariant did not hold")));

@@ -207,6 +207,8 @@ impl Node {
             error!(%why, "the node stops");
             why.to_string()
         });
+        // Wakes those who follow, so that they hear of it.
+        self.shared.newest.send_modify(|_| {});
         NodeError::Halted(text.clone())
     }
 

@@ -24,7 +24,7 @@ impl Node {
     }
 
     fn try_answer(&self, request: NodeRequest) -> Result<NodeResponse, Refused> {
-        let halted = |error: NodeError| Refused::new(RefusedCode::Halted, error);
+        let halted = |error: NodeError| Refused::new(RefusedCode::Halted, &error);
         self.alive().map_err(halted)?;
         match request {
             NodeRequest::Info => Ok(NodeResponse::Info(self.info())),
@@ -87,7 +87,7 @@ impl Node {
     fn outputs_of(&self, addresses: Vec<Address>, after: Option<OutputId>) -> Result<NodeResponse, Refused> {
         if addresses.len() > ADDRESSES_MAX {
             let reason = format!("{} addresses, but at most {ADDRESSES_MAX} at once", addresses.len());
-            return Err(Refused::new(RefusedCode::Malformed, reason));
+            return Err(Refused::new(RefusedCode::Malformed, &reason));
         }
         let addresses: BTreeSet<Address> = addresses.into_iter().collect();
         let core = self.read();

@@ -45,10 +45,9 @@ pub(super) struct Queued {
 
 impl Refused {
     /// A refusal; a long reason is cut.
-    pub(super) fn new(code: RefusedCode, reason: impl ToString) -> Self {
-        let mut reason = reason.to_string();
-        reason.truncate(reason.floor_char_boundary(REASON_BYTES_MAX));
-        Self { code, reason }
+    pub(super) fn new(code: RefusedCode, reason: &(impl ToString + ?Sized)) -> Self {
+        // A character takes at most four bytes.
+        Self { code, reason: reason.to_string().chars().take(REASON_BYTES_MAX / 4).collect() }
     }
 }
 
@@ -70,7 +69,7 @@ impl Node {
     /// # Errors
     /// [`Refused`], with what is wrong with the block or the node.
     pub fn submit(&self, bytes: &[u8]) -> Result<BlockId, Refused> {
-        let halted = |error: NodeError| Refused::new(RefusedCode::Halted, error);
+        let halted = |error: NodeError| Refused::new(RefusedCode::Halted, &error);
         self.alive().map_err(halted)?;
         let Some(block) = self.prepare(bytes)? else { return Ok(Block::id_of(bytes)) };
         let id = block.id;
@@ -82,8 +81,8 @@ impl Node {
         while answer.get().is_none() {
             let group = {
                 let mut queue = self.shared.queue.lock().unwrap_or_else(PoisonError::into_inner);
-                let taken = queue.len().min(GROUP_MAX);
-                let rest = queue.split_off(taken);
+                let group_len = queue.len().min(GROUP_MAX);
+                let rest = queue.split_off(group_len);
                 mem::replace(&mut *queue, rest)
             };
             if group.is_empty() {
@@ -103,11 +102,11 @@ impl Node {
     /// Checks all that needs no Tangle; `None` if the block is here already.
     fn prepare(&self, bytes: &[u8]) -> Result<Option<Prepared>, Refused> {
         let params = &self.shared.params;
-        let invalid = |error: &dyn ToString| Refused::new(RefusedCode::InvalidBlock, error.to_string());
+        let invalid = |error: &dyn ToString| Refused::new(RefusedCode::InvalidBlock, error);
         let block = Block::from_bytes(bytes, params.pow_bits).map_err(|error| invalid(&error))?;
         let id = Block::id_of(bytes);
         let known = self.stored(self.store().get(BLOCKS, id.as_bytes()).map_err(NodeError::from));
-        if known.map_err(|error| Refused::new(RefusedCode::Halted, error))?.is_some() {
+        if known.map_err(|error| Refused::new(RefusedCode::Halted, &error))?.is_some() {
             return Ok(None);
         }
         let transaction = match block.payload {
@@ -141,7 +140,7 @@ impl Node {
     ) -> Vec<Result<(), Refused>> {
         let count = blocks.len();
         self.try_commit_blocks(writer, blocks).unwrap_or_else(|error| {
-            let refused = Refused::new(RefusedCode::Halted, error);
+            let refused = Refused::new(RefusedCode::Halted, &error);
             vec![Err(refused); count]
         })
     }
@@ -193,13 +192,13 @@ struct Group<'a> {
 
 impl Group<'_> {
     fn admit(&mut self, core: &Core, block: Prepared) -> Result<(), Refused> {
-        self.node.alive().map_err(|error| Refused::new(RefusedCode::Halted, error))?;
+        self.node.alive().map_err(|error| Refused::new(RefusedCode::Halted, &error))?;
         if core.tangle.contains(&block.id) || self.ids.contains(&block.id) {
             return Ok(());
         }
         let known = |parent: &&BlockId| core.tangle.contains(parent) || self.ids.contains(parent);
         if let Some(unknown) = block.parents.iter().find(|parent| !known(parent)) {
-            return Err(Refused::new(RefusedCode::UnknownParent, InsertError::UnknownParent(*unknown)));
+            return Err(Refused::new(RefusedCode::UnknownParent, &InsertError::UnknownParent(*unknown)));
         }
         let bytes = core.waiting_bytes.saturating_add(self.bytes).saturating_add(block.bytes.len());
         let waiting = core.waiting.len().saturating_add(self.fresh.len());
