@@ -6,6 +6,7 @@
 //! | [`ledger`] | the rules and commitments of the ledger, pure |
 //! | [`light`] | believing the ledger without keeping it, pure |
 //! | [`tangle`] | the graph of blocks, pure |
+//! | [`node`] | the full node: storage, the coordinator, serving clients |
 //! | [`protocol`] | what a node and its clients say to each other |
 //! | [`quic`] | connections between machines that know each other by their keys |
 //! | [`wallet`] | seed words, keys, addresses, choosing what to spend |
@@ -20,6 +21,7 @@
 pub mod client;
 pub mod ledger;
 pub mod light;
+pub mod node;
 pub mod protocol;
 pub mod quic;
 pub mod tangle;

@@ -144,6 +144,7 @@ pub struct Followed {
 }
 
 /// What a node knows of a transaction.
+#[expect(clippy::large_enum_variant, reason = "it stands boxed in the answer")]
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum TransactionAnswer {
     /// Nothing.

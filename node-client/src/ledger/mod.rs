@@ -7,9 +7,11 @@
 //! | [`state`] | outputs and channels, and what a milestone changes in them |
 //! | [`state_tree`] | the sparse Merkle tree over that state, with proofs of present and absent |
 //! | [`merkle`] | the Merkle trees of a milestone |
+//! | [`genesis`] | the state and the milestone in which a network begins |
 
 pub mod check;
 pub mod conflict;
+pub mod genesis;
 pub mod merkle;
 mod overlay;
 pub mod state;

@@ -4,7 +4,10 @@
 //! did so compares the roots, makes the changes durable, and only then takes them over
 //! ([`LedgerState::accept`]).
 
-use std::collections::{BTreeMap, BTreeSet, HashMap};
+use std::{
+    collections::{BTreeMap, BTreeSet, HashMap},
+    ops::Bound,
+};
 
 use bincode::{Decode, Encode};
 use flash_proto::{
@@ -115,6 +118,18 @@ impl LedgerState {
         ids.filter_map(|id| self.outputs.get(id).map(|output| (*id, *output)))
     }
 
+    /// The same from the first id above `after`.
+    pub fn outputs_after(
+        &self,
+        address: &Address,
+        after: Option<OutputId>,
+    ) -> impl Iterator<Item = (OutputId, Output)> + '_ {
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        let ids = self.by_address.get(address).into_iter();
+        ids.flat_map(move |ids| ids.range((from, Bound::Unbounded)))
+            .filter_map(|id| self.outputs.get(id).map(|output| (*id, *output)))
+    }
+
     /// All money in unspent outputs.
     pub const fn in_outputs(&self) -> Amount {
         self.in_outputs
@@ -208,11 +223,11 @@ impl LedgerState {
             let old = self.get(key);
             let (total, gone, come) = match key {
                 StateKey::Output(id) => {
-                    self.change_output(*id, value);
+                    self.change_output(*id, value.as_ref());
                     (&mut self.in_outputs, old, value)
                 }
                 StateKey::Channel(id) => {
-                    self.change_channel(*id, value);
+                    self.change_channel(*id, value.as_ref());
                     (&mut self.in_channels, old, value)
                 }
             };
@@ -226,7 +241,7 @@ impl LedgerState {
         }
     }
 
-    fn change_output(&mut self, id: OutputId, value: &Option<StateValue>) {
+    fn change_output(&mut self, id: OutputId, value: Option<&StateValue>) {
         if let Some(old) = self.outputs.remove(&id)
             && let Some(ids) = self.by_address.get_mut(&old.address)
         {
@@ -241,7 +256,7 @@ impl LedgerState {
         }
     }
 
-    fn change_channel(&mut self, id: ChannelId, value: &Option<StateValue>) {
+    fn change_channel(&mut self, id: ChannelId, value: Option<&StateValue>) {
         if let Some(ChannelRecord { phase: ChannelPhase::Closing { deadline, .. }, .. }) =
             self.channels.remove(&id)
             && let Some(ids) = self.deadlines.get_mut(&deadline)

@@ -25,7 +25,6 @@
 //! ```
 
 mod error;
-mod genesis;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -36,10 +35,9 @@ use flash_proto::{
     Block, BlockId, ChannelId, ChannelRecord, Hash, Milestone, MilestoneEssence, NetworkParams, Output,
     OutputId, Payload, StateKey, Transaction, TransactionId, milestone::MilestoneError,
 };
-pub use genesis::{genesis_entries, genesis_essence};
 
 use crate::{
-    ledger::{merkle, merkle::AuditPath, state_tree::Proof},
+    ledger::{genesis::genesis_essence, merkle, merkle::AuditPath, state_tree::Proof},
     protocol::Followed,
 };
 

@@ -6,7 +6,7 @@ use flash_proto::{
 };
 
 use super::*;
-use crate::ledger::{Checked, Confirmation, LedgerState, StateValue};
+use crate::ledger::{Checked, Confirmation, LedgerState, StateValue, genesis::genesis_entries};
 
 pub(crate) fn key(n: u8) -> SecretKey {
     SecretKey::from_bytes([n; 32])

@@ -1,0 +1,68 @@
+//! What goes wrong in a node.
+
+use flash_channel::store::StoreError;
+use flash_proto::{Amount, Hash, block::BlockError, milestone::MilestoneError, network::NetworkError};
+use thiserror::Error;
+
+/// Why a node does not start, or stopped.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub enum NodeError {
+    /// The parameters make no network.
+    #[error("the network's parameters are wrong: {0}")]
+    Network(#[from] NetworkError),
+    /// The coordinator keys given cannot issue milestones of this network.
+    #[error("{given} coordinator keys of this network were given, but a milestone needs {threshold}")]
+    Coordinators {
+        /// Keys given that are coordinators of the network.
+        given: usize,
+        /// Signatures that a milestone needs.
+        threshold: u8,
+    },
+    /// This node holds no coordinator keys.
+    #[error("this node is no coordinator; give it the coordinators' keys to issue milestones")]
+    NotCoordinator,
+    /// The store failed.
+    #[error("the node's store failed: {0}")]
+    Store(#[from] StoreError),
+    /// The state on disk is not the one that the last milestone commits to.
+    #[error(
+        "the stored state has root {got}, but milestone {index} commits to {wanted}; restore the directory from a backup"
+    )]
+    StateRoot {
+        /// The last milestone.
+        index: u64,
+        /// Its state root.
+        wanted: Hash,
+        /// The root of what is stored.
+        got: Hash,
+    },
+    /// I1 does not hold for what is stored.
+    #[error(
+        "the stored outputs hold {outputs} and the channels {channels}, which is not the supply; restore the directory from a backup"
+    )]
+    Supply {
+        /// Money in outputs.
+        outputs: Amount,
+        /// Money in channels.
+        channels: Amount,
+    },
+    /// What is stored does not fit together.
+    #[error("the stored {0} is damaged; restore the directory from a backup")]
+    Damaged(&'static str),
+    /// A stored block is not valid.
+    #[error("a stored block is not valid: {0}; restore the directory from a backup")]
+    Block(#[from] BlockError),
+    /// A milestone is not valid.
+    #[error("the milestone is not valid: {0}")]
+    Milestone(#[from] MilestoneError),
+    /// There is no later index or time.
+    #[error("the milestone chain has reached the end of its counters")]
+    Counter,
+    /// The operating system gives no random numbers.
+    #[error("the operating system gives no random numbers: {0}")]
+    Random(String),
+    /// The node stopped before.
+    #[error("the node has stopped: {0}")]
+    Halted(String),
+}

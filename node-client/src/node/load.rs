@@ -1,0 +1,127 @@
+//! From the disk into memory, with everything checked that the last milestone vouches for.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    sync::Arc,
+};
+
+use flash_channel::store::{Batch, Entry, SMALL_VALUE_BYTES_MAX, Store, Table};
+use flash_proto::{Amount, Block, BlockId, Milestone, NetworkParams, Payload, codec};
+
+use super::{
+    NodeError,
+    core::{Core, Waiting},
+    records::{self, BLOCKS, INCLUDED, MILESTONES, MilestoneRecord, PAGE_ENTRIES, STATE, WAITING},
+};
+use crate::{
+    ledger::{
+        Checked, LedgerState, StateValue,
+        genesis::{genesis_entries, genesis_essence},
+    },
+    tangle::{CONFIRMED_MILESTONES, Tangle},
+};
+
+/// Reads all that a node holds in memory; a new directory gets the genesis first.
+pub(super) fn load(store: &dyn Store, params: &NetworkParams) -> Result<Core, NodeError> {
+    let index = match store.last(MILESTONES, &[])? {
+        Some((key, _)) => index_of(&key)?,
+        None => begin(store, params)?,
+    };
+    let last = records::milestone(store, index)?.ok_or(NodeError::Damaged("milestone"))?;
+    if index > 0 {
+        last.milestone.verify(params)?;
+    }
+    let ledger = load_ledger(store, &last.milestone)?;
+    let mut core = Core {
+        tangle: Tangle::new(params.genesis_block(), 0),
+        ledger,
+        waiting: HashMap::new(),
+        waiting_bytes: 0,
+        next_number: 1,
+        recent: VecDeque::new(),
+        last: Arc::new(records::followed(store, index)?.ok_or(NodeError::Damaged("milestone"))?),
+    };
+    core.recent.push_back(Arc::clone(&core.last));
+    let kept = index.saturating_sub(CONFIRMED_MILESTONES).saturating_add(1);
+    for index in kept.max(1)..=index {
+        let included = records::ids(store, INCLUDED, index)?;
+        core.tangle.restore(index, included.map(BlockId::new).collect());
+    }
+    core.tangle.set_milestone_block(last.block);
+    load_waiting(store, params, &mut core)?;
+    Ok(core)
+}
+
+/// Stores the genesis: its state and milestone 0, which nobody signs.
+fn begin(store: &dyn Store, params: &NetworkParams) -> Result<u64, NodeError> {
+    let mut batch = Batch::new();
+    for (key, value) in genesis_entries(params) {
+        batch.put(STATE, &codec::encode(&key), codec::encode(&value));
+    }
+    let milestone = Milestone { essence: genesis_essence(params), signatures: Vec::new() };
+    let record = MilestoneRecord { milestone, block: params.genesis_block() };
+    batch.put(MILESTONES, &0_u64.to_be_bytes(), codec::encode(&record));
+    let _durable = store.commit(&batch)?;
+    Ok(0)
+}
+
+fn load_ledger(store: &dyn Store, last: &Milestone) -> Result<LedgerState, NodeError> {
+    let mut entries = Vec::new();
+    for_each(store, STATE, |(key, value)| {
+        entries.push((
+            records::decode::<_, SMALL_VALUE_BYTES_MAX>(&key, "ledger state")?,
+            records::decode::<StateValue, SMALL_VALUE_BYTES_MAX>(&value, "ledger state")?,
+        ));
+        Ok(())
+    })?;
+    let ledger = LedgerState::from_entries(entries);
+    if ledger.root() != last.essence.state_root {
+        let (wanted, got) = (last.essence.state_root, ledger.root());
+        return Err(NodeError::StateRoot { index: last.essence.index, wanted, got });
+    }
+    let (outputs, channels) = (ledger.in_outputs(), ledger.in_channels());
+    if outputs.checked_add(channels) != Some(Amount::SUPPLY) {
+        return Err(NodeError::Supply { outputs, channels });
+    }
+    Ok(ledger)
+}
+
+/// The blocks that wait for a milestone, in the order in which they came.
+fn load_waiting(store: &dyn Store, params: &NetworkParams, core: &mut Core) -> Result<(), NodeError> {
+    for_each(store, WAITING, |(key, id)| {
+        let number = index_of(&key)?;
+        let id = <[u8; 32]>::try_from(id).map_err(|_| NodeError::Damaged("waiting block"))?;
+        let bytes = store.get(BLOCKS, &id)?.ok_or(NodeError::Damaged("waiting block"))?;
+        let block = Block::from_bytes(&bytes, params.pow_bits)?;
+        let transaction = match block.payload {
+            Payload::Transaction(transaction) => {
+                let checked = Checked::new(*transaction, params);
+                Some(checked.map_err(|_| NodeError::Damaged("waiting transaction"))?)
+            }
+            _ => None,
+        };
+        core.tangle.insert_solid(BlockId::new(id), number, block.parents);
+        core.hold(BlockId::new(id), Waiting { bytes: bytes.len(), transaction });
+        core.next_number = number.checked_add(1).ok_or(NodeError::Counter)?;
+        Ok(())
+    })
+}
+
+fn for_each(
+    store: &dyn Store,
+    table: Table,
+    mut take: impl FnMut(Entry) -> Result<(), NodeError>,
+) -> Result<(), NodeError> {
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let page = store.scan(table, &[], after.as_deref(), PAGE_ENTRIES)?;
+        let Some((last, _)) = page.last() else { return Ok(()) };
+        after = Some(last.clone());
+        page.into_iter().try_for_each(&mut take)?;
+    }
+}
+
+fn index_of(key: &[u8]) -> Result<u64, NodeError> {
+    let bytes = key.try_into().map_err(|_| NodeError::Damaged("index"))?;
+    Ok(u64::from_be_bytes(bytes))
+}

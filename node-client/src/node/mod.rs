@@ -1,0 +1,233 @@
+//! The full node: it keeps the Tangle and the ledger on its disk, issues milestones if it holds the
+//! coordinators' keys, and answers clients.
+//!
+//! Memory follows the disk, never the other way round: a block is durable before its sender is told so, and
+//! everything that a milestone changes is one batch, so that a node that dies at any moment comes back
+//! with exactly what it had told anyone. When the store fails, the node stops and stays stopped.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | [`service`] | serving clients over QUIC |
+//! | [`dev`] | making a network for development |
+//! | `submit`, `milestone`, `queries` | what a node does |
+//! | `core`, `records`, `load` | what it holds in memory, on disk, and the way from one to the other |
+
+mod core;
+pub mod dev;
+mod error;
+mod load;
+mod milestone;
+mod queries;
+mod records;
+pub mod service;
+mod submit;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    path::PathBuf,
+    sync::{
+        Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
+        atomic::{AtomicU64, Ordering},
+    },
+};
+
+pub use error::NodeError;
+use flash_channel::store::{Batch, Durable, SledStore, Store};
+use flash_proto::{NetworkParams, SecretKey};
+pub use milestone::run_coordinator;
+use tokio::sync::watch;
+use tracing::error;
+
+use self::{core::Core, submit::Queued};
+use crate::protocol::Followed;
+
+/// What a node is.
+#[derive(Clone, Debug)]
+pub struct NodeConfig {
+    /// The directory of its store; made if it is not there.
+    pub directory: PathBuf,
+    /// The network.
+    pub params: NetworkParams,
+    /// Keys of coordinators, at least as many as must sign; none if this node issues no milestones.
+    pub coordinators: Vec<SecretKey>,
+}
+
+/// A full node. Clones are handles to one node.
+///
+/// All calls block for as long as the disk takes; in async code they belong on a blocking thread.
+#[derive(Clone)]
+pub struct Node {
+    shared: Arc<Shared>,
+}
+
+struct Shared {
+    params: NetworkParams,
+    /// In rising order of their public keys.
+    coordinators: Vec<SecretKey>,
+    store: Box<dyn Store>,
+    core: RwLock<Core>,
+    /// Held while something is made durable and taken over: one at a time, so that what was checked
+    /// against memory still holds when it is on the disk. Taken before `core`, never after.
+    writer: Mutex<()>,
+    /// Blocks that wait for the next commit.
+    queue: Mutex<Vec<Queued>>,
+    /// Why the node stopped.
+    halted: OnceLock<String>,
+    /// Index of the newest milestone.
+    newest: watch::Sender<u64>,
+    /// Where the random picks of tips go on.
+    seed: AtomicU64,
+}
+
+impl std::fmt::Debug for Node {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Node").field("network", &self.shared.params.name).finish_non_exhaustive()
+    }
+}
+
+/// Keeps the writer lock.
+struct Writer<'a>(#[expect(dead_code, reason = "held for its drop")] MutexGuard<'a, ()>);
+
+impl Node {
+    /// Opens the node in its directory, with everything that the last milestone vouches for checked.
+    ///
+    /// # Errors
+    /// [`NodeError`]: wrong parameters or keys, or a store that cannot be opened or is damaged.
+    pub fn open(config: NodeConfig) -> Result<Self, NodeError> {
+        config.params.check()?;
+        let store = SledStore::open(&config.directory, config.params.id().as_bytes())?;
+        Self::with_store(config.params, config.coordinators, Box::new(store))
+    }
+
+    /// The same above any store, which must hold nothing or what a node of this network stored.
+    ///
+    /// # Errors
+    /// [`NodeError`].
+    pub fn with_store(
+        params: NetworkParams,
+        coordinators: Vec<SecretKey>,
+        store: Box<dyn Store>,
+    ) -> Result<Self, NodeError> {
+        params.check()?;
+        let coordinators = check_coordinators(&params, coordinators)?;
+        let seed = getrandom::u64().map_err(|error| NodeError::Random(error.to_string()))?;
+        let core = load::load(store.as_ref(), &params)?;
+        let (newest, _) = watch::channel(core.index());
+        Ok(Self {
+            shared: Arc::new(Shared {
+                params,
+                coordinators,
+                store,
+                core: RwLock::new(core),
+                writer: Mutex::new(()),
+                queue: Mutex::default(),
+                halted: OnceLock::new(),
+                newest,
+                seed: AtomicU64::new(seed),
+            }),
+        })
+    }
+
+    /// The network's parameters.
+    pub fn params(&self) -> &NetworkParams {
+        &self.shared.params
+    }
+
+    /// The index of the newest milestone, now and as it rises.
+    pub fn newest(&self) -> watch::Receiver<u64> {
+        self.shared.newest.subscribe()
+    }
+
+    /// Why the node has stopped, if it has.
+    pub fn halted(&self) -> Option<&str> {
+        self.shared.halted.get().map(String::as_str)
+    }
+
+    /// At most `limit` milestones after index `after`, in order; none skipped, none if there are none yet.
+    ///
+    /// # Errors
+    /// [`NodeError::Halted`], or the store's failure.
+    pub fn followed_after(&self, after: u64, limit: usize) -> Result<Vec<Arc<Followed>>, NodeError> {
+        self.alive()?;
+        let (newest, recent) = {
+            let core = self.read();
+            (core.index(), core.recent_after(after, limit))
+        };
+        if let Some(recent) = recent {
+            return Ok(recent);
+        }
+        let mut found = Vec::new();
+        let first = after.saturating_add(1);
+        for index in (first..=newest).take(limit) {
+            let followed = self.stored(records::followed(self.store(), index))?;
+            found.push(Arc::new(followed.ok_or(NodeError::Damaged("milestone"))?));
+        }
+        Ok(found)
+    }
+
+    fn store(&self) -> &dyn Store {
+        self.shared.store.as_ref()
+    }
+
+    /// Memory to read. A panic while it was written is a broken invariant: `writer` stops everything then.
+    fn read(&self) -> RwLockReadGuard<'_, Core> {
+        self.shared.core.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Core> {
+        self.shared.core.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn alive(&self) -> Result<(), NodeError> {
+        self.halted().map_or(Ok(()), |why| Err(NodeError::Halted(why.to_owned())))
+    }
+
+    /// The right to make something durable.
+    fn writer(&self) -> Result<Writer<'_>, NodeError> {
+        let Ok(guard) = self.shared.writer.lock() else {
+            return Err(self.halt(&NodeError::Damaged("state in memory: an invariant did not hold")));
+        };
+        self.alive()?;
+        Ok(Writer(guard))
+    }
+
+    fn commit(&self, _writer: &Writer<'_>, batch: &Batch) -> Result<Durable, NodeError> {
+        self.stored(self.store().commit(batch).map_err(NodeError::from))
+    }
+
+    /// Passes the store's answer on; stops the node if it is an error, since nothing is known then of
+    /// what the disk holds.
+    fn stored<T>(&self, result: Result<T, NodeError>) -> Result<T, NodeError> {
+        result.map_err(|error| self.halt(&error))
+    }
+
+    fn halt(&self, why: &NodeError) -> NodeError {
+        let text = self.shared.halted.get_or_init(|| {
+            error!(%why, "the node stops");
+            why.to_string()
+        });
+        // Wakes those who follow, so that they hear of it.
+        self.shared.newest.send_modify(|_| {});
+        NodeError::Halted(text.clone())
+    }
+
+    fn next_seed(&self) -> u64 {
+        // Any odd step reaches every seed; the picks mix it.
+        self.shared.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
+    }
+}
+
+/// The keys in rising order: none, or enough to sign a milestone.
+fn check_coordinators(params: &NetworkParams, mut keys: Vec<SecretKey>) -> Result<Vec<SecretKey>, NodeError> {
+    if keys.is_empty() {
+        return Ok(keys);
+    }
+    keys.retain(|key| params.coordinators.contains(&key.public()));
+    keys.sort_by_key(SecretKey::public);
+    keys.dedup_by_key(|key| key.public());
+    if keys.len() < usize::from(params.threshold) {
+        return Err(NodeError::Coordinators { given: keys.len(), threshold: params.threshold });
+    }
+    Ok(keys)
+}

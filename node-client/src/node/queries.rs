@@ -1,0 +1,136 @@
+//! Answers to clients, each with what proves it.
+
+use std::collections::BTreeSet;
+
+use flash_proto::{Address, ChannelId, OutputId, StateKey, TransactionId};
+
+use super::{
+    Node, NodeError,
+    records::{self, APPLIED, BLOCKS, Outcome},
+};
+use crate::{
+    ledger::merkle,
+    protocol::{
+        ADDRESSES_MAX, NodeInfo, NodeRequest, NodeResponse, OUTPUTS_MAX, Refused, RefusedCode,
+        TransactionAnswer,
+    },
+};
+
+impl Node {
+    /// Answers one request; [`NodeRequest::Follow`] is no question and refused here, see
+    /// [`Node::followed_after`].
+    pub fn answer(&self, request: NodeRequest) -> NodeResponse {
+        self.try_answer(request).unwrap_or_else(NodeResponse::Refused)
+    }
+
+    fn try_answer(&self, request: NodeRequest) -> Result<NodeResponse, Refused> {
+        let halted = |error: NodeError| Refused::new(RefusedCode::Halted, &error);
+        self.alive().map_err(halted)?;
+        match request {
+            NodeRequest::Info => Ok(NodeResponse::Info(self.info())),
+            NodeRequest::Follow { .. } => {
+                Err(Refused::new(RefusedCode::Malformed, "following is a stream, not a question"))
+            }
+            NodeRequest::Milestone(index) => {
+                let last = self.read().last.clone();
+                let milestone = match index {
+                    Some(index) if index != last.milestone.essence.index => {
+                        let found = self.stored(records::milestone(self.store(), index)).map_err(halted)?;
+                        found.map(|record| record.milestone)
+                    }
+                    _ => Some(last.milestone.clone()),
+                };
+                Ok(NodeResponse::Milestone(milestone.map(Box::new)))
+            }
+            NodeRequest::Channel(id) => Ok(self.channel(id)),
+            NodeRequest::OutputsOf { addresses, after } => self.outputs_of(addresses, after),
+            NodeRequest::Tips => {
+                let seed = self.next_seed();
+                Ok(NodeResponse::Tips(self.read().tangle.select_tips(seed)))
+            }
+            NodeRequest::Submit(bytes) => self.submit(&bytes).map(NodeResponse::Submitted),
+            NodeRequest::Transaction(id) => {
+                let answer = self.stored(self.transaction(id)).map_err(halted)?;
+                Ok(NodeResponse::Transaction(Box::new(answer)))
+            }
+            NodeRequest::Block(id) => {
+                let found = self.store().get(BLOCKS, id.as_bytes()).map_err(NodeError::from);
+                self.stored(found).map(NodeResponse::Block).map_err(halted)
+            }
+        }
+    }
+
+    fn info(&self) -> NodeInfo {
+        let core = self.read();
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        NodeInfo {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            network: core.last.milestone.essence.network,
+            milestone_index: core.index(),
+            blocks: core.next_number.saturating_sub(1),
+            tips: count(core.tangle.tips_count()),
+            outputs: (count(core.ledger.outputs_count()), core.ledger.in_outputs()),
+            channels: (count(core.ledger.channels_count()), core.ledger.in_channels()),
+            state_root: core.ledger.root(),
+        }
+    }
+
+    fn channel(&self, id: ChannelId) -> NodeResponse {
+        let core = self.read();
+        NodeResponse::Channel {
+            milestone_index: core.index(),
+            record: core.ledger.channel(&id).copied().map(Box::new),
+            proof: core.ledger.tree().prove(&StateKey::Channel(id).tree_key()),
+        }
+    }
+
+    fn outputs_of(&self, addresses: Vec<Address>, after: Option<OutputId>) -> Result<NodeResponse, Refused> {
+        if addresses.len() > ADDRESSES_MAX {
+            let reason = format!("{} addresses, but at most {ADDRESSES_MAX} at once", addresses.len());
+            return Err(Refused::new(RefusedCode::Malformed, &reason));
+        }
+        let addresses: BTreeSet<Address> = addresses.into_iter().collect();
+        let core = self.read();
+        // The first so many of all are among the first so many of each.
+        let mut found: Vec<_> = addresses
+            .iter()
+            .flat_map(|address| core.ledger.outputs_after(address, after).take(OUTPUTS_MAX))
+            .collect();
+        found.sort_unstable_by_key(|(id, _)| *id);
+        found.truncate(OUTPUTS_MAX);
+        let prove = |id: OutputId| core.ledger.tree().prove(&StateKey::Output(id).tree_key());
+        Ok(NodeResponse::Outputs {
+            milestone_index: core.index(),
+            outputs: found.into_iter().map(|(id, output)| (id, output, prove(id))).collect(),
+        })
+    }
+
+    fn transaction(&self, id: TransactionId) -> Result<TransactionAnswer, NodeError> {
+        let Some(record) = records::transaction(self.store(), id)? else {
+            return Ok(TransactionAnswer::Unknown);
+        };
+        match record.outcome {
+            Outcome::Applied { block, milestone } => {
+                let leaves: Vec<_> = records::ids(self.store(), APPLIED, milestone)?.collect();
+                let place = leaves.iter().position(|leaf| leaf == block.as_bytes());
+                let path = place.and_then(|place| merkle::prove(leaves, place));
+                Ok(TransactionAnswer::Applied {
+                    path: path.ok_or(NodeError::Damaged("list of applied blocks"))?,
+                    block: self
+                        .store()
+                        .get(BLOCKS, block.as_bytes())?
+                        .ok_or(NodeError::Damaged("list of blocks"))?,
+                    milestone: records::milestone(self.store(), milestone)?
+                        .ok_or(NodeError::Damaged("list of milestones"))?
+                        .milestone,
+                })
+            }
+            Outcome::Rejected { block, milestone, conflict } if record.waiting == 0 => {
+                Ok(TransactionAnswer::Rejected { block, milestone_index: milestone, conflict })
+            }
+            Outcome::Rejected { .. } | Outcome::None => {
+                Ok(TransactionAnswer::Pending { block: record.block })
+            }
+        }
+    }
+}

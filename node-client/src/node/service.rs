@@ -1,0 +1,174 @@
+//! Serving clients over QUIC: one request for each stream, everything bounded.
+
+use std::{future::Future, sync::Arc, time::Duration};
+
+use flash_proto::limits::{BLOCK_BYTES_MAX, NODE_FRAME_BYTES_MAX};
+use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
+use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
+use tracing::debug;
+
+use super::{Node, NodeError};
+use crate::{
+    protocol::{NodeRequest, NodeResponse, Refused, RefusedCode},
+    quic::{
+        Endpoint, StreamLimits,
+        frames::{FrameError, FrameReader, FrameWriter},
+    },
+};
+
+/// What a node's endpoint allows each client.
+pub const STREAM_LIMITS: StreamLimits = StreamLimits { bidirectional: 64 };
+/// Clients at once.
+const CONNECTIONS_MAX: usize = 256;
+/// Requests in work at once, over all clients; the others wait for their turn.
+const REQUESTS_MAX: usize = 64;
+/// Streams of one client that follow the milestones.
+const FOLLOWS_MAX: usize = 4;
+/// Milestones read at a time for one that follows: all that is held in memory for it.
+const FOLLOWED_PAGE: usize = 16;
+/// Bytes of a request: a block and what is around it.
+const REQUEST_BYTES_MAX: usize = BLOCK_BYTES_MAX + 1024;
+/// How long a handshake, a request's bytes or an answer's may take.
+const PATIENCE: Duration = Duration::from_secs(10);
+
+/// What all connections share.
+#[derive(Clone)]
+struct Service {
+    node: Node,
+    requests: Arc<Semaphore>,
+}
+
+/// Serves clients at `endpoint`, which listens with [`STREAM_LIMITS`], until `stop` is ready; then closes
+/// all connections.
+pub async fn serve(node: Node, endpoint: Endpoint, stop: impl Future<Output = ()>) {
+    let service = Service { node, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) };
+    let mut connections = JoinSet::new();
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => break,
+            Some(_) = connections.join_next() => {}
+            incoming = endpoint.accept() => match incoming {
+                Some(incoming) if connections.len() < CONNECTIONS_MAX => {
+                    connections.spawn(service.clone().connection(incoming));
+                }
+                Some(incoming) => incoming.refuse(),
+                None => break,
+            },
+        }
+    }
+    connections.shutdown().await;
+    endpoint.close().await;
+}
+
+impl Service {
+    async fn connection(self, incoming: Incoming) {
+        let from = incoming.remote_address();
+        let Ok(Ok(connection)) = timeout(PATIENCE, incoming).await else {
+            debug!(%from, "the handshake failed");
+            return;
+        };
+        debug!(%from, "a client connected");
+        let ended = self.streams(&connection).await;
+        debug!(%from, %ended, "a client left");
+        connection.close(VarInt::from_u32(0), b"");
+    }
+
+    /// Answers streams until the connection ends. QUIC itself bounds how many there are at once.
+    async fn streams(&self, connection: &Connection) -> quinn::ConnectionError {
+        let follows = Arc::new(Semaphore::new(FOLLOWS_MAX));
+        let mut streams = JoinSet::new();
+        loop {
+            tokio::select! {
+                Some(_) = streams.join_next() => {}
+                accepted = connection.accept_bi() => match accepted {
+                    Ok((send, receive)) => {
+                        streams.spawn(self.clone().stream(send, receive, Arc::clone(&follows)));
+                    }
+                    Err(ended) => return ended,
+                },
+            }
+        }
+    }
+
+    async fn stream(self, send: SendStream, receive: RecvStream, follows: Arc<Semaphore>) {
+        let mut reader = FrameReader::new(receive, REQUEST_BYTES_MAX);
+        let mut writer = FrameWriter::new(send, NODE_FRAME_BYTES_MAX);
+        let request = timeout(PATIENCE, reader.message::<NodeRequest, REQUEST_BYTES_MAX>()).await;
+        let result = match request {
+            Ok(Ok(Some(NodeRequest::Follow { after }))) => {
+                if let Ok(_permit) = follows.try_acquire() {
+                    self.follow(&mut writer, after).await
+                } else {
+                    let reason = format!("at most {FOLLOWS_MAX} streams of one client may follow");
+                    respond(&mut writer, refused(RefusedCode::Busy, &reason)).await
+                }
+            }
+            Ok(Ok(Some(request))) => self.request(&mut writer, request).await,
+            Ok(Err(error @ (FrameError::Oversized { .. } | FrameError::Empty | FrameError::Codec(_)))) => {
+                reader.stop(1);
+                respond(&mut writer, refused(RefusedCode::Malformed, &error)).await
+            }
+            Ok(Ok(None) | Err(_)) | Err(_) => return,
+        };
+        // What fails here is the client's connection, which the client sees itself.
+        if let Err(error) = result.and(finish(writer).await) {
+            debug!(%error, "a client was not answered");
+        }
+    }
+
+    async fn request(&self, writer: &mut FrameWriter, request: NodeRequest) -> Result<(), FrameError> {
+        // Held until the answer is written, so that answers that nobody reads are bounded too.
+        let Ok(_permit) = self.requests.acquire().await else { return Ok(()) };
+        let response = blocking(&self.node, move |node| Ok(node.answer(request))).await;
+        let response = response.unwrap_or_else(|error| refused(RefusedCode::Halted, &error));
+        respond(writer, response).await
+    }
+
+    /// Sends every milestone after `after`, and waits for more. A slow client holds up only itself.
+    async fn follow(&self, writer: &mut FrameWriter, mut after: u64) -> Result<(), FrameError> {
+        let mut newest = self.node.newest();
+        loop {
+            newest.mark_unchanged();
+            let page = blocking(&self.node, move |node| node.followed_after(after, FOLLOWED_PAGE)).await;
+            let page = match page {
+                Ok(page) => page,
+                Err(error) => return respond(writer, refused(RefusedCode::Halted, &error)).await,
+            };
+            if page.is_empty() && newest.changed().await.is_err() {
+                return Ok(());
+            }
+            for followed in page {
+                after = followed.milestone.essence.index;
+                let response = NodeResponse::Followed(Box::new(followed.as_ref().clone()));
+                respond(writer, response).await?;
+            }
+        }
+    }
+}
+
+fn refused(code: RefusedCode, reason: &impl ToString) -> NodeResponse {
+    NodeResponse::Refused(Refused::new(code, reason))
+}
+
+/// Writes an answer; a client that does not read it in time is given up.
+async fn respond(writer: &mut FrameWriter, response: NodeResponse) -> Result<(), FrameError> {
+    if let Err(error) = writer.push(&response) {
+        writer.push(&refused(RefusedCode::Busy, &format!("the answer is too long: {error}")))?;
+    }
+    timeout(PATIENCE, writer.flush()).await.unwrap_or(Err(FrameError::Finished))
+}
+
+async fn finish(writer: FrameWriter) -> Result<(), FrameError> {
+    timeout(PATIENCE, writer.finish()).await.unwrap_or(Err(FrameError::Finished))
+}
+
+/// Runs what may wait for the disk where it holds up nobody else.
+async fn blocking<T: Send + 'static>(
+    node: &Node,
+    work: impl FnOnce(&Node) -> Result<T, NodeError> + Send + 'static,
+) -> Result<T, NodeError> {
+    let node = node.clone();
+    let done = tokio::task::spawn_blocking(move || work(&node)).await;
+    done.unwrap_or_else(|_| Err(NodeError::Halted("an invariant did not hold".to_owned())))
+}

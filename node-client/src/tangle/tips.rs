@@ -1,0 +1,60 @@
+//! The set of tips, and picking from it by random numbers that come from outside.
+
+use std::collections::HashMap;
+
+use flash_proto::BlockId;
+
+/// A set that can be picked from by index.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Tips {
+    list: Vec<BlockId>,
+    place: HashMap<BlockId, usize>,
+}
+
+impl Tips {
+    pub(super) fn insert(&mut self, tip: BlockId) {
+        if !self.place.contains_key(&tip) {
+            self.place.insert(tip, self.list.len());
+            self.list.push(tip);
+        }
+    }
+
+    pub(super) fn remove(&mut self, tip: &BlockId) {
+        if let Some(place) = self.place.remove(tip) {
+            self.list.swap_remove(place);
+            if let Some(moved) = self.list.get(place) {
+                self.place.insert(*moved, place);
+            }
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.list.len()
+    }
+
+    pub(super) fn iter(&self) -> impl Iterator<Item = BlockId> + '_ {
+        self.list.iter().copied()
+    }
+
+    pub(super) fn pick(&self, draw: u64) -> Option<BlockId> {
+        self.list.get(below(draw, self.list.len())).copied()
+    }
+}
+
+/// An endless row of numbers from a seed (SplitMix64). Fair, not secret: tips need no more.
+pub(super) fn draws(seed: u64) -> impl Iterator<Item = u64> {
+    let mut state = seed;
+    std::iter::repeat_with(move || {
+        state = state.wrapping_add(0x9e37_79b9_7f4a_7c15);
+        let mut mixed = state;
+        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
+        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
+        mixed ^ (mixed >> 31)
+    })
+}
+
+/// Spreads a draw evenly over the numbers below `count`; 0 if there are none.
+pub(super) fn below(draw: u64, count: usize) -> usize {
+    let wide = u128::from(draw).saturating_mul(u128::try_from(count).unwrap_or(0)) >> 64;
+    usize::try_from(wide).unwrap_or(0)
+}
