@@ -17,7 +17,7 @@ mod overlay;
 pub mod state;
 pub mod state_tree;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 pub use check::{Checked, Invalid};
 pub use conflict::Conflict;
