@@ -34,7 +34,7 @@ pub enum ClientError {
         /// The node.
         node: PeerAddress,
         /// How.
-        error: FrameError,
+        error: Box<FrameError>,
     },
     /// The connection to the node was lost before the call went out.
     #[error("the link to node {node} is lost: {error}")]
@@ -42,7 +42,7 @@ pub enum ClientError {
         /// The node.
         node: PeerAddress,
         /// How.
-        error: quinn::ConnectionError,
+        error: Box<quinn::ConnectionError>,
     },
     /// The node did not answer in time.
     #[error("node {node} did not answer within {waited:?}")]

@@ -48,7 +48,7 @@ impl Link {
 
     /// Sends a request on a stream of its own; the answers can be read from what is returned.
     pub(super) async fn request(&self, request: &NodeRequest) -> Result<FrameReader, ClientError> {
-        let lost = |error| ClientError::Lost { node: self.node.clone(), error };
+        let lost = |error| ClientError::Lost { node: self.node.clone(), error: Box::new(error) };
         let (send, receive) = self.connection.open_bi().await.map_err(lost)?;
         let mut writer = FrameWriter::new(send, NODE_FRAME_BYTES_MAX);
         writer.push(request).map_err(|error| self.frame_error(error))?;
@@ -77,7 +77,7 @@ impl Link {
         let node = self.node.clone();
         match error {
             FrameError::Read(_) | FrameError::Write(_) | FrameError::Finished => {
-                ClientError::Link { node, error }
+                ClientError::Link { node, error: Box::new(error) }
             }
             malformed => ClientError::Malformed { node, what: malformed.to_string() },
         }

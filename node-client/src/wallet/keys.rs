@@ -118,7 +118,7 @@ fn split(hmac_key: &[u8], parts: &[&[u8]]) -> Extended {
     let (mut key, mut chain_code) = (Zeroizing::new([0; 32]), Zeroizing::new([0; 32]));
     // HMAC takes a key of any length.
     if let Ok(mac) = Hmac::<Sha512>::new_from_slice(hmac_key) {
-        let mac = parts.iter().fold(mac, |mac, part| mac.chain_update(part));
+        let mac = parts.iter().fold(mac, Mac::chain_update);
         let bytes = Zeroizing::new(<[u8; 64]>::from(mac.finalize().into_bytes()));
         let (left, right) = bytes.split_at(32);
         key.copy_from_slice(left);
