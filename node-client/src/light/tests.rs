@@ -12,7 +12,7 @@ pub(crate) fn key(n: u8) -> SecretKey {
     SecretKey::from_bytes([n; 32])
 }
 
-fn coordinators() -> Vec<SecretKey> {
+pub(crate) fn coordinators() -> Vec<SecretKey> {
     let mut keys: Vec<SecretKey> = (1..=3).map(key).collect();
     keys.sort_by_key(SecretKey::public);
     keys

@@ -1,6 +1,7 @@
 //! A client and nodes that a test scripts, over real sockets on loopback.
 
 mod node;
+mod real;
 
 use std::net::{Ipv4Addr, SocketAddr};
 

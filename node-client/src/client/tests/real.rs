@@ -1,0 +1,174 @@
+//! A client, two wallets and a full node with its disk, over real sockets.
+
+use flash_proto::{Action, NetworkParams, Open, Output, SecretKey, Unlock, record::Party};
+use tempfile::TempDir;
+use tokio::sync::oneshot;
+
+use super::*;
+use crate::{
+    light::tests::coordinators,
+    node::{Node, NodeConfig, service},
+    wallet::{Seed, Wallet, WalletEvent},
+};
+
+fn seed(passphrase: &str) -> Seed {
+    let words =
+        "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
+    Seed::from_words(words, passphrase).unwrap()
+}
+
+/// A node in a directory.
+struct Running {
+    node: Node,
+    address: PeerAddress,
+    stop: oneshot::Sender<()>,
+    serving: tokio::task::JoinHandle<()>,
+    now_ms: u64,
+}
+
+impl Running {
+    fn start(directory: &TempDir, params: &NetworkParams, at: SocketAddr) -> Self {
+        let config = NodeConfig {
+            directory: directory.path().to_owned(),
+            params: params.clone(),
+            coordinators: coordinators(),
+        };
+        let node = Node::open(config).unwrap();
+        let endpoint = Endpoint::listen(&key(70), NODE_ALPN, at, service::STREAM_LIMITS).unwrap();
+        let at = endpoint.local_address().unwrap();
+        let address = PeerAddress::new(key(70).public(), at.ip().to_string(), at.port()).unwrap();
+        let (stop, stopped) = oneshot::channel();
+        let stopped = async move { drop(stopped.await) };
+        let serving = tokio::spawn(service::serve(node.clone(), endpoint, stopped));
+        let now_ms = 1_000_000;
+        Self { node, address, stop, serving, now_ms }
+    }
+
+    async fn milestone(&mut self) -> u64 {
+        self.now_ms += 1_000;
+        let (node, now_ms) = (self.node.clone(), self.now_ms);
+        let issue = move || node.issue_milestone(now_ms).unwrap();
+        tokio::task::spawn_blocking(issue).await.unwrap().milestone.essence.index
+    }
+
+    fn newest(&self) -> u64 {
+        *self.node.newest().borrow()
+    }
+
+    async fn stop(self) {
+        self.stop.send(()).unwrap();
+        self.serving.await.unwrap();
+    }
+}
+
+/// Issues milestones until what is waited for has happened.
+async fn confirm<T>(node: &mut Running, client: &NodeClient, wanted: impl Future<Output = T>) -> T {
+    tokio::pin!(wanted);
+    loop {
+        let index = node.milestone().await;
+        tokio::select! {
+            biased;
+            done = &mut wanted => return done,
+            () = reach(client, index) => {}
+        }
+    }
+}
+
+async fn observe(wallet: &mut Wallet, client: &NodeClient) -> Vec<WalletEvent> {
+    let outputs = client.outputs_of(wallet.addresses()).await.unwrap();
+    wallet.observe(outputs.milestone_index, outputs.value).unwrap()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn money_moves_between_wallets_and_into_a_channel() {
+    let (mut alice, mut bob) = (Wallet::new(seed("alice")), Wallet::new(seed("bob")));
+    let genesis = vec![Output { address: alice.fresh_address().unwrap(), amount: Amount::SUPPLY }];
+    let params = Arc::new(NetworkParams { genesis, ..(*params()).clone() });
+    let directory = TempDir::new().unwrap();
+    let mut node = Running::start(&directory, &params, loopback());
+    let client = NodeClient::start(ClientConfig {
+        params: Arc::clone(&params),
+        nodes: vec![node.address.clone()],
+        key: alice.node_key(),
+        checkpoint: None,
+        bind: loopback(),
+    })
+    .unwrap();
+    assert_eq!(observe(&mut alice, &client).await.len(), 1);
+    assert_eq!(alice.available(), Amount::SUPPLY);
+
+    // A transfer, applied and proven; the same money again is rejected.
+    let before = alice.record();
+    let to = bob.fresh_address().unwrap();
+    let transfer = alice.transfer(to, Amount::new(5_000), &params, 100).unwrap();
+    let applied = confirm(&mut node, &client, client.submit_and_wait(transfer.clone(), None)).await.unwrap();
+    reach(&client, applied.milestone_index).await;
+    assert_eq!(observe(&mut alice, &client).await.len(), 2);
+    let received = observe(&mut bob, &client).await;
+    let output = Output { address: to, amount: Amount::new(5_000) };
+    assert_eq!(
+        received,
+        [WalletEvent::Received { id: OutputId { transaction: transfer.id(), index: 0 }, output }]
+    );
+    let rest = Amount::SUPPLY.checked_sub(Amount::new(5_000)).unwrap();
+    assert_eq!((alice.available(), alice.reserved()), (rest, Amount::ZERO));
+    let mut forgetful = Wallet::from_record(seed("alice"), &before).unwrap();
+    let again = forgetful.transfer(to, Amount::new(7_000), &params, 100).unwrap();
+    let error = confirm(&mut node, &client, client.submit_and_wait(again, None)).await.unwrap_err();
+    assert!(matches!(error, ClientError::Rejected { conflict: Conflict::InputMissing, .. }), "{error}");
+
+    // A channel that both fund, over a restart of the node.
+    let open = open_channel(&mut alice, &mut bob, &params);
+    let channel = open.channel().unwrap();
+    let at = (Ipv4Addr::LOCALHOST, node.address.port()).into();
+    let (now_ms, old) = (node.now_ms, node.newest());
+    node.stop().await;
+    node = Running { now_ms, ..Running::start(&directory, &params, at) };
+    assert_eq!(node.newest(), old);
+    let mut followed = client.follow();
+    let applied = confirm(&mut node, &client, client.submit_and_wait(open, Some(60))).await.unwrap();
+    let touched = async {
+        loop {
+            let milestone = followed.recv().await.unwrap();
+            if milestone.channels == [channel] {
+                return milestone.essence.index;
+            }
+        }
+    };
+    assert_eq!(touched.await, applied.milestone_index);
+    let record = client.channel(channel).await.unwrap().value.unwrap();
+    assert_eq!(record.total(), Some(Amount::new(13_000)));
+    observe(&mut bob, &client).await;
+    assert_eq!((bob.available(), bob.reserved()), (Amount::new(2_000), Amount::ZERO));
+    node.stop().await;
+}
+
+/// Alice locks 10,000, Bob 3,000.
+fn open_channel(alice: &mut Wallet, bob: &mut Wallet, params: &NetworkParams) -> Transaction {
+    let funded = [(alice, 10_000), (bob, 3_000)].map(|(wallet, deposit)| {
+        let funded = wallet.fund(Amount::new(deposit), params, 60).unwrap();
+        let channel_key = wallet.fresh_channel_key().unwrap();
+        let key: SecretKey = wallet.channel_key(channel_key);
+        let payout = wallet.fresh_address().unwrap();
+        (wallet, funded, Party { key: key.public(), payout, deposit: Amount::new(deposit) })
+    });
+    let inputs = || funded.iter().flat_map(|(_, funded, _)| &funded.inputs);
+    let spent: Vec<Output> = inputs().map(|funding| funding.output).collect();
+    let essence = Essence {
+        network: params.id(),
+        inputs: inputs().map(|funding| funding.id).collect(),
+        inputs_commitment: flash_proto::transaction::commit_inputs(&spent),
+        outputs: funded.iter().filter_map(|(_, funded, _)| funded.change).collect(),
+        action: Action::Open(Open {
+            party_a: funded[0].2,
+            party_b: funded[1].2,
+            contest_window_milestones: 10,
+            expiry_milestone: 60,
+        }),
+    };
+    let unlocks: Vec<Unlock> = funded
+        .iter()
+        .flat_map(|(wallet, funded, _)| wallet.unlocks(&essence, &funded.inputs).unwrap())
+        .collect();
+    Transaction { essence, unlocks }
+}
