@@ -213,6 +213,24 @@ async fn a_lie_names_the_node_and_the_next_one_is_asked() {
 }
 
 #[tokio::test]
+async fn a_node_that_lags_behind_its_own_milestones_is_left() {
+    let (laggard, fresh) = (ScriptedNode::start(140), ScriptedNode::start(141));
+    for _ in 0..10 {
+        laggard.milestone();
+        fresh.milestone();
+    }
+    laggard.lie(Lie::Old);
+    let client = client(&[&laggard, &fresh]);
+    reach(&client, 10).await;
+    let id = ChannelId::new([1; 32]);
+    let error = client.channel(id).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Stale { node, .. } if *node == laggard.address), "{error}");
+    assert!(error.is_retryable());
+    client.view().wait_for(|view| view.node.as_ref() == Some(&fresh.address)).await.unwrap();
+    assert_eq!(client.channel(id).await.unwrap().milestone_index, 10);
+}
+
+#[tokio::test]
 async fn forged_milestones_are_not_followed() {
     for (n, lie) in [Lie::Unsigned, Lie::Channels].into_iter().enumerate() {
         let n = 120 + 2 * u8::try_from(n).unwrap();

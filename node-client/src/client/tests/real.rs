@@ -143,6 +143,30 @@ async fn money_moves_between_wallets_and_into_a_channel() {
     node.stop().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn long_lists_of_outputs_come_whole() {
+    let mut alice = Wallet::new(seed("alice"));
+    // 512 outputs at the first 256 addresses fill one answer exactly; one address has more than that.
+    let mut genesis: Vec<Output> = Vec::new();
+    for n in 0..300 {
+        let address = alice.fresh_address().unwrap();
+        let count = if n == 299 { 600 } else { 2 };
+        genesis.extend([Output { address, amount: Amount::new(1_000) }].repeat(count));
+    }
+    let rest = Amount::SUPPLY.units() - 1_000 * u64::try_from(genesis.len()).unwrap();
+    genesis.push(Output { address: destination(), amount: Amount::new(rest) });
+    let count = genesis.len() - 1;
+    let params = Arc::new(NetworkParams { genesis, ..(*params()).clone() });
+    let directory = TempDir::new().unwrap();
+    let node = Running::start(&directory, &params, loopback());
+    let nodes = vec![node.address.clone()];
+    let config = ClientConfig { params, nodes, key: key(50), checkpoint: None, bind: loopback() };
+    let client = NodeClient::start(config).unwrap();
+    assert_eq!(observe(&mut alice, &client).await.len(), count);
+    assert_eq!(alice.available(), Amount::new(1_000 * u64::try_from(count).unwrap()));
+    node.stop().await;
+}
+
 /// Alice locks 10,000, Bob 3,000.
 fn open_channel(alice: &mut Wallet, bob: &mut Wallet, params: &NetworkParams) -> Transaction {
     let funded = [(alice, 10_000), (bob, 3_000)].map(|(wallet, deposit)| {
