@@ -11,7 +11,7 @@ use flash_proto::{
     Block, BlockId, Milestone, MilestoneEssence, Payload, block::Work, codec, limits::PARENTS_MAX,
 };
 use tokio::time::MissedTickBehavior;
-use tracing::info;
+use tracing::debug;
 
 use super::{
     Node, NodeError, Writer,
@@ -207,7 +207,7 @@ pub async fn run_coordinator(
         match issued {
             Ok(followed) => {
                 let essence = &followed?.milestone.essence;
-                info!(index = essence.index, "milestone issued");
+                debug!(index = essence.index, "milestone issued");
             }
             Err(_) => {
                 return Err(node.halt(&NodeError::Damaged("state in memory: an invariant did not hold")));

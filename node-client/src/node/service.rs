@@ -22,6 +22,8 @@ pub const STREAM_LIMITS: StreamLimits = StreamLimits { bidirectional: 64 };
 const CONNECTIONS_MAX: usize = 256;
 /// Requests in work at once, over all clients; the others wait for their turn.
 const REQUESTS_MAX: usize = 64;
+/// Requests of one client in work at once.
+const CLIENT_REQUESTS_MAX: usize = 16;
 /// Streams of one client that follow the milestones.
 const FOLLOWS_MAX: usize = 4;
 /// Milestones read at a time for one that follows: all that is held in memory for it.
@@ -36,6 +38,14 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Service {
     node: Node,
     requests: Arc<Semaphore>,
+}
+
+/// What the streams of one client share.
+#[derive(Clone)]
+struct Client {
+    service: Service,
+    requests: Arc<Semaphore>,
+    follows: Arc<Semaphore>,
 }
 
 /// Serves clients at `endpoint`, which listens with [`STREAM_LIMITS`], until `stop` is ready; then closes
@@ -76,28 +86,34 @@ impl Service {
 
     /// Answers streams until the connection ends. QUIC itself bounds how many there are at once.
     async fn streams(&self, connection: &Connection) -> quinn::ConnectionError {
-        let follows = Arc::new(Semaphore::new(FOLLOWS_MAX));
+        let client = Client {
+            service: self.clone(),
+            requests: Arc::new(Semaphore::new(CLIENT_REQUESTS_MAX)),
+            follows: Arc::new(Semaphore::new(FOLLOWS_MAX)),
+        };
         let mut streams = JoinSet::new();
         loop {
             tokio::select! {
                 Some(_) = streams.join_next() => {}
                 accepted = connection.accept_bi() => match accepted {
                     Ok((send, receive)) => {
-                        streams.spawn(self.clone().stream(send, receive, Arc::clone(&follows)));
+                        streams.spawn(client.clone().stream(send, receive));
                     }
                     Err(ended) => return ended,
                 },
             }
         }
     }
+}
 
-    async fn stream(self, send: SendStream, receive: RecvStream, follows: Arc<Semaphore>) {
+impl Client {
+    async fn stream(self, send: SendStream, receive: RecvStream) {
         let mut reader = FrameReader::new(receive, REQUEST_BYTES_MAX);
         let mut writer = FrameWriter::new(send, NODE_FRAME_BYTES_MAX);
         let request = timeout(PATIENCE, reader.message::<NodeRequest, REQUEST_BYTES_MAX>()).await;
         let result = match request {
             Ok(Ok(Some(NodeRequest::Follow { after }))) => {
-                if let Ok(_permit) = follows.try_acquire() {
+                if let Ok(_permit) = self.follows.try_acquire() {
                     self.follow(&mut writer, after).await
                 } else {
                     let reason = format!("at most {FOLLOWS_MAX} streams of one client may follow");
@@ -119,18 +135,20 @@ impl Service {
 
     async fn request(&self, writer: &mut FrameWriter, request: NodeRequest) -> Result<(), FrameError> {
         // Held until the answer is written, so that answers that nobody reads are bounded too.
-        let Ok(_permit) = self.requests.acquire().await else { return Ok(()) };
-        let response = blocking(&self.node, move |node| Ok(node.answer(request))).await;
+        let Ok(_own) = self.requests.acquire().await else { return Ok(()) };
+        let Ok(_shared) = self.service.requests.acquire().await else { return Ok(()) };
+        let response = blocking(&self.service.node, move |node| Ok(node.answer(request))).await;
         let response = response.unwrap_or_else(|error| refused(RefusedCode::Halted, &error));
         respond(writer, response).await
     }
 
     /// Sends every milestone after `after`, and waits for more. A slow client holds up only itself.
     async fn follow(&self, writer: &mut FrameWriter, mut after: u64) -> Result<(), FrameError> {
-        let mut newest = self.node.newest();
+        let node = &self.service.node;
+        let mut newest = node.newest();
         loop {
             newest.mark_unchanged();
-            let page = blocking(&self.node, move |node| node.followed_after(after, FOLLOWED_PAGE)).await;
+            let page = blocking(node, move |node| node.followed_after(after, FOLLOWED_PAGE)).await;
             let page = match page {
                 Ok(page) => page,
                 Err(error) => return respond(writer, refused(RefusedCode::Halted, &error)).await,
@@ -141,7 +159,11 @@ impl Service {
             for followed in page {
                 after = followed.milestone.essence.index;
                 let response = NodeResponse::Followed(Box::new(followed.as_ref().clone()));
-                respond(writer, response).await?;
+                if let Err(error) = writer.push(&response) {
+                    // Only a milestone that changes 30,000 channels is too long. None may be skipped.
+                    return respond(writer, refused(RefusedCode::Busy, &error)).await;
+                }
+                flush(writer).await?;
             }
         }
     }
@@ -156,6 +178,10 @@ async fn respond(writer: &mut FrameWriter, response: NodeResponse) -> Result<(),
     if let Err(error) = writer.push(&response) {
         writer.push(&refused(RefusedCode::Busy, &format!("the answer is too long: {error}")))?;
     }
+    flush(writer).await
+}
+
+async fn flush(writer: &mut FrameWriter) -> Result<(), FrameError> {
     timeout(PATIENCE, writer.flush()).await.unwrap_or(Err(FrameError::Finished))
 }
 

@@ -1,1 +1,6 @@
+//! Nodes on a store in memory that can fail, on a real disk, and over real sockets.
 
+mod serving;
+mod storage;
+mod support;
+mod tangle;

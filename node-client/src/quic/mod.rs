@@ -63,7 +63,7 @@ pub struct StreamLimits {
 /// One QUIC socket: dials and, if asked to, accepts.
 #[derive(Clone, Debug)]
 pub struct Endpoint {
-    endpoint: quinn::Endpoint,
+    socket: quinn::Endpoint,
     key: SecretKey,
     alpn: &'static [u8],
     limits: StreamLimits,
@@ -82,9 +82,9 @@ impl Endpoint {
     ) -> Result<Self, ConnectError> {
         let mut config = quinn::ServerConfig::with_crypto(tls::server(key, alpn)?);
         config.transport_config(transport(limits).into());
-        let endpoint =
+        let socket =
             quinn::Endpoint::server(config, address).map_err(|error| ConnectError::Bind(address, error))?;
-        Ok(Self { endpoint, key: key.clone(), alpn, limits })
+        Ok(Self { socket, key: key.clone(), alpn, limits })
     }
 
     /// Binds `address` to dial only.
@@ -97,9 +97,8 @@ impl Endpoint {
         address: SocketAddr,
         limits: StreamLimits,
     ) -> Result<Self, ConnectError> {
-        let endpoint =
-            quinn::Endpoint::client(address).map_err(|error| ConnectError::Bind(address, error))?;
-        Ok(Self { endpoint, key: key.clone(), alpn, limits })
+        let socket = quinn::Endpoint::client(address).map_err(|error| ConnectError::Bind(address, error))?;
+        Ok(Self { socket, key: key.clone(), alpn, limits })
     }
 
     /// Connects to the machine at `address`, which must show `expected`.
@@ -114,7 +113,7 @@ impl Endpoint {
         let mut config = quinn::ClientConfig::new(tls::client(&self.key, self.alpn, expected)?);
         config.transport_config(transport(self.limits).into());
         let connecting = self
-            .endpoint
+            .socket
             .connect_with(config, address, tls::SERVER_NAME)
             .map_err(|error| ConnectError::Closed(error.to_string()))?;
         match connecting.await {
@@ -143,7 +142,7 @@ impl Endpoint {
 
     /// The next connection attempt; `None` once the endpoint is closed.
     pub async fn accept(&self) -> Option<Incoming> {
-        self.endpoint.accept().await
+        self.socket.accept().await
     }
 
     /// The address it is bound to.
@@ -151,7 +150,7 @@ impl Endpoint {
     /// # Errors
     /// [`ConnectError::Closed`].
     pub fn local_address(&self) -> Result<SocketAddr, ConnectError> {
-        self.endpoint.local_addr().map_err(|error| ConnectError::Closed(error.to_string()))
+        self.socket.local_addr().map_err(|error| ConnectError::Closed(error.to_string()))
     }
 
     /// This end's public key.
@@ -161,8 +160,8 @@ impl Endpoint {
 
     /// Closes all connections and waits until the other ends know, or a few round trips have passed.
     pub async fn close(&self) {
-        self.endpoint.close(VarInt::from_u32(0), b"");
-        self.endpoint.wait_idle().await;
+        self.socket.close(VarInt::from_u32(0), b"");
+        self.socket.wait_idle().await;
     }
 }
 
