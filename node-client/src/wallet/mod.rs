@@ -1,11 +1,7 @@
-//! The wallet: seed words, keys and addresses, and which outputs can be spent.
+//! The wallet: seed words, keys, addresses, and what to spend.
 
-mod error;
 mod keys;
 mod money;
-#[cfg(test)]
-mod tests;
 
-pub use error::WalletError;
 pub use keys::{Account, Seed, SeedError, new_words};
-pub use money::{Funded, GAP, ReservationId, Selection, Wallet, WalletEvent};
+pub use money::{Reservation, Wallet, WalletError, WalletEvent};

@@ -1,6 +1,6 @@
 //! A client, two wallets and a full node with its disk, over real sockets.
 
-use flash_proto::{Action, NetworkParams, Open, Output, SecretKey, Unlock, record::Party};
+use flash_proto::{Action, NetworkParams, Open, Output, Unlock, record::Party};
 use tempfile::TempDir;
 use tokio::sync::oneshot;
 
@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     light::tests::coordinators,
     node::{Node, NodeConfig, service},
-    wallet::{Seed, Wallet, WalletEvent},
+    wallet::{Account, Seed, Wallet, WalletEvent},
 };
 
 fn seed(passphrase: &str) -> Seed {
@@ -75,8 +75,8 @@ async fn confirm<T>(node: &mut Running, client: &NodeClient, wanted: impl Future
 }
 
 async fn observe(wallet: &mut Wallet, client: &NodeClient) -> Vec<WalletEvent> {
-    let outputs = client.outputs_of(wallet.addresses()).await.unwrap();
-    wallet.observe(outputs.milestone_index, outputs.value).unwrap()
+    let outputs = client.outputs_of(&wallet.addresses()).await.unwrap();
+    wallet.observe(outputs.milestone_index, outputs.value)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,7 +89,7 @@ async fn money_moves_between_wallets_and_into_a_channel() {
     let client = NodeClient::start(ClientConfig {
         params: Arc::clone(&params),
         nodes: vec![node.address.clone()],
-        key: alice.node_key(),
+        key: seed("alice").key(Account::Node, 0, 0),
         checkpoint: None,
         bind: loopback(),
     })
@@ -100,7 +100,7 @@ async fn money_moves_between_wallets_and_into_a_channel() {
     // A transfer, applied and proven; the same money again is rejected.
     let before = alice.record();
     let to = bob.fresh_address().unwrap();
-    let transfer = alice.transfer(to, Amount::new(5_000), &params, 100).unwrap();
+    let (transfer, _) = alice.transfer(to, Amount::new(5_000), &params).unwrap();
     let applied = confirm(&mut node, &client, client.submit_and_wait(transfer.clone(), None)).await.unwrap();
     reach(&client, applied.milestone_index).await;
     assert_eq!(observe(&mut alice, &client).await.len(), 2);
@@ -108,12 +108,16 @@ async fn money_moves_between_wallets_and_into_a_channel() {
     let output = Output { address: to, amount: Amount::new(5_000) };
     assert_eq!(
         received,
-        [WalletEvent::Received { id: OutputId { transaction: transfer.id(), index: 0 }, output }]
+        [WalletEvent::Received {
+            id: OutputId { transaction: transfer.id(), index: 0 },
+            output,
+            change: false
+        }]
     );
     let rest = Amount::SUPPLY.checked_sub(Amount::new(5_000)).unwrap();
     assert_eq!((alice.available(), alice.reserved()), (rest, Amount::ZERO));
     let mut forgetful = Wallet::from_record(seed("alice"), &before).unwrap();
-    let again = forgetful.transfer(to, Amount::new(7_000), &params, 100).unwrap();
+    let (again, _) = forgetful.transfer(to, Amount::new(7_000), &params).unwrap();
     let error = confirm(&mut node, &client, client.submit_and_wait(again, None)).await.unwrap_err();
     assert!(matches!(error, ClientError::Rejected { conflict: Conflict::InputMissing, .. }), "{error}");
 
@@ -170,29 +174,28 @@ async fn long_lists_of_outputs_come_whole() {
 /// Alice locks 10,000, Bob 3,000.
 fn open_channel(alice: &mut Wallet, bob: &mut Wallet, params: &NetworkParams) -> Transaction {
     let funded = [(alice, 10_000), (bob, 3_000)].map(|(wallet, deposit)| {
-        let funded = wallet.fund(Amount::new(deposit), params, 60).unwrap();
-        let channel_key = wallet.fresh_channel_key().unwrap();
-        let key: SecretKey = wallet.channel_key(channel_key);
+        let deposit = Amount::new(deposit);
+        let reservation = wallet.reserve(deposit, params.output_min, Some(60)).unwrap();
+        let (_, key) = wallet.fresh_channel_key().unwrap();
+        let change = Output { address: wallet.fresh_address().unwrap(), amount: reservation.change };
         let payout = wallet.fresh_address().unwrap();
-        (wallet, funded, Party { key: key.public(), payout, deposit: Amount::new(deposit) })
+        (wallet, reservation.funding, change, Party { key, payout, deposit })
     });
-    let inputs = || funded.iter().flat_map(|(_, funded, _)| &funded.inputs);
+    let inputs = || funded.iter().flat_map(|(_, funding, ..)| funding);
     let spent: Vec<Output> = inputs().map(|funding| funding.output).collect();
     let essence = Essence {
         network: params.id(),
         inputs: inputs().map(|funding| funding.id).collect(),
         inputs_commitment: flash_proto::transaction::commit_inputs(&spent),
-        outputs: funded.iter().filter_map(|(_, funded, _)| funded.change).collect(),
+        outputs: funded.iter().map(|(_, _, change, _)| *change).collect(),
         action: Action::Open(Open {
-            party_a: funded[0].2,
-            party_b: funded[1].2,
+            party_a: funded[0].3,
+            party_b: funded[1].3,
             contest_window_milestones: 10,
             expiry_milestone: 60,
         }),
     };
-    let unlocks: Vec<Unlock> = funded
-        .iter()
-        .flat_map(|(wallet, funded, _)| wallet.unlocks(&essence, &funded.inputs).unwrap())
-        .collect();
+    let unlocks: Vec<Unlock> =
+        funded.iter().flat_map(|(wallet, funding, ..)| wallet.unlocks(&essence, funding)).collect();
     Transaction { essence, unlocks }
 }
