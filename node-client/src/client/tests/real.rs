@@ -8,7 +8,7 @@ use super::*;
 use crate::{
     light::tests::coordinators,
     node::{Node, NodeConfig, service},
-    wallet::{Account, Seed, Wallet, WalletEvent},
+    wallet::{Seed, Wallet, WalletEvent},
 };
 
 fn seed(passphrase: &str) -> Seed {
@@ -89,7 +89,7 @@ async fn money_moves_between_wallets_and_into_a_channel() {
     let client = NodeClient::start(ClientConfig {
         params: Arc::clone(&params),
         nodes: vec![node.address.clone()],
-        key: seed("alice").key(Account::Node, 0, 0),
+        key: key(50),
         checkpoint: None,
         bind: loopback(),
     })
@@ -100,7 +100,7 @@ async fn money_moves_between_wallets_and_into_a_channel() {
     // A transfer, applied and proven; the same money again is rejected.
     let before = alice.record();
     let to = bob.fresh_address().unwrap();
-    let (transfer, _) = alice.transfer(to, Amount::new(5_000), &params).unwrap();
+    let transfer = alice.transfer(to, Amount::new(5_000), &params).unwrap().0;
     let applied = confirm(&mut node, &client, client.submit_and_wait(transfer.clone(), None)).await.unwrap();
     reach(&client, applied.milestone_index).await;
     assert_eq!(observe(&mut alice, &client).await.len(), 2);
@@ -117,7 +117,7 @@ async fn money_moves_between_wallets_and_into_a_channel() {
     let rest = Amount::SUPPLY.checked_sub(Amount::new(5_000)).unwrap();
     assert_eq!((alice.available(), alice.reserved()), (rest, Amount::ZERO));
     let mut forgetful = Wallet::from_record(seed("alice"), &before).unwrap();
-    let (again, _) = forgetful.transfer(to, Amount::new(7_000), &params).unwrap();
+    let again = forgetful.transfer(to, Amount::new(7_000), &params).unwrap().0;
     let error = confirm(&mut node, &client, client.submit_and_wait(again, None)).await.unwrap_err();
     assert!(matches!(error, ClientError::Rejected { conflict: Conflict::InputMissing, .. }), "{error}");
 
@@ -174,12 +174,11 @@ async fn long_lists_of_outputs_come_whole() {
 /// Alice locks 10,000, Bob 3,000.
 fn open_channel(alice: &mut Wallet, bob: &mut Wallet, params: &NetworkParams) -> Transaction {
     let funded = [(alice, 10_000), (bob, 3_000)].map(|(wallet, deposit)| {
-        let deposit = Amount::new(deposit);
-        let reservation = wallet.reserve(deposit, params.output_min, Some(60)).unwrap();
+        let reserved = wallet.reserve(Amount::new(deposit), params.output_min, Some(60)).unwrap();
         let (_, key) = wallet.fresh_channel_key().unwrap();
-        let change = Output { address: wallet.fresh_address().unwrap(), amount: reservation.change };
         let payout = wallet.fresh_address().unwrap();
-        (wallet, reservation.funding, change, Party { key, payout, deposit })
+        let change = Output { address: wallet.fresh_address().unwrap(), amount: reserved.change };
+        (wallet, reserved.funding, change, Party { key, payout, deposit: Amount::new(deposit) })
     });
     let inputs = || funded.iter().flat_map(|(_, funding, ..)| funding);
     let spent: Vec<Output> = inputs().map(|funding| funding.output).collect();
