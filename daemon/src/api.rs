@@ -10,6 +10,8 @@ use flash_proto::{
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
+use crate::exit::Exit;
+
 /// What went wrong with a call.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema, thiserror::Error)]
 #[error("{message}")]
@@ -29,6 +31,10 @@ pub struct ApiError {
 pub enum ErrorCode {
     /// The request is malformed.
     InvalidRequest,
+    /// The request is larger than is accepted.
+    TooLarge,
+    /// The path does not take this HTTP method.
+    WrongMethod,
     /// No token, or one that is not known.
     Unauthorized,
     /// The token's scope does not allow this call.
@@ -59,8 +65,55 @@ pub enum ErrorCode {
     EventsGone,
     /// The store failed; the daemon stops.
     StoreFailed,
+    /// The command line cannot reach the daemon.
+    DaemonUnreachable,
+    /// The command line cannot use the data directory, or set it up.
+    DataDirUnusable,
     /// A defect in this software.
     Internal,
+}
+
+impl ErrorCode {
+    /// The HTTP status that an answer with this error has.
+    pub const fn http_status(self) -> u16 {
+        match self {
+            Self::InvalidRequest => 400,
+            Self::Unauthorized => 401,
+            Self::Forbidden => 403,
+            Self::UnknownChannel | Self::NotFound => 404,
+            Self::WrongMethod => 405,
+            Self::InsufficientBalance | Self::ChannelState | Self::KeyReused => 409,
+            Self::EventsGone => 410,
+            Self::TooLarge => 413,
+            Self::PeerRefused | Self::LedgerRefused => 422,
+            Self::Busy => 429,
+            Self::StoreFailed | Self::DataDirUnusable | Self::Internal => 500,
+            Self::PeerUnreachable | Self::LedgerUnavailable | Self::DaemonUnreachable => 503,
+            Self::Timeout => 504,
+        }
+    }
+
+    /// The exit code of a command that ends with this error.
+    pub const fn exit(self) -> Exit {
+        match self {
+            Self::InvalidRequest | Self::TooLarge => Exit::Usage,
+            Self::Unauthorized | Self::Forbidden => Exit::Unauthorized,
+            Self::UnknownChannel
+            | Self::NotFound
+            | Self::InsufficientBalance
+            | Self::ChannelState
+            | Self::KeyReused
+            | Self::PeerRefused
+            | Self::LedgerRefused
+            | Self::EventsGone => Exit::Refused,
+            Self::PeerUnreachable | Self::LedgerUnavailable | Self::Busy => Exit::TryAgain,
+            Self::Timeout => Exit::GoesOn,
+            Self::DaemonUnreachable => Exit::DaemonUnreachable,
+            Self::StoreFailed => Exit::StoreFailed,
+            Self::DataDirUnusable => Exit::DataDirUnusable,
+            Self::WrongMethod | Self::Internal => Exit::Failed,
+        }
+    }
 }
 
 /// The daemon at a glance.
@@ -125,6 +178,7 @@ pub struct WalletBalance {
 
 /// A wish to send money on the ledger.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct SendRequest {
     /// Who gets it.
     #[schema(value_type = String)]
@@ -164,6 +218,7 @@ pub struct HistoryEntry {
 
 /// A wish to open a channel.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct OpenRequest {
     /// The peer's ticket, `KEY@HOST:PORT`.
     pub peer: String,
@@ -247,6 +302,7 @@ pub struct LaneInfo {
 
 /// A wish to close a channel.
 #[derive(Clone, Copy, Debug, Default, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct CloseRequest {
     /// Close alone, without the peer; the money is out after the contest window.
     #[serde(default)]
@@ -255,6 +311,7 @@ pub struct CloseRequest {
 
 /// A wish to pay.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
 pub struct PayRequest {
     /// How much.
     #[schema(value_type = String)]
@@ -277,6 +334,36 @@ pub struct PayResult {
     pub amount: Amount,
     /// Whether this call repeated an earlier one with the same key, so that nothing was paid now.
     pub repeated: bool,
+}
+
+/// The answer to one line of a stream of payments.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct StreamLine {
+    /// The line's number in the request, from 1.
+    pub line: u64,
+    /// What became of it.
+    #[serde(flatten)]
+    pub outcome: StreamOutcome,
+}
+
+/// What became of one line of a stream of payments.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(untagged)]
+pub enum StreamOutcome {
+    /// The payee has the payment on its disk.
+    Paid(PayResult),
+    /// The line was refused, or the payment was not acknowledged.
+    Refused {
+        /// Why.
+        error: ApiError,
+    },
+}
+
+/// The daemon was asked to stop.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+pub struct Stopping {
+    /// The process that stops.
+    pub pid: u32,
 }
 
 /// An event with its number.

@@ -1,90 +1,353 @@
 //! The running daemon as its RPC sees it.
 
-use flash_proto::{ChannelId, TransactionId};
-use tokio::sync::broadcast;
+use std::{sync::Arc, time::Duration};
 
-use crate::api;
+use flash_channel::machine::PaymentKey;
+use flash_node_client::{
+    client::{ClientError, NodeClient, TransactionStatus},
+    quic::PeerAddress,
+};
+use flash_proto::{
+    Block, BlockId, ChannelId, NetworkParams, Payload, Payment, PublicKey, Transaction, TransactionId,
+};
+use tokio::sync::{oneshot, watch};
+
+use crate::{
+    api::{self, ApiError, ErrorCode},
+    engine::{Engine, Order, Placed, View, Views, stopping},
+    events::{Events, now_ms},
+    metrics::Metrics,
+    opening::{Opening, Wish},
+    peers::Peers,
+    stop::Stop,
+    wallet::WalletService,
+};
+
+/// How long a call waits for a peer's acknowledgement.
+const ACKNOWLEDGE_WAIT: Duration = Duration::from_secs(30);
+/// How long a call waits for the ledger.
+const LEDGER_WAIT: Duration = Duration::from_secs(180);
+/// Pause before a payment of a stream is offered again to a full queue.
+const QUEUE_PAUSE: Duration = Duration::from_millis(2);
+
+type Answer<T> = Result<T, ApiError>;
 
 /// A handle to the running daemon; cheap to clone.
 ///
 /// Every method answers only after what it says is on the disk.
-#[derive(Clone, Debug)]
-pub struct Daemon {}
+#[derive(Clone)]
+pub struct Daemon(Arc<Parts>);
 
-type Answer<T> = Result<T, api::ApiError>;
+/// What the daemon is made of.
+pub(crate) struct Parts {
+    pub(crate) engine: Engine,
+    pub(crate) views: Views,
+    pub(crate) events: Events,
+    pub(crate) wallet: WalletService,
+    pub(crate) client: NodeClient,
+    pub(crate) peers: Peers,
+    pub(crate) opening: Opening,
+    pub(crate) params: Arc<NetworkParams>,
+    pub(crate) node_key: PublicKey,
+    pub(crate) ticket: String,
+    pub(crate) contest_window_milestones: u32,
+    pub(crate) metrics: Metrics,
+    pub(crate) stop: Stop,
+}
 
-#[allow(clippy::unused_async, missing_docs, reason = "signatures first")]
+impl std::fmt::Debug for Daemon {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Daemon").field("ticket", &self.0.ticket).finish_non_exhaustive()
+    }
+}
+
 impl Daemon {
+    pub(crate) fn new(parts: Parts) -> Self {
+        Self(Arc::new(parts))
+    }
+
+    /// The daemon at a glance.
+    ///
+    /// # Errors
+    /// None so far.
     pub async fn info(&self) -> Answer<api::Info> {
-        unavailable()
+        let parts = &self.0;
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        Ok(api::Info {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            node_key: parts.node_key,
+            ticket: parts.ticket.clone(),
+            network: parts.params.id(),
+            network_name: parts.params.name.clone(),
+            ledger: self.ledger_status().await?,
+            peers_connected: count(parts.peers.connected()),
+            channels: count(parts.views.live().len()),
+        })
     }
+
+    /// A new address, never given out before.
+    ///
+    /// # Errors
+    /// [`ApiError`].
     pub async fn new_address(&self) -> Answer<api::NewAddress> {
-        unavailable()
+        Ok(api::NewAddress { address: self.0.wallet.fresh_address().await? })
     }
+
+    /// The wallet's money, outside of channels.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LedgerUnavailable`] if no node can be reached.
     pub async fn wallet_balance(&self) -> Answer<api::WalletBalance> {
-        unavailable()
+        self.0.wallet.balance().await
     }
+
     /// Returns when the transfer is applied.
-    pub async fn send(&self, _request: api::SendRequest) -> Answer<api::SendResult> {
-        unavailable()
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn send(&self, request: api::SendRequest) -> Answer<api::SendResult> {
+        self.0.wallet.send(request.to, request.amount).await
     }
-    pub async fn wallet_history(&self, _limit: usize) -> Answer<Vec<api::HistoryEntry>> {
-        unavailable()
+
+    /// What came and went, newest first.
+    ///
+    /// # Errors
+    /// [`ErrorCode::StoreFailed`].
+    pub async fn wallet_history(&self, limit: usize) -> Answer<Vec<api::HistoryEntry>> {
+        self.0.wallet.history(limit)
     }
+
     /// Returns when the channel is open on the ledger.
-    pub async fn open(&self, _request: api::OpenRequest) -> Answer<api::ChannelInfo> {
-        unavailable()
+    ///
+    /// # Errors
+    /// [`ApiError`]; [`ErrorCode::Timeout`] if it is agreed on but not open yet.
+    pub async fn open(&self, request: api::OpenRequest) -> Answer<api::ChannelInfo> {
+        let peer: PeerAddress = request.peer.parse().map_err(|error| {
+            let hint = "`flash info` on the peer's machine shows its ticket";
+            ApiError::new(ErrorCode::InvalidRequest, format!("{error}"), hint)
+        })?;
+        if peer.key == self.0.node_key {
+            let hint = "name another machine's ticket";
+            return Err(ApiError::new(ErrorCode::InvalidRequest, "this is our own ticket", hint));
+        }
+        let wish = Wish {
+            peer,
+            deposit: request.deposit,
+            peer_deposit: request.peer_deposit,
+            contest_window_milestones: request
+                .contest_window_milestones
+                .unwrap_or(self.0.contest_window_milestones),
+        };
+        let id = self.0.opening.open(&self.0.peers, wish).await?;
+        let decided = |view: &View| view.info.state != "opening" || view.refused.is_some();
+        let view = self.wait_for(id, decided, "open").await?;
+        match (view.info.state.as_str(), view.refused) {
+            ("opening", Some(reason)) => {
+                let hint = "what was locked for it is free again when it has expired; try again";
+                Err(ApiError::new(ErrorCode::LedgerRefused, format!("channel {id}: {reason}"), hint))
+            }
+            ("lapsed", _) => {
+                let message = format!("channel {id} was not opened on the ledger in time");
+                Err(ApiError::new(ErrorCode::LedgerRefused, message, "try again"))
+            }
+            _ => Ok(view.info),
+        }
     }
+
+    /// Waits until a channel is so.
+    async fn wait_for(&self, id: ChannelId, so: impl FnMut(&View) -> bool, what: &str) -> Answer<View> {
+        let mut view = self.0.views.follow(id)?;
+        let waited = tokio::time::timeout(LEDGER_WAIT, view.wait_for(so)).await;
+        match waited {
+            Ok(Ok(view)) => Ok(view.clone()),
+            Ok(Err(error)) => Err(stopping(error)),
+            Err(_) => {
+                let message = format!("channel {id} is not {what} after {} s", LEDGER_WAIT.as_secs());
+                let hint = "what was asked for goes on; see `flash channel show`. If the peer is gone, close with --force";
+                Err(ApiError::new(ErrorCode::Timeout, message, hint))
+            }
+        }
+    }
+
     /// All channels, newest first; closed ones too if `closed`.
-    pub async fn channels(&self, _closed: bool) -> Answer<Vec<api::ChannelInfo>> {
-        unavailable()
+    ///
+    /// # Errors
+    /// None so far.
+    pub async fn channels(&self, closed: bool) -> Answer<Vec<api::ChannelInfo>> {
+        let all = self.0.views.all().into_iter().filter(|view| closed || view.is_live());
+        Ok(all.map(|view| view.info).collect())
     }
-    pub async fn channel(&self, _id: ChannelId) -> Answer<api::ChannelInfo> {
-        unavailable()
+
+    /// One channel.
+    ///
+    /// # Errors
+    /// [`ErrorCode::UnknownChannel`].
+    pub async fn channel(&self, id: ChannelId) -> Answer<api::ChannelInfo> {
+        Ok(self.0.views.get(id)?.info)
     }
-    /// Cooperative: returns when the close is applied. Forced: when it is settled... the RPC lets the
-    /// caller choose `wait = false` to return once the close is durable and submitted.
+
+    /// Closes a channel. Returns once the wish is durable, or with `wait` once it is paid out.
+    ///
+    /// # Errors
+    /// [`ApiError`].
     pub async fn close(
         &self,
-        _id: ChannelId,
-        _request: api::CloseRequest,
-        _wait: bool,
+        id: ChannelId,
+        request: api::CloseRequest,
+        wait: bool,
     ) -> Answer<api::ChannelInfo> {
-        unavailable()
+        self.0.engine.close(id, request.force).await?;
+        if wait {
+            return Ok(self.wait_for(id, |view| !view.is_live(), "closed").await?.info);
+        }
+        self.channel(id).await
     }
+
     /// Returns when the payee has acknowledged the payment.
-    pub async fn pay(&self, _id: ChannelId, _request: api::PayRequest) -> Answer<api::PayResult> {
-        unavailable()
+    ///
+    /// # Errors
+    /// [`ApiError`]; [`ErrorCode::Timeout`] if it is queued but not acknowledged yet.
+    pub async fn pay(&self, id: ChannelId, request: api::PayRequest) -> Answer<api::PayResult> {
+        self.place(id, request).await?.acknowledged().await
     }
-    /// For streams of payments: queues the payment (waiting while the queue is full) and returns a
-    /// future that resolves when it is acknowledged, so that thousands can be in flight.
-    pub async fn queue_payment(&self, _id: ChannelId, _request: api::PayRequest) -> Answer<PendingPayment> {
-        unavailable()
+
+    /// For streams of payments: queues the payment (waiting while the queue is full), so that thousands
+    /// can be on their way.
+    ///
+    /// # Errors
+    /// [`ApiError`].
+    pub async fn queue_payment(&self, id: ChannelId, request: api::PayRequest) -> Answer<PendingPayment> {
+        loop {
+            match self.place(id, request.clone()).await {
+                Err(error) if error.code == ErrorCode::Busy => tokio::time::sleep(QUEUE_PAUSE).await,
+                other => return other,
+            }
+        }
     }
-    /// Events after number `after`, at most `limit`, oldest first. `EventsGone` if some were pruned.
-    pub async fn events(&self, _after: u64, _limit: usize) -> Answer<Vec<api::Event>> {
-        unavailable()
+
+    async fn place(&self, id: ChannelId, request: api::PayRequest) -> Answer<PendingPayment> {
+        let reference = request.reference.unwrap_or_default();
+        let payment = Payment::new(request.amount, reference.as_bytes()).map_err(|error| {
+            let hint = "an amount is at least 1i, and a reference has at most 32 bytes";
+            ApiError::new(ErrorCode::InvalidRequest, error.to_string(), hint)
+        })?;
+        let key: Option<PaymentKey> = request.key.map(String::into_bytes);
+        if key.as_ref().is_some_and(Vec::is_empty) {
+            let hint = "leave it out, or use a new one for each payment";
+            return Err(ApiError::new(ErrorCode::InvalidRequest, "the payment key is empty", hint));
+        }
+        let (queued, placed) = oneshot::channel();
+        let (acknowledge, acknowledged) = oneshot::channel();
+        let order = Order { payment, key, queued, acknowledged: acknowledge };
+        self.0.engine.pay(id, order).await?;
+        let Placed { number, repeated } = placed.await.map_err(stopping)??;
+        self.0.metrics.payments_queued.inc();
+        let result = api::PayResult { number, amount: payment.amount, repeated };
+        Ok(PendingPayment { number, result, acknowledged })
     }
+
+    /// Events after number `after`, at most `limit`, oldest first.
+    ///
+    /// # Errors
+    /// [`ErrorCode::EventsGone`] if some were pruned.
+    pub async fn events(&self, after: u64, limit: usize) -> Answer<Vec<api::Event>> {
+        self.0.events.after(after, limit)
+    }
+
     /// The newest event's number, whenever it rises; read the events with `events`.
-    pub fn event_number(&self) -> tokio::sync::watch::Receiver<u64> {
-        tokio::sync::watch::channel(0).1
+    pub fn event_number(&self) -> watch::Receiver<u64> {
+        self.0.events.number()
     }
+
+    /// The ledger as far as it is verified here.
+    ///
+    /// # Errors
+    /// None so far.
     pub async fn ledger_status(&self) -> Answer<api::LedgerStatus> {
-        unavailable()
+        let newest = self.0.client.newest();
+        let view = self.0.client.view().borrow().clone();
+        let since_arrival = view.tip.as_ref().map(|tip| tip.arrived.elapsed());
+        let age = now_ms().saturating_sub(newest.timestamp_ms);
+        let half_window = u64::from(self.0.contest_window_milestones)
+            .saturating_mul(self.0.params.milestone_interval_ms)
+            / 2;
+        Ok(api::LedgerStatus {
+            node: view.node.map(|node| node.to_string()),
+            milestone_index: newest.index,
+            milestone_id: newest.id(),
+            milestone_age_ms: age,
+            fresh: since_arrival.is_some() && view.halted.is_none() && age < half_window,
+        })
     }
-    pub async fn ledger_transaction(&self, _id: TransactionId) -> Answer<api::TransactionInfo> {
-        unavailable()
+
+    /// A transaction, as far as the node could prove it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`], [`ErrorCode::LedgerUnavailable`].
+    pub async fn ledger_transaction(&self, id: TransactionId) -> Answer<api::TransactionInfo> {
+        let status = self.0.client.transaction(id).await.map_err(ledger_error)?;
+        let (word, milestone_index, block, reason, transaction) = match status {
+            TransactionStatus::Unknown => {
+                let hint = "check the id; the node knows of no such transaction";
+                return Err(ApiError::new(ErrorCode::NotFound, format!("no transaction {id}"), hint));
+            }
+            TransactionStatus::Pending { block } => ("pending", None, Some(block), None, None),
+            TransactionStatus::Applied { milestone_index, block, transaction } => {
+                ("applied", Some(milestone_index), Some(block), None, Some(*transaction))
+            }
+            TransactionStatus::Rejected { milestone_index, conflict } => {
+                ("rejected", Some(milestone_index), None, Some(conflict.to_string()), None)
+            }
+        };
+        let transaction = match (transaction, block) {
+            (None, Some(block)) => self.carried(block).await?.filter(|carried| carried.id() == id),
+            (transaction, _) => transaction,
+        };
+        Ok(api::TransactionInfo {
+            id,
+            kind: transaction.as_ref().map_or("unknown", |it| it.essence.action.name()).to_owned(),
+            status: word.to_owned(),
+            milestone_index,
+            block,
+            reason,
+            channel: transaction.as_ref().and_then(Transaction::channel),
+        })
     }
-    /// The newest if `index` is `None`.
-    pub async fn ledger_milestone(&self, _index: Option<u64>) -> Answer<api::MilestoneInfo> {
-        unavailable()
+
+    async fn carried(&self, block: BlockId) -> Answer<Option<Transaction>> {
+        let block = self.0.client.block(block).await.map_err(ledger_error)?;
+        Ok(match block {
+            Some(Block { payload: Payload::Transaction(transaction), .. }) => Some(*transaction),
+            _ => None,
+        })
     }
+
+    /// A milestone, the newest if `index` is `None`.
+    ///
+    /// # Errors
+    /// [`ErrorCode::NotFound`], [`ErrorCode::LedgerUnavailable`].
+    pub async fn ledger_milestone(&self, index: Option<u64>) -> Answer<api::MilestoneInfo> {
+        let milestone = self.0.client.milestone(index).await.map_err(ledger_error)?;
+        let essence = &milestone.essence;
+        Ok(api::MilestoneInfo {
+            index: essence.index,
+            id: milestone.id(),
+            timestamp_ms: essence.timestamp_ms,
+            previous: essence.previous,
+            state_root: essence.state_root.to_string(),
+            signed_by: milestone.signatures.iter().map(|it| it.coordinator).collect(),
+        })
+    }
+
     /// The text of `/metrics` (OpenMetrics).
     pub fn metrics(&self) -> String {
-        String::new()
+        self.0.metrics.text()
     }
+
     /// Begins an orderly stop: no new work, everything durable, connections closed.
-    pub async fn shutdown(&self) {}
+    pub async fn shutdown(&self) {
+        self.0.stop.stop();
+    }
 }
 
 /// A payment on its way.
@@ -92,18 +355,49 @@ impl Daemon {
 pub struct PendingPayment {
     /// Its number on the lane.
     pub number: u64,
-    acknowledged: broadcast::Receiver<()>,
+    result: api::PayResult,
+    acknowledged: oneshot::Receiver<Answer<()>>,
 }
 
 impl PendingPayment {
     /// Waits until the payee has it on its disk.
-    #[allow(missing_docs, reason = "signatures first")]
-    pub async fn acknowledged(mut self) -> Answer<api::PayResult> {
-        let _ = self.acknowledged.recv().await;
-        unavailable()
+    ///
+    /// # Errors
+    /// [`ErrorCode::Timeout`] if the peer does not acknowledge it; it may still.
+    pub async fn acknowledged(self) -> Answer<api::PayResult> {
+        match tokio::time::timeout(ACKNOWLEDGE_WAIT, self.acknowledged).await {
+            Ok(acknowledged) => {
+                acknowledged.map_err(stopping)??;
+                Ok(self.result)
+            }
+            Err(_) => {
+                let message = format!(
+                    "payment {} is not acknowledged after {} s",
+                    self.number,
+                    ACKNOWLEDGE_WAIT.as_secs()
+                );
+                let hint = "it may still be: ask again with the same --key, which never pays twice";
+                Err(ApiError::new(ErrorCode::Timeout, message, hint))
+            }
+        }
     }
 }
 
-fn unavailable<T>() -> Answer<T> {
-    Err(api::ApiError::new(api::ErrorCode::Internal, "not wired up", ""))
+/// What went wrong between us and the nodes, for the user.
+pub(crate) fn ledger_error(error: ClientError) -> ApiError {
+    let message = error.to_string();
+    match error {
+        ClientError::NoSuchMilestone(_) => {
+            ApiError::new(ErrorCode::NotFound, message, "see `flash ledger status` for the newest")
+        }
+        ClientError::Rejected { .. } | ClientError::Deadline { .. } => ApiError::new(
+            ErrorCode::LedgerRefused,
+            message,
+            "nothing was changed; look at the reason and try again",
+        ),
+        error if error.is_retryable() => {
+            ApiError::new(ErrorCode::LedgerUnavailable, message, "see that a node of the configuration runs")
+        }
+        _ => ApiError::new(ErrorCode::LedgerRefused, message, "the reason says what is wrong"),
+    }
 }

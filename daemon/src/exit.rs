@@ -16,6 +16,16 @@ pub enum Exit {
     DataDirUnusable = 4,
     /// The store failed; nothing unsynced was sent.
     StoreFailed = 5,
+    /// The command line cannot reach the daemon.
+    DaemonUnreachable = 6,
+    /// The token is missing, unknown or of too small a scope.
+    Unauthorized = 7,
+    /// Refused: no such thing, too little money, or not in this state.
+    Refused = 8,
+    /// A peer, the ledger or a queue is not available now; the same command may succeed later.
+    TryAgain = 9,
+    /// The wait was too long or was interrupted; what was asked for goes on.
+    GoesOn = 10,
 }
 
 impl Exit {
@@ -28,6 +38,11 @@ impl Exit {
             Self::DataDirInUse => 3,
             Self::DataDirUnusable => 4,
             Self::StoreFailed => 5,
+            Self::DaemonUnreachable => 6,
+            Self::Unauthorized => 7,
+            Self::Refused => 8,
+            Self::TryAgain => 9,
+            Self::GoesOn => 10,
         }
     }
 }

@@ -6,12 +6,24 @@
 )]
 
 pub mod api;
+pub mod cli;
+pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod datadir;
+pub mod engine;
 pub mod events;
 pub mod exit;
 pub mod metrics;
+pub mod node_service;
+mod opening;
+mod peers;
+pub mod rpc;
+pub mod run;
 pub mod seedfile;
+pub mod setup;
 pub mod stop;
+mod submitter;
 pub mod tables;
+mod wallet;
+mod watcher;

@@ -2,7 +2,9 @@
 //!
 //! | module | what it holds |
 //! | --- | --- |
+//! | [`client`] | asking nodes over QUIC and believing only proofs |
 //! | [`ledger`] | the rules and commitments of the ledger, pure |
+//! | [`light`] | believing the ledger without keeping it, pure |
 //! | [`tangle`] | the graph of blocks, pure |
 //! | [`node`] | the full node: storage, the coordinator, serving clients |
 //! | [`protocol`] | what a node and its clients say to each other |
@@ -16,7 +18,9 @@
     deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)
 )]
 
+pub mod client;
 pub mod ledger;
+pub mod light;
 pub mod node;
 pub mod protocol;
 pub mod quic;

@@ -1,9 +1,11 @@
 //! The balance formula, used by the channel machine and by the ledger alike.
 
+use bincode::{Decode, Encode};
+
 use crate::{Amount, Side};
 
 /// What each side of a channel owns right now; never negative (I2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Balances {
     a: Amount,
     b: Amount,

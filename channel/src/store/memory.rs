@@ -108,6 +108,9 @@ impl Store for MemoryStore {
     fn commit(&self, batch: &Batch) -> Result<Durable, StoreError> {
         self.alive()?;
         batch.check()?;
+        if batch.is_empty() {
+            return Ok(Durable(()));
+        }
         let fault = lock(&self.state).fault.take();
         if fault.is_none_or(|fault| fault == Fault::CrashAfter) {
             self.write(batch);

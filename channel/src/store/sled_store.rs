@@ -4,6 +4,11 @@
 //!
 //! - sled's `flush` calls `sync_file_range`, which does not make data durable. After every flush this
 //!   module calls `sync_data` on a handle of its own to sled's `db` file, and acknowledges only then.
+//! - sled never syncs its `conf` file and refuses to open with a torn one. It is synced before the first
+//!   byte goes to `db`, and one that a power cut left behind with an empty `db` is made again.
+//! - sled takes a snapshot file that is still being written for the newest one, so that a crash in the
+//!   middle of an opening, even without a power cut, leaves a directory that it refuses. Such a file is
+//!   removed before sled opens; the one before it is still there.
 //! - sled moves any page over a quarter of a segment (128 KiB) into a *blob file*, which it never syncs.
 //!   A leaf holds up to 17 entries, so no entry may be longer than [`CHUNK_BYTES`]: longer values are
 //!   split into chunks in the same batch.
@@ -67,7 +72,9 @@ impl SledStore {
     fn open_with(directory: &Path, identity: &[u8], sync: bool) -> Result<Self, StoreError> {
         create_private(directory)?;
         let lock = lock(directory)?;
+        remove_unfinished(directory)?;
         let db = open_sled(directory)?;
+        File::open(directory.join("conf"))?.sync_all()?;
         let data = File::options().read(true).write(true).open(directory.join("db"))?;
         data.sync_all()?;
         // sled made the files; their names must survive a power cut as well.
@@ -202,8 +209,34 @@ fn lock(directory: &Path) -> Result<File, StoreError> {
     }
 }
 
+/// Removes what an opening that was cut short left behind and sled would refuse: a snapshot that was still
+/// being written, and the `conf` as long as `db` is empty, so that nothing was ever acknowledged.
+fn remove_unfinished(directory: &Path) -> io::Result<()> {
+    let mut data_bytes = 0;
+    let mut unfinished = Vec::new();
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        match entry.file_name().to_str() {
+            Some("db") => data_bytes = entry.metadata()?.len(),
+            Some(name) if name.starts_with("snap.") && name.ends_with(".generating") => {
+                unfinished.push(entry.path());
+            }
+            _ => {}
+        }
+    }
+    let conf = directory.join("conf");
+    if data_bytes == 0 && conf.exists() {
+        unfinished.push(conf);
+    }
+    unfinished.iter().try_for_each(fs::remove_file)
+}
+
 /// Opens sled. A store that was closed a moment ago in this very process may leave background work that
 /// still holds sled's own lock; that nobody else is here our lock has shown, so it is waited for.
+#[allow(
+    clippy::disallowed_methods,
+    reason = "the disk is reached from here, and sled's closing shows no other way"
+)]
 fn open_sled(directory: &Path) -> Result<sled::Db, StoreError> {
     let config = sled::Config::new().path(directory).cache_capacity(CACHE_BYTES).flush_every_ms(None);
     for _ in 0..CLOSING_TRIES {
@@ -229,6 +262,9 @@ impl Store for SledStore {
     fn commit(&self, batch: &Batch) -> Result<Durable, StoreError> {
         self.alive()?;
         batch.check()?;
+        if batch.is_empty() {
+            return Ok(Durable(())); // nothing to wait for
+        }
         let writes = self.sled_batch(batch)?;
         self.db.apply_batch(writes).map_err(|error| self.poison(error))?;
         self.db.flush().map_err(|error| self.poison(error))?;

@@ -81,6 +81,22 @@ mod on_disk {
     }
 
     #[test]
+    fn an_opening_that_was_cut_short_is_begun_again() {
+        let directory = tempfile::tempdir().unwrap();
+        std::fs::write(directory.path().join("conf"), "segment_si").unwrap();
+        std::fs::write(directory.path().join("db"), "").unwrap();
+        let store = SledStore::open(directory.path(), b"me").unwrap();
+        let mut batch = Batch::new();
+        batch.put(SMALL, b"k", b"v".to_vec());
+        let _ = store.commit(&batch).unwrap();
+        drop(store);
+        // Named as if it were newer than any snapshot of sled's.
+        std::fs::write(directory.path().join("snap.7FFFFFFFFFFFFFFF.generating"), "torn").unwrap();
+        let store = SledStore::open(directory.path(), b"me").unwrap();
+        assert_eq!(store.get(SMALL, b"k").unwrap().as_deref(), Some(&b"v"[..]));
+    }
+
+    #[test]
     fn no_blob_file_is_ever_made() {
         let store = OnDisk::new();
         for round in 0..40_u8 {

@@ -1,2 +1,24 @@
-//! Placeholder
-fn main() {}
+//! The command line of Flash.
+
+use std::process::ExitCode;
+
+use clap::Parser;
+use flashd::{
+    cli::{self, Cli},
+    exit::Exit,
+};
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
+        Ok(runtime) => runtime,
+        Err(error) => {
+            eprintln!("error: cannot start: {error}");
+            return Exit::Failed.into();
+        }
+    };
+    let exit = runtime.block_on(cli::run(cli));
+    // A thread that still reads standard input must not keep the process.
+    runtime.shutdown_background();
+    exit.into()
+}

@@ -1,5 +1,7 @@
-//! The wallet: seed words, keys and addresses.
+//! The wallet: seed words, keys, addresses, and what to spend.
 
 mod keys;
+mod money;
 
 pub use keys::{Account, Seed, SeedError, new_words};
+pub use money::{Reservation, Wallet, WalletError, WalletEvent};

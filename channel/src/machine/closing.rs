@@ -1,0 +1,146 @@
+//! Closing together.
+//!
+//! Whoever wishes to asks, once everything it sent is acknowledged, and pays no more. The other pays no
+//! more either, waits until everything it sent is acknowledged, and signs; the first checks that this is
+//! what its own records say, and signs too. Either submits. If both asked, A signs first.
+//!
+//! From its own signature on a side is frozen, until the close is applied or a milestone past its expiry
+//! still shows the channel open.
+
+use flash_proto::{
+    Action, Essence, Side, Signature, Transaction, Unlock, message::ChannelMessage,
+    transaction::CooperativeClose,
+};
+
+use super::{After, CLOSE_EXPIRY_MILESTONES, Channel, ChannelEvent, Effects, Link, Misbehaviour, Phase};
+
+impl Channel {
+    pub(super) fn wish_close(&mut self, effects: &mut Effects) {
+        if matches!(self.phase, Phase::Opening | Phase::Open) && !self.wants_close {
+            self.wants_close = true;
+            self.dirty.phase = true;
+            self.drop_queue(effects);
+        }
+    }
+
+    /// The peer asks to close.
+    pub(super) fn asked_to_close(&mut self, effects: &mut Effects) {
+        self.peer_wants_close = true;
+        if matches!(self.phase, Phase::Opening | Phase::Open) {
+            self.drop_queue(effects);
+        }
+    }
+
+    /// Takes the next step of closing together, if one is due.
+    pub(super) fn advance_close(&mut self, effects: &mut Effects) {
+        let ready = self.phase == Phase::Open && self.link == Link::Established && self.sent.is_empty();
+        if !ready {
+            return;
+        }
+        if self.wants_close && !self.close_requested {
+            self.close_requested = true;
+            effects.after.push(After::Send(ChannelMessage::CloseRequest));
+        }
+        let signs_first = !self.wants_close || self.agreement.side == Side::A;
+        let Some(seen) = self.seen.filter(|_| self.fresh) else { return };
+        if self.peer_wants_close && signs_first {
+            let close = self.close_as_recorded(seen.saturating_add(CLOSE_EXPIRY_MILESTONES));
+            let ours = self.sign_close(close);
+            self.set_phase(Phase::ClosingTogether { close, ours, theirs: None });
+            effects.after.push(After::Send(ChannelMessage::CloseSigned { close, signature: ours }));
+            effects.after.push(After::Event(ChannelEvent::ClosingTogether));
+        }
+    }
+
+    /// The close that this side's own records call for.
+    fn close_as_recorded(&self, expiry_milestone: u64) -> CooperativeClose {
+        let balances = self.balances();
+        let seq = |side| if side == self.agreement.side { self.outgoing_seq() } else { self.incoming_seq() };
+        CooperativeClose {
+            channel: self.id,
+            final_seq_a: seq(Side::A),
+            final_seq_b: seq(Side::B),
+            payout_a: balances.of(Side::A),
+            payout_b: balances.of(Side::B),
+            expiry_milestone,
+        }
+    }
+
+    pub(super) fn close_essence(&self, close: CooperativeClose) -> Essence {
+        Essence::acting(self.agreement.network, Action::CooperativeClose(close))
+    }
+
+    fn sign_close(&self, close: CooperativeClose) -> Signature {
+        self.close_essence(close).unlock(&self.key).signature
+    }
+
+    fn check_close(&self, close: CooperativeClose, signature: &Signature) -> Result<(), Misbehaviour> {
+        let id = flash_proto::Hash::new(*self.close_essence(close).id().as_bytes());
+        let valid = self.peer_verifier.as_ref().is_some_and(|verifier| verifier.verify(&id, signature));
+        if valid { Ok(()) } else { Err(Misbehaviour::Signature) }
+    }
+
+    /// The peer has signed a close.
+    pub(super) fn take_close(
+        &mut self,
+        close: CooperativeClose,
+        signature: Signature,
+        effects: &mut Effects,
+    ) -> Result<(), Misbehaviour> {
+        match &self.phase {
+            Phase::Open if self.wants_close => {
+                if self.seen.is_some_and(|seen| seen >= close.expiry_milestone) {
+                    return Ok(()); // it has lapsed already, as the peer will see
+                }
+                if close != self.close_as_recorded(close.expiry_milestone) {
+                    return Err(Misbehaviour::WrongClose);
+                }
+                self.check_close(close, &signature)?;
+                let ours = self.sign_close(close);
+                self.set_phase(Phase::ClosingTogether { close, ours, theirs: Some(signature) });
+                effects.after.push(After::Send(ChannelMessage::CloseComplete { signature: ours }));
+                effects.after.push(After::Event(ChannelEvent::ClosingTogether));
+                Ok(())
+            }
+            Phase::Open | Phase::Opening => Err(Misbehaviour::Unexpected("a close that nobody asked for")),
+            Phase::ClosingTogether { close: known, ours, .. } if *known == close => {
+                let signature = *ours;
+                effects.after.push(After::Send(ChannelMessage::CloseComplete { signature }));
+                Ok(())
+            }
+            Phase::ClosingTogether { .. } => Err(Misbehaviour::WrongClose),
+            _ => Ok(()),
+        }
+    }
+
+    /// The peer has signed the close that this side signed first.
+    pub(super) fn complete_close(&mut self, signature: Signature) -> Result<(), Misbehaviour> {
+        if let Phase::ClosingTogether { close, ours, theirs: None } = self.phase {
+            self.check_close(close, &signature)?;
+            self.set_phase(Phase::ClosingTogether { close, ours, theirs: Some(signature) });
+        }
+        Ok(())
+    }
+
+    /// After a break: says again what the peer may have missed.
+    pub(super) fn resume_close(&self, effects: &mut Effects) {
+        if let Phase::ClosingTogether { close, ours, theirs: None } = self.phase {
+            effects.after.push(After::Send(ChannelMessage::CloseSigned { close, signature: ours }));
+        }
+    }
+
+    /// The transaction of a close that both have signed.
+    pub(super) fn close_transaction(
+        &self,
+        close: CooperativeClose,
+        ours: Signature,
+        theirs: Signature,
+    ) -> Transaction {
+        let side = self.agreement.side;
+        let parties = [&self.agreement.open.party_a, &self.agreement.open.party_b];
+        let signatures = [side.pick(ours, theirs), side.pick(theirs, ours)];
+        let unlocks =
+            parties.iter().zip(signatures).map(|(party, signature)| Unlock { key: party.key, signature });
+        Transaction { essence: self.close_essence(close), unlocks: unlocks.collect() }
+    }
+}

@@ -1,0 +1,156 @@
+//! The records of channels in the store, and the only code that knows their keys and encodings.
+
+use bincode::{Decode, Encode};
+use flash_proto::{Amount, ChannelId, Payment, codec, limits, message::Update};
+
+use super::{Agreement, Incoming, Outgoing, Phase};
+use crate::store::{Batch, Store, StoreError, Table};
+
+/// What never changes about a channel, by its id.
+const AGREEMENTS: Table = Table::large(1, "channels");
+/// Where the channel is in its life, by its id.
+const PHASES: Table = Table::small(2, "channel phases");
+/// This side's lane, by the channel's id.
+const OUTGOING: Table = Table::small(3, "outgoing lanes");
+/// The peer's lane, by the channel's id.
+const INCOMING: Table = Table::small(4, "incoming lanes");
+/// Updates that the peer is not known to hold, by the channel's id and their number (big-endian).
+const UPDATES: Table = Table::large(5, "updates");
+/// Payments by the channel's id and their key.
+const KEYS: Table = Table::small(6, "payment keys");
+
+/// Entries that are read at a time.
+const PAGE: usize = 256;
+
+/// What is stored of a channel beside its agreement.
+#[derive(Clone, Debug)]
+pub(super) struct Stored {
+    pub(super) phase: Phase,
+    pub(super) wants_close: bool,
+    pub(super) outgoing: Outgoing,
+    pub(super) incoming: Incoming,
+}
+
+impl Default for Stored {
+    fn default() -> Self {
+        Self {
+            phase: Phase::Opening,
+            wants_close: false,
+            outgoing: Outgoing::default(),
+            incoming: Incoming::default(),
+        }
+    }
+}
+
+/// A payment that was made under a key.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct KeyRecord {
+    /// Its number on the lane.
+    pub number: u64,
+    /// How much.
+    pub amount: Amount,
+    /// Its reference.
+    pub reference: Vec<u8>,
+}
+
+fn damaged(table: Table, key: &[u8], what: &'static str) -> StoreError {
+    StoreError::Corrupt { table: table.name(), key: hex::encode(key), what }
+}
+
+pub(super) fn damaged_channel(id: ChannelId, what: &'static str) -> StoreError {
+    damaged(AGREEMENTS, id.as_bytes(), what)
+}
+
+fn decode<T: Decode<()>>(table: Table, key: &[u8], bytes: &[u8]) -> Result<T, StoreError> {
+    codec::decode::<T, { limits::RECORD_BYTES_MAX }>(bytes).map_err(|_| damaged(table, key, "encoding"))
+}
+
+fn load<T: Decode<()>>(store: &dyn Store, table: Table, key: &[u8]) -> Result<Option<T>, StoreError> {
+    store.get(table, key)?.map(|bytes| decode(table, key, &bytes)).transpose()
+}
+
+/// Ids of all channels.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn channels(store: &dyn Store) -> Result<Vec<ChannelId>, StoreError> {
+    let mut ids: Vec<ChannelId> = Vec::new();
+    loop {
+        let after = ids.last().map(|id| id.as_bytes().as_slice());
+        let page = store.scan(PHASES, &[], after, PAGE)?;
+        if page.is_empty() {
+            return Ok(ids);
+        }
+        for (key, _) in page {
+            let id = <[u8; 32]>::try_from(key.as_slice()).map_err(|_| damaged(PHASES, &key, "key"))?;
+            ids.push(ChannelId::new(id));
+        }
+    }
+}
+
+/// The payment that was made under a key, if one was.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn payment_under(store: &dyn Store, id: ChannelId, key: &[u8]) -> Result<Option<KeyRecord>, StoreError> {
+    load(store, KEYS, &[id.as_bytes(), key].concat())
+}
+
+pub(super) fn put_key(batch: &mut Batch, id: ChannelId, key: &[u8], number: u64, payment: &Payment) {
+    let reference = payment.reference.as_bytes().to_vec();
+    let record = KeyRecord { number, amount: payment.amount, reference };
+    batch.put(KEYS, &[id.as_bytes(), key].concat(), codec::encode(&record));
+}
+
+pub(super) fn agreement(store: &dyn Store, id: ChannelId) -> Result<Agreement, StoreError> {
+    load(store, AGREEMENTS, id.as_bytes())?.ok_or_else(|| damaged_channel(id, "missing"))
+}
+
+pub(super) fn put_agreement(batch: &mut Batch, id: ChannelId, agreement: &Agreement) {
+    batch.put(AGREEMENTS, id.as_bytes(), codec::encode(agreement));
+}
+
+pub(super) fn stored(store: &dyn Store, id: ChannelId) -> Result<Stored, StoreError> {
+    let (phase, wants_close) =
+        load(store, PHASES, id.as_bytes())?.ok_or_else(|| damaged(PHASES, id.as_bytes(), "missing"))?;
+    let outgoing = load(store, OUTGOING, id.as_bytes())?.unwrap_or_default();
+    let incoming = load(store, INCOMING, id.as_bytes())?.unwrap_or_default();
+    Ok(Stored { phase, wants_close, outgoing, incoming })
+}
+
+pub(super) fn put_phase(batch: &mut Batch, id: ChannelId, phase: &Phase, wants_close: bool) {
+    batch.put(PHASES, id.as_bytes(), codec::encode(&(phase.clone(), wants_close)));
+}
+
+pub(super) fn put_outgoing(batch: &mut Batch, id: ChannelId, outgoing: &Outgoing) {
+    batch.put(OUTGOING, id.as_bytes(), codec::encode(outgoing));
+}
+
+pub(super) fn put_incoming(batch: &mut Batch, id: ChannelId, incoming: &Incoming) {
+    batch.put(INCOMING, id.as_bytes(), codec::encode(incoming));
+}
+
+fn update_key(id: ChannelId, seq: u64) -> Vec<u8> {
+    [id.as_bytes().as_slice(), &seq.to_be_bytes()].concat()
+}
+
+pub(super) fn put_update(batch: &mut Batch, id: ChannelId, update: &Update) {
+    batch.put(UPDATES, &update_key(id, update.seq), codec::encode(update));
+}
+
+pub(super) fn delete_update(batch: &mut Batch, id: ChannelId, seq: u64) {
+    batch.delete(UPDATES, &update_key(id, seq));
+}
+
+pub(super) fn updates(store: &dyn Store, id: ChannelId) -> Result<Vec<Update>, StoreError> {
+    let mut updates = Vec::new();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let page = store.scan(UPDATES, id.as_bytes(), after.as_deref(), PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(updates) };
+        after = Some(last.clone());
+        for (key, bytes) in &page {
+            updates.push(decode(UPDATES, key, bytes)?);
+        }
+    }
+}

@@ -1,0 +1,85 @@
+//! The money outside of channels.
+
+use clap::Subcommand;
+use flash_proto::{Address, Amount};
+
+use super::{Context, output::Failure, view, wait::wait};
+use crate::{
+    api::{HistoryEntry, SendRequest},
+    rpc::Scope,
+};
+
+/// The money outside of channels.
+#[derive(Debug, Subcommand)]
+pub enum Wallet {
+    /// Make a new address to receive money at
+    Address,
+    /// Show the balance
+    Balance,
+    /// Send money on the ledger; returns when the transfer is applied
+    Send {
+        /// Who gets it
+        to: Address,
+        /// How much, such as 250, 1.5Ki or 2Mi
+        amount: Amount,
+    },
+    /// Show what came and went, newest first
+    History {
+        /// At most this many entries
+        #[arg(long, default_value_t = 100)]
+        limit: usize,
+    },
+}
+
+impl Wallet {
+    pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
+        match self {
+            Self::Address => {
+                let address = context.client(Scope::Admin)?.new_address().await?;
+                context.output.value(&address, |new| new.address.to_string())
+            }
+            Self::Balance => {
+                let balance = context.client(Scope::Read)?.balance().await?;
+                context.output.value(&balance, |balance| {
+                    view::details([
+                        ("available", Some(view::amount(balance.available))),
+                        ("reserved", Some(view::amount(balance.reserved))),
+                        ("at milestone", Some(balance.milestone_index.to_string())),
+                    ])
+                })
+            }
+            Self::Send { to, amount } => {
+                let client = context.client(Scope::Admin)?;
+                let request = SendRequest { to, amount };
+                let goes_on = "`flash wallet history` shows whether it was sent";
+                let sent = wait("waiting for the ledger", goes_on, client.send(&request)).await?;
+                context.output.value(&sent, |sent| {
+                    view::details([
+                        ("sent", Some(view::amount(amount))),
+                        ("transaction", Some(sent.transaction.to_string())),
+                        ("at milestone", Some(sent.milestone_index.to_string())),
+                    ])
+                })
+            }
+            Self::History { limit } => {
+                let history = context.client(Scope::Read)?.history(limit).await?;
+                context.output.value(&history, |history| self::history(history))
+            }
+        }
+    }
+}
+
+fn history(history: &[HistoryEntry]) -> String {
+    let rows = history.iter().map(|entry| {
+        let text = |id: Option<String>| id.unwrap_or_default();
+        [
+            entry.milestone_index.to_string(),
+            entry.kind.clone(),
+            view::amount(entry.amount),
+            text(entry.transaction.as_ref().map(ToString::to_string)),
+            text(entry.address.as_ref().map(ToString::to_string)),
+        ]
+    });
+    let header = ["MILESTONE", "KIND", "AMOUNT", "TRANSACTION", "ADDRESS"];
+    view::list(header, &[0, 2], rows.collect(), "nothing came or went yet")
+}

@@ -1,0 +1,341 @@
+//! A client of the admin RPC: what the command line is made of, and what programs in Rust can use.
+
+use std::{io, path::Path, time::Duration};
+
+use bytes::Bytes;
+use flash_proto::{ChannelId, TransactionId};
+use futures_util::{
+    Stream, StreamExt, TryStreamExt,
+    stream::{self, BoxStream},
+};
+use reqwest::{Method, RequestBuilder, Response, header, redirect};
+use serde::{Deserialize, Serialize, de::DeserializeOwned};
+use tokio::io::AsyncBufReadExt;
+use tokio_util::io::StreamReader;
+use zeroize::Zeroizing;
+
+use crate::{
+    api::{
+        ApiError, ChannelInfo, CloseRequest, ErrorCode, Event, HistoryEntry, Info, LedgerStatus,
+        MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, SendRequest, SendResult, Stopping,
+        StreamLine, TransactionInfo, WalletBalance,
+    },
+    datadir::ready_path,
+    rpc::{Scope, read_token},
+};
+
+const CONNECT_WAIT: Duration = Duration::from_secs(5);
+/// Lines of a stream of payments that may share one write.
+const LINES_PER_WRITE_MAX: usize = 1024;
+
+/// What the running daemon says about itself in `ready.json`.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Ready {
+    /// Where the RPC listens: `IP:PORT`.
+    pub rpc: String,
+    /// The process.
+    pub pid: u32,
+}
+
+impl Ready {
+    /// Reads it in the data directory `dir`.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DaemonUnreachable`] if there is none, which means that no daemon runs.
+    pub fn read(dir: &Path) -> Result<Self, ApiError> {
+        let path = ready_path(dir);
+        let text = std::fs::read_to_string(&path).map_err(|error| {
+            let message = if error.kind() == io::ErrorKind::NotFound {
+                format!("no daemon runs on {}", dir.display())
+            } else {
+                format!("{}: {error}", path.display())
+            };
+            let hint = format!("start one with `flashd --data {}`, or name another directory", dir.display());
+            ApiError::new(ErrorCode::DaemonUnreachable, message, hint)
+        })?;
+        serde_json::from_str(&text).map_err(|error| {
+            let message = format!("{} is malformed: {error}", path.display());
+            ApiError::new(ErrorCode::DaemonUnreachable, message, "start the daemon again; it writes the file")
+        })
+    }
+}
+
+/// A connection to a daemon's RPC; cheap to clone.
+#[derive(Clone)]
+pub struct Client {
+    http: reqwest::Client,
+    base: String,
+    token: Zeroizing<String>,
+}
+
+impl std::fmt::Debug for Client {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Client({})", self.base)
+    }
+}
+
+type Answer<T> = Result<T, ApiError>;
+
+impl Client {
+    /// A client of the RPC at `base` (`http://127.0.0.1:15601`; `http://` may be left out).
+    ///
+    /// # Errors
+    /// [`ErrorCode::InvalidRequest`] if this is no such URL.
+    pub fn new(base: &str, token: Zeroizing<String>) -> Answer<Self> {
+        let base = if base.contains("://") { base.to_owned() } else { format!("http://{base}") };
+        let base = base.trim_end_matches('/').to_owned();
+        let invalid = |reason: String| {
+            let message = format!("`{base}` is not the URL of an RPC: {reason}");
+            ApiError::new(ErrorCode::InvalidRequest, message, "write it as http://127.0.0.1:15601")
+        };
+        let url: reqwest::Url = base.parse().map_err(|error| invalid(format!("{error}")))?;
+        if url.scheme() != "http" || url.host_str().is_none() {
+            return Err(invalid("it must begin with http:// and name a host".to_owned()));
+        }
+        let http = reqwest::Client::builder()
+            // The daemon is on this machine; a proxy for the outside world is not for it.
+            .no_proxy()
+            .redirect(redirect::Policy::none())
+            .tcp_nodelay(true)
+            .connect_timeout(CONNECT_WAIT)
+            .build()
+            .map_err(|error| ApiError::new(ErrorCode::Internal, text(&error), "this is a defect"))?;
+        Ok(Self { http, base, token })
+    }
+
+    /// A client of the daemon that runs on the data directory `dir`, with the token of `scope`; another
+    /// RPC address or token, if given, is used instead.
+    ///
+    /// # Errors
+    /// [`ErrorCode::DaemonUnreachable`] if none runs, [`ErrorCode::Unauthorized`] if the token cannot be
+    /// read.
+    pub fn of_data_dir(
+        dir: &Path,
+        scope: Scope,
+        rpc: Option<&str>,
+        token: Option<Zeroizing<String>>,
+    ) -> Answer<Self> {
+        let rpc = rpc.map_or_else(|| Ready::read(dir).map(|ready| ready.rpc), |rpc| Ok(rpc.to_owned()))?;
+        let token = token.map_or_else(|| read_token(dir, scope), Ok).map_err(|error| {
+            let hint = "run the command as the daemon's user, or give a token in FLASH_TOKEN";
+            ApiError::new(ErrorCode::Unauthorized, error.to_string(), hint)
+        })?;
+        Self::new(&rpc, token)
+    }
+
+    fn request(&self, method: Method, path: &str) -> RequestBuilder {
+        self.http.request(method, format!("{}{path}", self.base)).bearer_auth(self.token.as_str())
+    }
+
+    async fn send_request(&self, request: RequestBuilder) -> Answer<Response> {
+        let response = request.send().await.map_err(|error| self.unreachable(&error))?;
+        if response.status().is_success() {
+            return Ok(response);
+        }
+        let status = response.status();
+        let body = response.bytes().await.map_err(|error| self.unreachable(&error))?;
+        Err(serde_json::from_slice(&body).unwrap_or_else(|_| self.foreign(&format!("it answered {status}"))))
+    }
+
+    async fn value<T: DeserializeOwned>(&self, request: RequestBuilder) -> Answer<T> {
+        let body =
+            self.send_request(request).await?.bytes().await.map_err(|error| self.unreachable(&error))?;
+        serde_json::from_slice(&body).map_err(|error| self.foreign(&error.to_string()))
+    }
+
+    fn unreachable(&self, error: &reqwest::Error) -> ApiError {
+        let (message, hint) = if error.is_connect() {
+            (
+                format!("cannot reach the daemon at {}: {}", self.base, text(error)),
+                "is it running? start it with `flashd`",
+            )
+        } else {
+            (
+                format!("the connection to the daemon at {} was lost: {}", self.base, text(error)),
+                "what was asked for may have been done; look before asking again",
+            )
+        };
+        ApiError::new(ErrorCode::DaemonUnreachable, message, hint)
+    }
+
+    fn foreign(&self, reason: &str) -> ApiError {
+        let message = format!("what answers at {} does not speak like this daemon: {reason}", self.base);
+        ApiError::new(ErrorCode::Internal, message, "check the address and that both have the same version")
+    }
+
+    /// GET of any path, such as `/v1/info`.
+    pub async fn get<T: DeserializeOwned>(&self, path: &str) -> Answer<T> {
+        self.value(self.request(Method::GET, path)).await
+    }
+
+    /// POST to any path with a JSON body.
+    pub async fn post<T: DeserializeOwned>(&self, path: &str, body: &impl Serialize) -> Answer<T> {
+        self.value(self.request(Method::POST, path).json(body)).await
+    }
+
+    /// The daemon at a glance.
+    pub async fn info(&self) -> Answer<Info> {
+        self.get("/v1/info").await
+    }
+
+    /// A new address to receive money at.
+    pub async fn new_address(&self) -> Answer<NewAddress> {
+        self.post("/v1/wallet/addresses", &()).await
+    }
+
+    /// The wallet's money.
+    pub async fn balance(&self) -> Answer<WalletBalance> {
+        self.get("/v1/wallet/balance").await
+    }
+
+    /// What came and went, newest first.
+    pub async fn history(&self, limit: usize) -> Answer<Vec<HistoryEntry>> {
+        self.get(&format!("/v1/wallet/history?limit={limit}")).await
+    }
+
+    /// Sends money; returns when the transfer is applied.
+    pub async fn send(&self, request: &SendRequest) -> Answer<SendResult> {
+        self.post("/v1/wallet/transfers", request).await
+    }
+
+    /// The channels, newest first; closed ones too if `all`.
+    pub async fn channels(&self, all: bool) -> Answer<Vec<ChannelInfo>> {
+        self.get(&format!("/v1/channels?all={all}")).await
+    }
+
+    /// One channel.
+    pub async fn channel(&self, id: ChannelId) -> Answer<ChannelInfo> {
+        self.get(&format!("/v1/channels/{id}")).await
+    }
+
+    /// Opens a channel; returns when it is open on the ledger.
+    pub async fn open(&self, request: &OpenRequest) -> Answer<ChannelInfo> {
+        self.post("/v1/channels", request).await
+    }
+
+    /// Closes a channel; returns when the money is out if `wait`, otherwise once the close is submitted.
+    pub async fn close(&self, id: ChannelId, request: CloseRequest, wait: bool) -> Answer<ChannelInfo> {
+        self.post(&format!("/v1/channels/{id}/close?wait={wait}"), &request).await
+    }
+
+    /// Pays; returns when the payee has the payment on its disk.
+    pub async fn pay(&self, id: ChannelId, request: &PayRequest) -> Answer<PayResult> {
+        self.post(&format!("/v1/channels/{id}/payments"), request).await
+    }
+
+    /// How far the ledger is verified.
+    pub async fn ledger_status(&self) -> Answer<LedgerStatus> {
+        self.get("/v1/ledger/status").await
+    }
+
+    /// A transaction on the ledger.
+    pub async fn transaction(&self, id: TransactionId) -> Answer<TransactionInfo> {
+        self.get(&format!("/v1/ledger/transactions/{id}")).await
+    }
+
+    /// A milestone; the newest if `index` is `None`.
+    pub async fn milestone(&self, index: Option<u64>) -> Answer<MilestoneInfo> {
+        let index = index.map_or_else(|| "latest".to_owned(), |index| index.to_string());
+        self.get(&format!("/v1/ledger/milestones/{index}")).await
+    }
+
+    /// Asks the daemon to stop; returns before it has.
+    pub async fn shutdown(&self) -> Answer<Stopping> {
+        self.post("/v1/shutdown", &()).await
+    }
+
+    /// Pays a stream of payments: `lines` go out as they come (each a [`PayRequest`] as JSON or only an
+    /// amount, without a line end), and what becomes of each comes back in the same order, while `lines`
+    /// goes on. An error of `lines` ends the stream; the payments before it stay paid.
+    pub async fn stream(
+        &self,
+        id: ChannelId,
+        lines: impl Stream<Item = io::Result<String>> + Send + 'static,
+    ) -> Answer<BoxStream<'static, Answer<StreamLine>>> {
+        let writes = lines.ready_chunks(LINES_PER_WRITE_MAX).map(|lines| {
+            let mut text = String::new();
+            for line in lines {
+                text.push_str(&line?);
+                text.push('\n');
+            }
+            Ok::<_, io::Error>(Bytes::from(text))
+        });
+        let request = self
+            .request(Method::POST, &format!("/v1/channels/{id}/stream"))
+            .header(header::CONTENT_TYPE, "application/x-ndjson")
+            .body(reqwest::Body::wrap_stream(writes));
+        let response = self.send_request(request).await?;
+        let client = self.clone();
+        let answers = body_lines(response).map(move |line| {
+            let line = line.map_err(|error| client.broke_off(&error))?;
+            serde_json::from_str(&line).map_err(|error| client.foreign(&error.to_string()))
+        });
+        Ok(answers.boxed())
+    }
+
+    fn broke_off(&self, error: &io::Error) -> ApiError {
+        let message = format!("the connection to the daemon at {} was lost: {error}", self.base);
+        let hint =
+            "payments without an answer may have been made; give payments a `key` to repeat them safely";
+        ApiError::new(ErrorCode::DaemonUnreachable, message, hint)
+    }
+
+    /// The events after number `after` (or from the oldest that are kept), in order and without gaps;
+    /// those to come as well if `follow`. Ends when the daemon stops.
+    pub async fn events(
+        &self,
+        after: Option<u64>,
+        follow: bool,
+    ) -> Answer<BoxStream<'static, Answer<Event>>> {
+        let after = after.map(|after| format!("&after={after}")).unwrap_or_default();
+        let request = self.request(Method::GET, &format!("/v1/events?follow={follow}{after}"));
+        let lines = body_lines(self.send_request(request).await?);
+        let (client, mut kind) = (self.clone(), String::new());
+        let events = lines.filter_map(move |line| {
+            let event = match line {
+                Err(error) => Some(Err(client.broke_off(&error))),
+                Ok(line) => match line.split_once(": ") {
+                    Some(("event", name)) => {
+                        name.clone_into(&mut kind);
+                        None
+                    }
+                    Some(("data", data)) => Some(client.event(&kind, data)),
+                    _ => None,
+                },
+            };
+            std::future::ready(event)
+        });
+        Ok(events.boxed())
+    }
+
+    fn event(&self, kind: &str, data: &str) -> Answer<Event> {
+        let foreign = |error: serde_json::Error| self.foreign(&error.to_string());
+        if kind == "error" {
+            return Err(serde_json::from_str(data).map_err(foreign)?);
+        }
+        serde_json::from_str(data).map_err(foreign)
+    }
+}
+
+fn body_lines(response: Response) -> BoxStream<'static, io::Result<String>> {
+    let lines = StreamReader::new(response.bytes_stream().map_err(io::Error::other)).lines();
+    stream::unfold(Some(lines), |lines| async move {
+        let mut lines = lines?;
+        match lines.next_line().await {
+            Ok(line) => Some((Ok(line?), Some(lines))),
+            Err(error) => Some((Err(error), None)),
+        }
+    })
+    .boxed()
+}
+
+/// An error with its causes: the outermost alone says only that something failed.
+fn text(error: &reqwest::Error) -> String {
+    let mut source = std::error::Error::source(error);
+    let mut innermost = None;
+    while let Some(cause) = source {
+        innermost = Some(cause.to_string());
+        source = cause.source();
+    }
+    innermost.unwrap_or_else(|| error.to_string())
+}

@@ -1,0 +1,137 @@
+//! A channel as the admin RPC shows it, and its events.
+
+use flash_channel::{
+    Channel,
+    machine::{ChannelEvent, Misbehaviour, Phase},
+};
+use flash_proto::{Amount, Balances, message::Update};
+use serde_json::{Value, json};
+
+use crate::{
+    api::{ChannelInfo, LaneInfo},
+    events::NewEvent,
+};
+
+/// Payments that an event lists one by one; of more it gives the number and the sum.
+const ITEMS_MAX: usize = 32;
+
+pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
+    let agreement = channel.agreement();
+    let (side, open) = (agreement.side, &agreement.open);
+    let balances = channel.balances();
+    let (outgoing, incoming) = (channel.outgoing(), channel.incoming());
+    let state = |balance: Option<flash_proto::SignedBalance>| {
+        balance.map_or((0, Amount::ZERO), |balance| (balance.state.seq, balance.state.cumulative))
+    };
+    let (updates_sent, sent) = state(outgoing.signed);
+    let (updates_received, received) = state(incoming.held);
+    let payouts = match channel.phase() {
+        Phase::Closed { payouts, .. } => *payouts,
+        _ => None,
+    };
+    let deadline_milestone = match channel.phase() {
+        Phase::Contested { deadline, .. } => Some(*deadline),
+        _ => None,
+    };
+    ChannelInfo {
+        id: channel.id(),
+        peer: agreement.peer,
+        connected,
+        side,
+        state: channel.state().to_owned(),
+        paused: channel.paused().map(str::to_owned),
+        deposit: side.pick(open.party_a.deposit, open.party_b.deposit),
+        peer_deposit: side.pick(open.party_b.deposit, open.party_a.deposit),
+        balance: balances.of(side),
+        peer_balance: balances.of(!side),
+        sent: LaneInfo {
+            payments: outgoing.payments,
+            acknowledged: outgoing.acknowledged_payments,
+            updates: updates_sent,
+            cumulative: sent,
+        },
+        received: LaneInfo {
+            payments: incoming.payments,
+            acknowledged: incoming.payments,
+            updates: updates_received,
+            cumulative: received,
+        },
+        contest_window_milestones: open.contest_window_milestones,
+        deadline_milestone,
+        open_transaction: agreement.transaction.id(),
+        close_transaction: channel.close_transaction_id(),
+        payout: payouts.map(|payouts| payouts.of(side)),
+        peer_payout: payouts.map(|payouts| payouts.of(!side)),
+    }
+}
+
+pub(super) fn misbehaved(channel: &Channel, error: &Misbehaviour) -> NewEvent {
+    new(channel, "peer_misbehaved", json!({ "reason": error.to_string() }))
+}
+
+fn new(channel: &Channel, kind: &'static str, details: Value) -> NewEvent {
+    NewEvent { kind, channel: Some(channel.id()), details }
+}
+
+fn pair(balances: Balances, channel: &Channel) -> Value {
+    let side = channel.agreement().side;
+    json!({ "ours": balances.of(side), "peers": balances.of(!side) })
+}
+
+pub(super) fn event(channel: &Channel, event: ChannelEvent) -> NewEvent {
+    let ours = |side| if side == channel.agreement().side { "us" } else { "the peer" };
+    let (kind, details) = match event {
+        ChannelEvent::Opened => {
+            let balances = channel.balances();
+            (
+                "channel_opened",
+                json!({ "peer": channel.agreement().peer, "balances": pair(balances, channel) }),
+            )
+        }
+        ChannelEvent::Lapsed => ("channel_lapsed", json!({})),
+        ChannelEvent::Received(update) => ("payments_received", received(&update)),
+        ChannelEvent::Recovered { payer, cumulative } => {
+            ("balance_recovered", json!({ "payer": ours(payer), "cumulative": cumulative }))
+        }
+        ChannelEvent::NotMade { payments } => ("payments_not_made", json!({ "payments": payments })),
+        ChannelEvent::ClosingTogether => {
+            ("channel_closing", json!({ "together": true, "balances": pair(channel.balances(), channel) }))
+        }
+        ChannelEvent::ClosingAlone => {
+            ("channel_closing", json!({ "together": false, "balances": pair(channel.balances(), channel) }))
+        }
+        ChannelEvent::CloseLapsed => ("close_lapsed", json!({})),
+        ChannelEvent::Contested { closer, deadline } => {
+            ("channel_contested", json!({ "closer": ours(closer), "deadline_milestone": deadline }))
+        }
+        ChannelEvent::Claiming { known, held } => {
+            ("claim_submitted", json!({ "known_to_the_ledger": known, "held": held }))
+        }
+        ChannelEvent::Closed { payouts, expected } => {
+            let paid = payouts.map(|payouts| pair(payouts, channel));
+            ("channel_closed", json!({ "payouts": paid, "expected": pair(expected, channel) }))
+        }
+    };
+    new(channel, kind, details)
+}
+
+fn received(update: &Update) -> Value {
+    // It was taken, so its payments are well-formed.
+    let total = update.payments.total();
+    let count = total.map_or(0, |total| total.count);
+    let amount = total.map_or(Amount::ZERO, |total| total.amount);
+    let items: Vec<Value> = update
+        .payments
+        .iter()
+        .filter_map(Result::ok)
+        .take(ITEMS_MAX)
+        .map(|payment| json!({ "amount": payment.amount, "reference": payment.reference.to_text() }))
+        .collect();
+    json!({
+        "update": update.seq,
+        "payments": count,
+        "amount": amount,
+        "cumulative": update.cumulative,
+        "items": items,
+    })
+}

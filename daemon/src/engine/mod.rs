@@ -1,0 +1,231 @@
+//! The engine: one thread that owns every channel machine, and the writer that makes their records
+//! durable.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `mod.rs` | the handle: what the rest of the daemon asks of the channels |
+//! | `run.rs` | the thread: takes inputs, as many as wait, and brings jobs to the writer |
+//! | `slot.rs` | one channel with its link, its callers and what waits for its next commit |
+//! | `describe.rs` | a channel as the admin RPC shows it, and its events |
+//! | [`writer`] | one commit for all jobs that wait, and only then what they were waiting for |
+//! | [`outbox`] | where messages to a peer wait for its stream |
+//! | [`view`] | the newest durable state of each channel, for everyone else |
+
+mod describe;
+pub mod outbox;
+mod run;
+mod slot;
+pub mod view;
+pub mod writer;
+
+use std::{sync::Arc, thread, time::Duration};
+
+use flash_channel::{
+    machine::{Agreement, LedgerView, PaymentKey},
+    store::{Batch, Store, StoreError},
+};
+use flash_proto::{ChannelId, Payment, SecretKey, Transaction, TransactionId, message::ChannelMessage};
+pub use outbox::Outbox;
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
+pub use view::{View, Views};
+pub use writer::{Stopped, Writer};
+
+use crate::{
+    api::{ApiError, ErrorCode},
+    events::{EventLog, NewEvent},
+    metrics::Metrics,
+    stop::Stop,
+};
+
+/// Inputs that may wait for the engine; past it whoever brings one waits.
+const MAILBOX_MAX: usize = 4_096;
+
+/// Derives a channel key from its index.
+pub type ChannelKeys = Arc<dyn Fn(u32) -> SecretKey + Send + Sync>;
+
+/// What the engine is started with.
+pub struct EngineConfig {
+    /// Where everything is kept.
+    pub store: Arc<dyn Store>,
+    /// The numbers of events.
+    pub log: EventLog,
+    /// The keys of this daemon's sides.
+    pub keys: ChannelKeys,
+    /// Milliseconds between two milestones, as the network intends it.
+    pub milestone_interval_ms: u64,
+    /// Longest age of a view of a channel under which payments are taken; half the channel's contest
+    /// window if `None`.
+    pub freshness_max: Option<Duration>,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Ends everything when something fails that must not be worked around.
+    pub stop: Stop,
+}
+
+/// Asks things of the channels; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Engine {
+    mailbox: mpsc::Sender<Command>,
+}
+
+/// A running engine.
+pub struct Started {
+    /// Asks things of the channels.
+    pub engine: Engine,
+    /// Makes other records durable with the same commits.
+    pub writer: Writer,
+    /// All channels as they are seen.
+    pub views: Views,
+    /// The transactions that channels need on the ledger.
+    pub submissions: mpsc::UnboundedReceiver<Transaction>,
+    /// The threads, to be joined once every handle is dropped.
+    pub threads: Vec<thread::JoinHandle<()>>,
+}
+
+/// What is asked of the engine.
+#[derive(Debug)]
+enum Command {
+    Add { agreement: Box<Agreement>, with: Batch, created_ms: u64, done: oneshot::Sender<()> },
+    Linked { channel: ChannelId, outbox: Outbox, number: oneshot::Sender<u64> },
+    Unlinked { channel: ChannelId, number: u64 },
+    Message { channel: ChannelId, number: u64, message: ChannelMessage, room: OwnedSemaphorePermit },
+    Pay { channel: ChannelId, order: Order },
+    Milestone { index: u64, age: Duration, views: Vec<(ChannelId, LedgerView)> },
+    Close { channel: ChannelId, alone: bool, done: oneshot::Sender<Result<(), ApiError>> },
+    Refused { channel: ChannelId, transaction: TransactionId, reason: String },
+}
+
+/// A payment that somebody asked for.
+#[derive(Debug)]
+pub(crate) struct Order {
+    pub(crate) payment: Payment,
+    pub(crate) key: Option<PaymentKey>,
+    /// Told its number once it is queued, or why it is not.
+    pub(crate) queued: oneshot::Sender<Result<Placed, ApiError>>,
+    /// Told when the peer has it on its disk.
+    pub(crate) acknowledged: oneshot::Sender<Result<(), ApiError>>,
+}
+
+/// Where a payment was queued.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Placed {
+    /// Its number on the lane.
+    pub(crate) number: u64,
+    /// Whether it was queued or made by an earlier call with the same key.
+    pub(crate) repeated: bool,
+}
+
+/// Loads every channel and starts the threads.
+///
+/// # Errors
+/// [`StoreError`]: a record cannot be read, so that nothing must be signed.
+pub fn start(config: EngineConfig) -> Result<Started, StoreError> {
+    let EngineConfig { store, log, keys, milestone_interval_ms, freshness_max, metrics, stop } = config;
+    let views = Views::default();
+    let (submit, submissions) = mpsc::unbounded_channel();
+    let (durable, durables) = mpsc::unbounded_channel();
+    let outlets = writer::Outlets { submissions: submit.clone(), durable };
+    let (writer, writer_thread) =
+        Writer::start(Arc::clone(&store), log, outlets, metrics.clone(), stop.clone())?;
+    let (mailbox, commands) = mpsc::channel(MAILBOX_MAX);
+    let timing = run::Timing { milestone_interval_ms, freshness_max };
+    let mut thread =
+        run::EngineThread::new(store, keys, timing, writer.clone(), views.clone(), metrics, stop.clone());
+    thread.load(&submit)?;
+    drop(submit);
+    let runtime = tokio::runtime::Handle::current();
+    let engine_thread = thread::Builder::new().name("flash-engine".to_owned()).spawn(move || {
+        let guard = writer::FailOnPanic(stop);
+        runtime.block_on(thread.run(commands, durables));
+        drop(guard);
+    })?;
+    let threads = vec![engine_thread, writer_thread];
+    Ok(Started { engine: Engine { mailbox }, writer, views, submissions, threads })
+}
+
+pub(crate) fn stopping<E>(_: E) -> ApiError {
+    ApiError::new(ErrorCode::Busy, "the daemon is stopping", "ask again once it runs")
+}
+
+impl Engine {
+    async fn command(&self, command: Command) -> Result<(), ApiError> {
+        self.mailbox.send(command).await.map_err(stopping)
+    }
+
+    /// Takes a new channel, with other changes that become durable with it; returns once they are.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the daemon is stopping.
+    pub async fn add(&self, agreement: Agreement, with: Batch, created_ms: u64) -> Result<(), ApiError> {
+        let (done, added) = oneshot::channel();
+        self.command(Command::Add { agreement: Box::new(agreement), with, created_ms, done }).await?;
+        added.await.map_err(stopping)
+    }
+
+    /// Gives a channel a stream to its peer and returns the stream's number. An earlier one is ended.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the channel needs no stream or the daemon is stopping.
+    pub async fn linked(&self, channel: ChannelId, outbox: Outbox) -> Result<u64, ApiError> {
+        let (number, linked) = oneshot::channel();
+        self.command(Command::Linked { channel, outbox, number }).await?;
+        linked.await.map_err(stopping)
+    }
+
+    /// The stream with this number is gone.
+    pub async fn unlinked(&self, channel: ChannelId, number: u64) {
+        // Gone only while the daemon stops.
+        let _ = self.command(Command::Unlinked { channel, number }).await;
+    }
+
+    /// The peer says something on the stream with this number. `room` is given back once it is dealt
+    /// with.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the daemon is stopping.
+    pub async fn message(
+        &self,
+        channel: ChannelId,
+        number: u64,
+        message: ChannelMessage,
+        room: OwnedSemaphorePermit,
+    ) -> Result<(), ApiError> {
+        self.command(Command::Message { channel, number, message, room }).await
+    }
+
+    pub(crate) async fn pay(&self, channel: ChannelId, order: Order) -> Result<(), ApiError> {
+        self.command(Command::Pay { channel, order }).await
+    }
+
+    /// A verified milestone of this age, with what it changed. A channel that is not among the views is
+    /// as it was.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the daemon is stopping.
+    pub async fn milestone(
+        &self,
+        index: u64,
+        age: Duration,
+        views: Vec<(ChannelId, LedgerView)>,
+    ) -> Result<(), ApiError> {
+        self.command(Command::Milestone { index, age, views }).await
+    }
+
+    /// The user wishes to close a channel; returns once the wish is durable.
+    ///
+    /// # Errors
+    /// [`ApiError`] if it cannot be closed so now.
+    pub async fn close(&self, channel: ChannelId, alone: bool) -> Result<(), ApiError> {
+        let (done, wished) = oneshot::channel();
+        self.command(Command::Close { channel, alone, done }).await?;
+        wished.await.map_err(stopping)?
+    }
+
+    /// The ledger does not take a transaction that the channel wanted.
+    pub async fn refused(&self, channel: ChannelId, transaction: TransactionId, reason: String) {
+        let _ = self.command(Command::Refused { channel, transaction, reason }).await;
+    }
+}
+
+/// Events of a job.
+type Events = Vec<NewEvent>;

@@ -1,0 +1,251 @@
+//! The engine's thread: takes inputs, as many as wait, and brings jobs to the writer.
+//!
+//! A channel has one job on its way to the disk at a time. While it syncs, payments and messages come
+//! together, and the next job carries all of them: that is what batches.
+
+use std::{
+    collections::BTreeMap,
+    sync::Arc,
+    time::{Duration, Instant},
+};
+
+use flash_channel::{
+    Channel,
+    machine::{Effects, tables as channel_tables},
+    store::{Store, StoreError},
+};
+use flash_proto::{ChannelId, Transaction};
+use tokio::sync::mpsc;
+
+use super::{ChannelKeys, Command, Views, slot::Slot, writer::Writer};
+use crate::{
+    api::{ApiError, ErrorCode},
+    metrics::Metrics,
+    stop::Stop,
+    tables,
+};
+
+/// Inputs that are taken at a time.
+const INPUTS_MAX: usize = 1_024;
+/// How often the age of the ledger's view is looked at.
+const FRESHNESS_TICK: Duration = Duration::from_millis(200);
+
+/// The times that decide whether a view of the ledger is young enough.
+pub(super) struct Timing {
+    pub(super) milestone_interval_ms: u64,
+    pub(super) freshness_max: Option<Duration>,
+}
+
+/// Everything that the thread owns.
+pub(super) struct EngineThread {
+    store: Arc<dyn Store>,
+    keys: ChannelKeys,
+    timing: Timing,
+    writer: Writer,
+    views: Views,
+    metrics: Metrics,
+    stop: Stop,
+    slots: BTreeMap<ChannelId, Slot>,
+    links: u64,
+    /// The newest milestone, and when it was new.
+    tip: Option<(u64, Instant, Duration)>,
+}
+
+impl EngineThread {
+    pub(super) fn new(
+        store: Arc<dyn Store>,
+        keys: ChannelKeys,
+        timing: Timing,
+        writer: Writer,
+        views: Views,
+        metrics: Metrics,
+        stop: Stop,
+    ) -> Self {
+        let slots = BTreeMap::new();
+        Self { store, keys, timing, writer, views, metrics, stop, slots, links: 0, tip: None }
+    }
+
+    /// Loads every channel. What they want on the ledger was durable before, and is passed on at once.
+    pub(super) fn load(&mut self, submit: &mpsc::UnboundedSender<Transaction>) -> Result<(), StoreError> {
+        for id in channel_tables::channels(self.store.as_ref())? {
+            let channel = Channel::load(id, |index| (self.keys)(index), self.store.as_ref())?;
+            let created_ms = tables::link(self.store.as_ref(), id)?.created_ms;
+            let mut slot = Slot::new(channel, Effects::default(), created_ms);
+            if let Some(transaction) = slot.take_wanted() {
+                let _ = submit.send(transaction);
+            }
+            self.show(&mut slot);
+            self.slots.insert(id, slot);
+        }
+        Ok(())
+    }
+
+    fn show(&self, slot: &mut Slot) {
+        self.metrics.channel_moved(None, slot.channel.state());
+        slot.shown = Some(self.views.add(slot.view()));
+    }
+
+    /// Runs until every handle is dropped or the daemon stops.
+    pub(super) async fn run(
+        mut self,
+        mut commands: mpsc::Receiver<Command>,
+        mut durables: mpsc::UnboundedReceiver<ChannelId>,
+    ) {
+        let mut tick = tokio::time::interval(FRESHNESS_TICK);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        let mut inputs = Vec::with_capacity(INPUTS_MAX);
+        let mut durable = Vec::with_capacity(INPUTS_MAX);
+        let mut touched: Vec<ChannelId> = Vec::new();
+        let stop = self.stop.clone();
+        loop {
+            tokio::select! {
+                count = durables.recv_many(&mut durable, INPUTS_MAX) => {
+                    if count == 0 {
+                        return; // the writer is gone
+                    }
+                    for id in durable.drain(..) {
+                        if let Some(slot) = self.slots.get_mut(&id) {
+                            slot.durable();
+                            touched.push(id);
+                        }
+                    }
+                }
+                count = commands.recv_many(&mut inputs, INPUTS_MAX) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for command in inputs.drain(..) {
+                        self.command(command, &mut touched);
+                    }
+                }
+                _ = tick.tick() => self.freshness(&mut touched),
+                () = stop.stopped() => return,
+            }
+            self.metrics.mailbox_depth.set(i64::try_from(commands.len()).unwrap_or(i64::MAX));
+            if self.bring(&mut touched).await.is_err() {
+                return;
+            }
+        }
+    }
+
+    /// Brings a job for each channel that changed and has none on its way.
+    async fn bring(&mut self, touched: &mut Vec<ChannelId>) -> Result<(), super::Stopped> {
+        for id in touched.drain(..) {
+            let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.dirty && !slot.committing) else {
+                continue;
+            };
+            let job = slot.job();
+            if slot.shown.is_none() {
+                self.metrics.channel_moved(None, slot.channel.state());
+                slot.shown = Some(self.views.add(slot.view()));
+            }
+            self.writer.bring(job).await?;
+        }
+        Ok(())
+    }
+
+    fn command(&mut self, command: Command, touched: &mut Vec<ChannelId>) {
+        match command {
+            Command::Add { agreement, with, created_ms, done } => {
+                let mut effects = Effects::default();
+                let key = (self.keys)(agreement.key_index);
+                let channel = Channel::new(*agreement, key, &mut effects);
+                let id = channel.id();
+                let slot = self.slots.entry(id).or_insert_with(|| Slot::new(channel, effects, created_ms));
+                slot.with(with, done);
+                touched.push(id);
+            }
+            Command::Linked { channel, outbox, number } => {
+                self.links = self.links.wrapping_add(1);
+                let link = self.links;
+                if let Some(slot) = self.slots.get_mut(&channel).filter(|slot| slot.is_live()) {
+                    slot.link(link, outbox);
+                    let _ = number.send(link);
+                    touched.push(channel);
+                }
+            }
+            Command::Unlinked { channel, number } => {
+                if let Some(slot) = self.slots.get_mut(&channel) {
+                    slot.unlink(number);
+                    touched.push(channel);
+                }
+            }
+            Command::Message { channel, number, message, room } => {
+                self.message(channel, number, message);
+                drop(room);
+                touched.push(channel);
+            }
+            Command::Pay { channel, order } => match self.slots.get_mut(&channel) {
+                Some(slot) => {
+                    slot.pay(order, self.store.as_ref());
+                    touched.push(channel);
+                }
+                None => {
+                    let _ = order.queued.send(Err(unknown(channel)));
+                }
+            },
+            Command::Milestone { index, age, views } => self.milestone(index, age, views, touched),
+            Command::Close { channel, alone, done } => match self.slots.get_mut(&channel) {
+                Some(slot) => {
+                    slot.close(alone, done);
+                    touched.push(channel);
+                }
+                None => {
+                    let _ = done.send(Err(unknown(channel)));
+                }
+            },
+            Command::Refused { channel, transaction, reason } => {
+                if let Some(slot) = self.slots.get_mut(&channel) {
+                    slot.refused(transaction, reason);
+                    touched.push(channel);
+                }
+            }
+        }
+    }
+
+    fn message(&mut self, channel: ChannelId, number: u64, message: flash_proto::message::ChannelMessage) {
+        let Some(slot) = self.slots.get_mut(&channel) else { return };
+        let before = (slot.channel.incoming().payments, slot.channel.outgoing().acknowledged_payments);
+        if let Err(error) = slot.message(number, message) {
+            self.metrics.peers_misbehaved.inc();
+            tracing::warn!(%channel, %error, "the stream ends");
+        }
+        let after = (slot.channel.incoming().payments, slot.channel.outgoing().acknowledged_payments);
+        self.metrics.payments_received.inc_by(after.0.saturating_sub(before.0));
+        self.metrics.payments_acknowledged.inc_by(after.1.saturating_sub(before.1));
+    }
+
+    fn milestone(
+        &mut self,
+        index: u64,
+        age: Duration,
+        views: Vec<(ChannelId, flash_channel::machine::LedgerView)>,
+        touched: &mut Vec<ChannelId>,
+    ) {
+        self.tip = Some((index, Instant::now(), age));
+        let mut proven: BTreeMap<ChannelId, _> = views.into_iter().collect();
+        for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_live()) {
+            let before = slot.channel.state();
+            slot.milestone(index, proven.remove(id));
+            self.metrics.channel_moved(Some(before), slot.channel.state());
+            touched.push(*id);
+        }
+        self.freshness(touched);
+    }
+
+    fn freshness(&mut self, touched: &mut Vec<ChannelId>) {
+        let age = self.tip.map(|(_, arrived, age)| arrived.elapsed().saturating_add(age));
+        let Timing { milestone_interval_ms, freshness_max } = self.timing;
+        let age_ms = age.map_or(i64::MAX, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        self.metrics.milestone_age_ms.set(age_ms);
+        for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_live()) {
+            slot.freshness(age, milestone_interval_ms, freshness_max);
+            touched.push(*id);
+        }
+    }
+}
+
+fn unknown(channel: ChannelId) -> ApiError {
+    let message = format!("there is no channel {channel}");
+    ApiError::new(ErrorCode::UnknownChannel, message, "list the channels with `flash channel list --all`")
+}

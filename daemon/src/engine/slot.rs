@@ -1,0 +1,362 @@
+//! One channel with its link, its callers, and what waits for its next commit.
+
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::Arc,
+    time::Duration,
+};
+
+use flash_channel::{
+    Channel,
+    machine::{
+        After, ChannelEvent, Effects, Input, LedgerView, Misbehaviour, PayError, PaymentKey, Phase, tables,
+    },
+    store::{Barrier, Batch, Store},
+};
+use flash_proto::{
+    Payment, Transaction, TransactionId,
+    message::{ChannelMessage, Refusal, RefusalCode},
+};
+use tokio::sync::{oneshot, watch};
+
+use super::{
+    Events, Order, Outbox, Placed, View, Views, describe,
+    writer::{Afterwards, Job},
+};
+use crate::api::{ApiError, ErrorCode};
+
+/// A channel in the engine.
+pub(super) struct Slot {
+    pub(super) channel: Channel,
+    link: Option<(u64, Outbox)>,
+    /// A job of this channel is on its way to the disk.
+    pub(super) committing: bool,
+    /// What waits for the next job.
+    effects: Effects,
+    sends: Vec<(Outbox, ChannelMessage)>,
+    events: Events,
+    replies: Vec<oneshot::Sender<()>>,
+    /// Something changed since the last job.
+    pub(super) dirty: bool,
+    /// Callers who wait for an acknowledgement, by the number of their payment.
+    waiting: VecDeque<(u64, oneshot::Sender<Result<(), ApiError>>)>,
+    /// Payments with keys that are not in the store yet.
+    keys: BTreeMap<PaymentKey, (u64, Payment)>,
+    /// Payments that were signed when the job on its way was made.
+    committing_payments: u64,
+    /// The channel on the ledger, as it was proven last.
+    seen: Option<LedgerView>,
+    /// The transaction that was passed on last.
+    submitted: Option<TransactionId>,
+    refused: Option<String>,
+    fresh: bool,
+    created_ms: u64,
+    pub(super) shown: Option<Arc<watch::Sender<View>>>,
+}
+
+impl Slot {
+    pub(super) fn new(channel: Channel, effects: Effects, created_ms: u64) -> Self {
+        let mut slot = Self {
+            channel,
+            link: None,
+            committing: false,
+            effects,
+            sends: Vec::new(),
+            events: Vec::new(),
+            replies: Vec::new(),
+            dirty: false,
+            waiting: VecDeque::new(),
+            keys: BTreeMap::new(),
+            committing_payments: 0,
+            seen: None,
+            submitted: None,
+            refused: None,
+            fresh: false,
+            created_ms,
+            shown: None,
+        };
+        slot.collect();
+        slot
+    }
+
+    pub(super) fn is_live(&self) -> bool {
+        !matches!(self.channel.phase(), Phase::Closed { .. } | Phase::Lapsed)
+    }
+
+    /// The channel as others see it.
+    pub(super) fn view(&self) -> View {
+        View {
+            info: describe::info(&self.channel, self.link.is_some()),
+            open: self.channel.agreement().open,
+            created_ms: self.created_ms,
+            refused: self.refused.clone(),
+        }
+    }
+
+    /// Takes changes and a reply into the next job.
+    pub(super) fn with(&mut self, mut batch: Batch, done: oneshot::Sender<()>) {
+        self.effects.batch.append(&mut batch);
+        self.replies.push(done);
+        self.dirty = true;
+    }
+
+    fn input(&mut self, input: Input) -> Result<(), Misbehaviour> {
+        let result = self.channel.handle(input, &mut self.effects);
+        self.collect();
+        self.acknowledge();
+        self.dirty = true;
+        result
+    }
+
+    /// Binds what is to be sent to the link that there is now, and names the events.
+    fn collect(&mut self) {
+        for after in self.effects.after.drain(..) {
+            match after {
+                After::Send(message) => {
+                    if let Some((_, outbox)) = &self.link {
+                        self.sends.push((outbox.clone(), message));
+                    }
+                }
+                After::Event(event) => {
+                    if matches!(event, ChannelEvent::NotMade { .. } | ChannelEvent::Recovered { .. }) {
+                        let signed = self.channel.outgoing().payments;
+                        fail_above(&mut self.waiting, &mut self.keys, signed);
+                    }
+                    self.events.push(describe::event(&self.channel, event));
+                }
+            }
+        }
+    }
+
+    pub(super) fn link(&mut self, number: u64, outbox: Outbox) {
+        if let Some((_, old)) = self.link.replace((number, outbox)) {
+            old.close();
+        }
+        self.show_connected();
+        // Only messages can be wrong.
+        let _ = self.input(Input::Connected);
+    }
+
+    pub(super) fn unlink(&mut self, number: u64) {
+        if self.link.as_ref().is_some_and(|(current, _)| *current == number) {
+            self.link = None;
+            self.show_connected();
+            let _ = self.input(Input::Disconnected);
+        }
+    }
+
+    fn show_connected(&self) {
+        if let Some(shown) = &self.shown {
+            let connected = self.link.is_some();
+            shown.send_modify(|view| view.info.connected = connected);
+        }
+    }
+
+    /// A message of the peer. If it breaks the protocol the stream ends, and nothing changed.
+    pub(super) fn message(&mut self, number: u64, message: ChannelMessage) -> Result<(), Misbehaviour> {
+        if self.link.as_ref().is_none_or(|(current, _)| *current != number) {
+            return Ok(()); // of a stream that is gone
+        }
+        let result = self.input(Input::Message(message));
+        if let Err(error) = &result
+            && let Some((_, outbox)) = self.link.take()
+        {
+            if !matches!(error, Misbehaviour::Refused(_)) {
+                let refusal = Refusal::new(RefusalCode::Misbehaved, error.to_string());
+                outbox.send(ChannelMessage::Refuse(refusal));
+            }
+            self.events.push(describe::misbehaved(&self.channel, error));
+            self.show_connected();
+            let _ = self.input(Input::Disconnected);
+        }
+        result
+    }
+
+    /// The channel as it is at the tip, unless it was proven at a later milestone already.
+    pub(super) fn milestone(&mut self, index: u64, proven: Option<LedgerView>) {
+        if let Some(view) = proven {
+            self.seen = Some(view);
+        }
+        if let Some(view) = &mut self.seen {
+            view.index = view.index.max(index);
+            let view = *view;
+            let phase = self.channel.phase().clone();
+            let dirty = self.dirty;
+            let _ = self.input(Input::Ledger(view));
+            // Most milestones change nothing here and are worth no commit.
+            self.dirty = dirty || *self.channel.phase() != phase || self.channel.wants_close();
+        }
+    }
+
+    /// The view of the ledger has this age.
+    pub(super) fn freshness(&mut self, age: Option<Duration>, interval_ms: u64, max: Option<Duration>) {
+        let window = u64::from(self.channel.agreement().open.contest_window_milestones);
+        let half = Duration::from_millis(window.saturating_mul(interval_ms) / 2);
+        let fresh = self.seen.is_some() && age.is_some_and(|age| age < max.unwrap_or(half).min(half));
+        if fresh != self.fresh {
+            self.fresh = fresh;
+            let _ = self.input(Input::Fresh(fresh));
+        }
+    }
+
+    pub(super) fn close(&mut self, alone: bool, done: oneshot::Sender<Result<(), ApiError>>) {
+        let (allowed, input) = if alone {
+            (self.channel.may_close_alone(), Input::CloseAlone)
+        } else {
+            (self.channel.may_close(), Input::Close)
+        };
+        if let Err(error) = allowed {
+            let hint = "see `flash channel show`";
+            let _ = done.send(Err(ApiError::new(ErrorCode::ChannelState, error.to_string(), hint)));
+            return;
+        }
+        let _ = self.input(input);
+        let (durable, wished) = oneshot::channel();
+        self.replies.push(durable);
+        tokio::spawn(async move {
+            let _ = done.send(wished.await.map_err(super::stopping));
+        });
+    }
+
+    pub(super) fn refused(&mut self, transaction: TransactionId, reason: String) {
+        if self.submitted == Some(transaction) {
+            self.refused = Some(reason);
+            self.dirty = true;
+        }
+    }
+
+    /// Queues a payment, unless one was made under the same key.
+    pub(super) fn pay(&mut self, order: Order, store: &dyn Store) {
+        let Order { payment, key, queued, acknowledged } = order;
+        let placed = match self.made_under(key.as_deref(), &payment, store) {
+            Ok(Some(number)) => Ok(Placed { number, repeated: true }),
+            Ok(None) => self.queue(payment, key),
+            Err(error) => Err(error),
+        };
+        if let Ok(placed) = &placed {
+            let at = self.waiting.partition_point(|(number, _)| *number <= placed.number);
+            self.waiting.insert(at, (placed.number, acknowledged));
+        }
+        let _ = queued.send(placed);
+        self.acknowledge();
+    }
+
+    fn queue(&mut self, payment: Payment, key: Option<PaymentKey>) -> Result<Placed, ApiError> {
+        let number = self.channel.pay(payment, key.clone()).map_err(pay_error)?;
+        if let Some(key) = key {
+            self.keys.insert(key, (number, payment));
+        }
+        self.dirty = true;
+        Ok(Placed { number, repeated: false })
+    }
+
+    /// The number of the payment that was made or queued under a key.
+    fn made_under(
+        &self,
+        key: Option<&[u8]>,
+        payment: &Payment,
+        store: &dyn Store,
+    ) -> Result<Option<u64>, ApiError> {
+        let Some(key) = key else { return Ok(None) };
+        let same = |number: u64, same: bool| {
+            if same {
+                return Ok(Some(number));
+            }
+            let message = "the key was used for a payment of another amount or reference";
+            Err(ApiError::new(ErrorCode::KeyReused, message, "use a new key for each payment"))
+        };
+        if let Some((number, made)) = self.keys.get(key) {
+            return same(*number, made == payment);
+        }
+        match tables::payment_under(store, self.channel.id(), key)? {
+            Some(made) => same(
+                made.number,
+                made.amount == payment.amount && made.reference == payment.reference.as_bytes(),
+            ),
+            None => Ok(None),
+        }
+    }
+
+    /// Tells the callers whose payments the peer has on its disk.
+    fn acknowledge(&mut self) {
+        let acknowledged = self.channel.outgoing().acknowledged_payments;
+        while self.waiting.front().is_some_and(|(number, _)| *number <= acknowledged) {
+            if let Some((_, caller)) = self.waiting.pop_front() {
+                let _ = caller.send(Ok(()));
+            }
+        }
+    }
+
+    /// The job on its way is on the disk.
+    pub(super) fn durable(&mut self) {
+        self.committing = false;
+        let stored = self.committing_payments;
+        self.keys.retain(|_, (number, _)| *number > stored);
+    }
+
+    /// The transaction that the channel needs on the ledger, if it was not passed on yet.
+    pub(super) fn take_wanted(&mut self) -> Option<Transaction> {
+        let transaction = self.channel.wanted()?;
+        let id = transaction.id();
+        if self.submitted == Some(id) {
+            return None;
+        }
+        self.submitted = Some(id);
+        self.refused = None;
+        Some(transaction)
+    }
+
+    /// Makes a job of all that changed.
+    pub(super) fn job(&mut self) -> Job {
+        self.channel.finish(&mut self.effects);
+        self.collect();
+        self.dirty = false;
+        self.committing = true;
+        self.committing_payments = self.channel.outgoing().payments;
+        let submissions = self.take_wanted().into_iter().collect();
+        let publications = self.shown.iter().map(|shown| Views::publication(shown, self.view())).collect();
+        let after = Afterwards {
+            sends: std::mem::take(&mut self.sends),
+            submissions,
+            publications,
+            replies: std::mem::take(&mut self.replies),
+            engine: Some(self.channel.id()),
+        };
+        Job {
+            batch: std::mem::take(&mut self.effects.batch),
+            events: std::mem::take(&mut self.events),
+            after: Barrier::new(after),
+        }
+    }
+}
+
+/// Payments above `signed` were not made, or it cannot be told.
+fn fail_above(
+    waiting: &mut VecDeque<(u64, oneshot::Sender<Result<(), ApiError>>)>,
+    keys: &mut BTreeMap<PaymentKey, (u64, Payment)>,
+    signed: u64,
+) {
+    keys.retain(|_, (number, _)| *number <= signed);
+    while waiting.back().is_some_and(|(number, _)| *number > signed) {
+        if let Some((_, caller)) = waiting.pop_back() {
+            let message = "the payment was not made: the channel is being closed";
+            let _ = caller.send(Err(ApiError::new(ErrorCode::ChannelState, message, "open another channel")));
+        }
+    }
+}
+
+fn pay_error(error: PayError) -> ApiError {
+    let message = error.to_string();
+    let (code, hint) = match error {
+        PayError::Insufficient { .. } => {
+            (ErrorCode::InsufficientBalance, "pay less, wait for money to come in, or open a larger channel")
+        }
+        PayError::NotOpen(_) => (ErrorCode::ChannelState, "see `flash channel show`"),
+        PayError::NotConnected => {
+            (ErrorCode::PeerUnreachable, "it is connected to by itself when it is there; pay again then")
+        }
+        PayError::Full => (ErrorCode::Busy, "wait for acknowledgements, then pay on"),
+        _ => (ErrorCode::InvalidRequest, "see `flash pay --help`"),
+    };
+    ApiError::new(code, message, hint)
+}

@@ -1,0 +1,170 @@
+//! The writer: one thread that makes everything durable, many jobs to a commit.
+//!
+//! It takes all jobs that wait, puts their batches into one, commits, and only with the token of that
+//! commit does what the jobs were waiting for (I10): messages go out first, then transactions, then
+//! answers, then the engine learns that it may go on. While it syncs, payments queue up, and the next
+//! update carries all of them.
+
+use std::{sync::Arc, thread, time::Instant};
+
+use flash_channel::store::{Barrier, Batch, Durable, Store};
+use flash_proto::{ChannelId, Transaction, message::ChannelMessage};
+use tokio::sync::{mpsc, oneshot};
+
+use super::{outbox::Outbox, view::Publication};
+use crate::{
+    events::{EventLog, NewEvent},
+    metrics::Metrics,
+    stop::Stop,
+};
+
+/// Jobs that may wait for the writer; past it whoever brings one waits.
+const JOBS_MAX: usize = 256;
+
+/// Something to make durable, and what happens only afterwards.
+#[derive(Debug)]
+pub struct Job {
+    /// The changes.
+    pub batch: Batch,
+    /// What to tell the users, durable with the changes.
+    pub events: Vec<NewEvent>,
+    /// What happens once they are durable.
+    pub after: Barrier<Afterwards>,
+}
+
+/// What happens once a job is durable, in this order.
+#[derive(Debug, Default)]
+pub struct Afterwards {
+    /// Messages to peers.
+    pub sends: Vec<(Outbox, ChannelMessage)>,
+    /// Transactions for the ledger.
+    pub submissions: Vec<Transaction>,
+    /// What others may see of the channels.
+    pub publications: Vec<Publication>,
+    /// Callers who wait for just this.
+    pub replies: Vec<oneshot::Sender<()>>,
+    /// The channel whose job it is, if it is one of the engine's.
+    pub engine: Option<ChannelId>,
+}
+
+/// Brings jobs to the writer; cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Writer(mpsc::Sender<Job>);
+
+/// The writer is gone, because the daemon stops.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the daemon is stopping")]
+pub struct Stopped;
+
+/// Where the writer passes things on to.
+pub(crate) struct Outlets {
+    /// Transactions for the ledger. Each channel has at most a few at a time.
+    pub submissions: mpsc::UnboundedSender<Transaction>,
+    /// The engine's jobs that are durable; the engine bounds how many it brings.
+    pub durable: mpsc::UnboundedSender<ChannelId>,
+}
+
+impl Writer {
+    /// Starts the thread. It ends when every `Writer` is dropped and all jobs are done, or when the
+    /// store fails.
+    pub(crate) fn start(
+        store: Arc<dyn Store>,
+        log: EventLog,
+        outlets: Outlets,
+        metrics: Metrics,
+        stop: Stop,
+    ) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
+        let (sender, jobs) = mpsc::channel(JOBS_MAX);
+        let run = move || {
+            let guard = FailOnPanic(stop.clone());
+            WriterThread { store, log, outlets, metrics, stop }.run(jobs);
+            drop(guard);
+        };
+        Ok((Self(sender), thread::Builder::new().name("flash-writer".to_owned()).spawn(run)?))
+    }
+
+    /// Brings a job; waits while too many wait.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub(crate) async fn bring(&self, job: Job) -> Result<(), Stopped> {
+        self.0.send(job).await.map_err(|_| Stopped)
+    }
+
+    /// Makes changes and events durable, and returns when they are.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub async fn commit(&self, batch: Batch, events: Vec<NewEvent>) -> Result<(), Stopped> {
+        let (reply, done) = oneshot::channel();
+        let after = Barrier::new(Afterwards { replies: vec![reply], ..Afterwards::default() });
+        self.bring(Job { batch, events, after }).await?;
+        done.await.map_err(|_| Stopped)
+    }
+}
+
+/// Makes a panic of the thread that holds it end the daemon.
+pub(crate) struct FailOnPanic(pub(crate) Stop);
+
+impl Drop for FailOnPanic {
+    fn drop(&mut self) {
+        if thread::panicking() {
+            self.0.fail("a thread that money depends on has died; see the log".to_owned(), false);
+        }
+    }
+}
+
+struct WriterThread {
+    store: Arc<dyn Store>,
+    log: EventLog,
+    outlets: Outlets,
+    metrics: Metrics,
+    stop: Stop,
+}
+
+impl WriterThread {
+    fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
+        let mut waiting = Vec::new();
+        let mut batch = Batch::new();
+        while jobs.blocking_recv_many(&mut waiting, JOBS_MAX) > 0 {
+            for job in &mut waiting {
+                batch.append(&mut job.batch);
+                self.log.record(std::mem::take(&mut job.events), &mut batch);
+            }
+            let started = Instant::now();
+            let durable = match self.store.commit(&batch) {
+                Ok(durable) => durable,
+                Err(error) => {
+                    self.stop.fail(format!("the store failed: {error}"), true);
+                    return;
+                }
+            };
+            self.metrics.committed(started.elapsed(), waiting.len());
+            batch.clear();
+            self.log.publish();
+            for job in waiting.drain(..) {
+                self.act(job.after, &durable);
+            }
+        }
+    }
+
+    fn act(&self, after: Barrier<Afterwards>, durable: &Durable) {
+        let Afterwards { sends, submissions, publications, replies, engine } = after.open(durable);
+        for (outbox, message) in sends {
+            outbox.send(message);
+        }
+        for transaction in submissions {
+            // Gone only while the daemon stops; the channel's record brings the transaction back.
+            let _ = self.outlets.submissions.send(transaction);
+        }
+        for publication in publications {
+            publication.publish();
+        }
+        for reply in replies {
+            let _ = reply.send(());
+        }
+        if let Some(channel) = engine {
+            let _ = self.outlets.durable.send(channel);
+        }
+    }
+}

@@ -1,0 +1,300 @@
+//! One connection to a peer: the greeting, which of two connections stays, and its streams.
+
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use flash_node_client::quic::{PeerAddress, frames, peer_key};
+use flash_proto::{
+    ChannelId, PublicKey, Side, codec, limits,
+    message::{Hello, OpenProposal, OpenReply, PROTOCOL_VERSION, Refusal, RefusalCode, StreamStart},
+};
+use quinn::{Connection, VarInt};
+use tokio::{
+    sync::{OwnedSemaphorePermit, Semaphore},
+    task::JoinSet,
+};
+
+use super::{GREETING_MAX, PeerError, Shared, stream};
+
+/// Two connections that come up within this time are one attempt from each side.
+const SIMULTANEOUS_MAX: Duration = Duration::from_secs(5);
+/// Bytes of a peer's messages, over all its channels, that may wait for the engine.
+const WAITING_BYTES_MAX: usize = 8 * limits::PEER_FRAME_BYTES_MAX;
+/// Negotiations with one peer at a time.
+const NEGOTIATIONS_MAX: usize = 4;
+/// Pause before the stream of a channel that ended is opened again, and the longest such pause.
+const REOPEN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
+
+type Reader = frames::FrameReader;
+type Writer = frames::FrameWriter;
+
+/// What answers the proposals of peers.
+pub(crate) trait Proposals: Send + Sync {
+    /// Answers one, once the answer is durable.
+    fn answer(
+        &self,
+        peer: PublicKey,
+        proposal: OpenProposal,
+    ) -> std::pin::Pin<Box<dyn Future<Output = OpenReply> + Send + '_>>;
+}
+
+/// A connection that has greeted; cheap to clone.
+#[derive(Clone, Debug)]
+pub(super) struct Link {
+    pub(super) connection: Connection,
+    pub(super) peer: PublicKey,
+    id: u64,
+    dialled_here: bool,
+    since: Instant,
+    /// What of the peer's messages may wait.
+    pub(super) waiting: Arc<Semaphore>,
+}
+
+static LINKS: AtomicU64 = AtomicU64::new(0);
+
+impl Link {
+    fn new(connection: Connection, peer: PublicKey, dialled_here: bool) -> Self {
+        Self {
+            connection,
+            peer,
+            id: LINKS.fetch_add(1, Ordering::Relaxed),
+            dialled_here,
+            since: Instant::now(),
+            waiting: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
+        }
+    }
+
+    fn close(&self, reason: &str) {
+        self.connection.close(VarInt::from_u32(0), reason.as_bytes());
+    }
+}
+
+/// Greets whoever connected, and serves it until the connection ends.
+pub(super) async fn accepted(shared: Arc<Shared>, connection: Connection, permit: OwnedSemaphorePermit) {
+    let Some(peer) = peer_key(&connection) else { return };
+    let link = Link::new(connection, peer, false);
+    let greeted = tokio::time::timeout(GREETING_MAX, greet_back(&shared, &link)).await;
+    drop(permit);
+    match greeted {
+        Ok(Ok(())) => run(shared, link).await,
+        Ok(Err(reason)) => {
+            tracing::info!(%peer, reason, "refused a connection");
+            link.close(&reason);
+        }
+        Err(_) => link.close("no greeting in time"),
+    }
+}
+
+/// Connects to a peer and greets it. The connection is served until it ends.
+pub(super) async fn dial(shared: &Arc<Shared>, peer: &PeerAddress) -> Result<Link, PeerError> {
+    let unreachable = |reason: String| PeerError::Unreachable(format!("cannot reach {peer}: {reason}"));
+    let connect = async {
+        let connected = shared.endpoint.dial(peer).await;
+        let connection = connected.map_err(|error| unreachable(error.to_string()))?;
+        let link = Link::new(connection, peer.key, true);
+        match greet(shared, &link).await {
+            Ok(()) => Ok(link),
+            Err(reason) => {
+                link.close(&reason);
+                Err(PeerError::Refused(reason))
+            }
+        }
+    };
+    let link = match tokio::time::timeout(GREETING_MAX, connect).await {
+        Ok(link) => link?,
+        Err(_) => return Err(unreachable("no answer in time".to_owned())),
+    };
+    tokio::spawn(run(Arc::clone(shared), link.clone()));
+    Ok(link)
+}
+
+fn hello(shared: &Shared) -> Hello {
+    Hello { version: PROTOCOL_VERSION, features: 0, network: shared.network }
+}
+
+fn check_hello(shared: &Shared, theirs: &Hello) -> Result<(), String> {
+    if theirs.version != PROTOCOL_VERSION {
+        return Err(format!("protocol version {}, here it is {PROTOCOL_VERSION}", theirs.version));
+    }
+    if theirs.network != shared.network {
+        return Err(format!("network {}, here it is {}", theirs.network, shared.network));
+    }
+    Ok(())
+}
+
+async fn greet(shared: &Shared, link: &Link) -> Result<(), String> {
+    let (mut writer, mut reader) = open_stream(link).await?;
+    let start = StreamStart::Control(hello(shared));
+    writer.send(&start).await.map_err(|error| error.to_string())?;
+    let theirs: Hello = next(&mut reader).await?;
+    check_hello(shared, &theirs)
+}
+
+async fn greet_back(shared: &Shared, link: &Link) -> Result<(), String> {
+    let streams = link.connection.accept_bi().await.map_err(|error| error.to_string())?;
+    let (mut writer, mut reader) = frame_streams(streams);
+    let StreamStart::Control(theirs) = next(&mut reader).await? else {
+        return Err("the first stream must be the control stream".to_owned());
+    };
+    writer.send(&hello(shared)).await.map_err(|error| error.to_string())?;
+    let _ = writer.finish().await;
+    check_hello(shared, &theirs)
+}
+
+fn frame_streams((send, receive): (quinn::SendStream, quinn::RecvStream)) -> (Writer, Reader) {
+    (Writer::new(send, limits::PEER_FRAME_BYTES_MAX), Reader::new(receive, limits::PEER_FRAME_BYTES_MAX))
+}
+
+async fn open_stream(link: &Link) -> Result<(Writer, Reader), String> {
+    link.connection.open_bi().await.map(frame_streams).map_err(|error| error.to_string())
+}
+
+/// The next frame as a message.
+async fn next<T: bincode::Decode<()>>(reader: &mut Reader) -> Result<T, String> {
+    let frame = reader.next().await.map_err(|error| error.to_string())?;
+    let frame = frame.ok_or_else(|| "the stream ended".to_owned())?;
+    codec::decode::<T, { limits::PEER_FRAME_BYTES_MAX }>(&frame).map_err(|error| error.to_string())
+}
+
+/// Asks the peer to open a channel.
+pub(super) async fn propose(link: &Link, proposal: OpenProposal) -> Result<OpenReply, PeerError> {
+    let lost = |reason: String| PeerError::Unreachable(format!("the connection was lost: {reason}"));
+    let (mut writer, mut reader) = open_stream(link).await.map_err(lost)?;
+    let start = StreamStart::Open(Box::new(proposal));
+    writer.send(&start).await.map_err(|error| lost(error.to_string()))?;
+    next(&mut reader).await.map_err(lost)
+}
+
+/// Whether `new` takes the place of `old`. Both ends come to the same answer.
+fn replaces(new: &Link, old: &Link, here: PublicKey) -> bool {
+    let simultaneous = old.dialled_here != new.dialled_here && old.since.elapsed() < SIMULTANEOUS_MAX;
+    if old.connection.close_reason().is_some() || !simultaneous {
+        return true;
+    }
+    let dialler = if new.dialled_here { here } else { new.peer };
+    dialler == here.min(new.peer)
+}
+
+/// Serves a connection until it ends.
+async fn run(shared: Arc<Shared>, link: Link) {
+    let here = shared.endpoint.public_key();
+    let displaced = {
+        let mut links = shared.links();
+        if links.get(&link.peer).is_some_and(|old| !replaces(&link, old, here)) {
+            drop(links);
+            link.close("another connection stays");
+            return;
+        }
+        links.insert(link.peer, link.clone())
+    };
+    if let Some(old) = displaced {
+        old.close("another connection stays");
+    }
+    shared.link_changed();
+    tracing::info!(peer = %link.peer, dialled = link.dialled_here, "connected");
+    serve(&shared, &link).await;
+    {
+        let mut links = shared.links();
+        if links.get(&link.peer).is_some_and(|current| current.id == link.id) {
+            links.remove(&link.peer);
+        }
+    }
+    shared.link_changed();
+    tracing::info!(peer = %link.peer, reason = ?link.connection.close_reason(), "disconnected");
+}
+
+async fn serve(shared: &Arc<Shared>, link: &Link) {
+    // Everything of this connection ends with it: dropping the set ends its tasks.
+    let mut tasks = JoinSet::new();
+    let mut opened: std::collections::HashSet<ChannelId> = std::collections::HashSet::new();
+    let mut added = shared.views.added();
+    let negotiations = Arc::new(Semaphore::new(NEGOTIATIONS_MAX));
+    loop {
+        added.mark_unchanged();
+        for (id, side) in shared.views.live_with(&link.peer) {
+            if side == Side::A && opened.insert(id) {
+                tasks.spawn(keep_stream(Arc::clone(shared), link.clone(), id));
+            }
+        }
+        tokio::select! {
+            streams = link.connection.accept_bi() => {
+                let Ok(streams) = streams else { break };
+                tasks.spawn(start_stream(Arc::clone(shared), link.clone(), streams, Arc::clone(&negotiations)));
+            }
+            _ = added.changed() => {}
+            Some(_) = tasks.join_next() => {}
+            () = shared.stop.stopped() => break,
+        }
+    }
+}
+
+/// Party A's part: keeps the channel's stream open while the channel lives.
+async fn keep_stream(shared: Arc<Shared>, link: Link, channel: ChannelId) {
+    let Ok(mut view) = shared.views.follow(channel) else { return };
+    let (mut pause, longest) = REOPEN;
+    while view.borrow_and_update().is_live() {
+        let Ok((mut writer, reader)) = open_stream(&link).await else { return };
+        let started = Instant::now();
+        if writer.push(&StreamStart::Channel(channel)).is_err() {
+            return;
+        }
+        stream::run(&shared.engine, &link, channel, writer, reader).await;
+        if started.elapsed() > longest {
+            (pause, _) = REOPEN;
+        }
+        let gone = view.wait_for(|view| !view.is_live());
+        if tokio::time::timeout(super::dialer::jittered(pause), gone).await.is_ok() {
+            return;
+        }
+        pause = pause.saturating_mul(2).min(longest);
+    }
+}
+
+/// A stream that the peer opened: its first frame says what for.
+async fn start_stream(
+    shared: Arc<Shared>,
+    link: Link,
+    streams: (quinn::SendStream, quinn::RecvStream),
+    negotiations: Arc<Semaphore>,
+) {
+    let (mut writer, mut reader) = frame_streams(streams);
+    let start = tokio::time::timeout(GREETING_MAX, next::<StreamStart>(&mut reader)).await;
+    let refusal = match start {
+        Ok(Ok(StreamStart::Channel(channel))) => {
+            match shared.views.get(channel).ok().filter(|view| view.info.peer == link.peer) {
+                Some(view) if view.info.side == Side::B => {
+                    stream::run(&shared.engine, &link, channel, writer, reader).await;
+                    return;
+                }
+                Some(_) => Refusal::new(RefusalCode::Misbehaved, "party A opens a channel's stream"),
+                None => Refusal::new(RefusalCode::UnknownChannel, "there is no such channel between us"),
+            }
+        }
+        Ok(Ok(StreamStart::Open(proposal))) => {
+            let reply = match negotiations.try_acquire() {
+                Ok(_permit) => shared.proposals.answer(link.peer, *proposal).await,
+                Err(_) => OpenReply::Refuse(Refusal::new(RefusalCode::Busy, "too many proposals at once")),
+            };
+            if writer.send(&reply).await.is_ok() {
+                let _ = writer.finish().await;
+            }
+            return;
+        }
+        Ok(Ok(StreamStart::Control(_))) => Refusal::new(RefusalCode::Misbehaved, "a second greeting"),
+        Ok(Err(error)) => Refusal::new(RefusalCode::Misbehaved, error),
+        Err(_) => Refusal::new(RefusalCode::Busy, "the stream's first frame did not come in time"),
+    };
+    tracing::warn!(peer = %link.peer, detail = refusal.detail, "refused a stream");
+    if refusal.code == RefusalCode::Misbehaved {
+        shared.metrics.peers_misbehaved.inc();
+    }
+    if writer.send(&flash_proto::message::ChannelMessage::Refuse(refusal)).await.is_ok() {
+        let _ = writer.finish().await;
+    }
+    reader.stop(0);
+}

@@ -1,0 +1,170 @@
+//! The peers: one QUIC endpoint, one connection to each, one stream for each channel.
+//!
+//! | part | what it does |
+//! | --- | --- |
+//! | [`connection`] | greets, accepts streams, opens the streams of the channels that we opened |
+//! | [`stream`] | one channel's messages, both ways |
+//! | [`dialer`] | keeps connected to the peers that we know how to reach |
+//!
+//! Nothing a peer sends is kept beyond its share: it waits on its stream instead (I12). What breaks the
+//! protocol ends its stream; the peer's other channels go on.
+
+mod connection;
+mod dialer;
+mod stream;
+
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, PoisonError},
+    time::Duration,
+};
+
+use flash_node_client::quic::{Endpoint, PeerAddress};
+use flash_proto::{
+    NetworkId, PublicKey,
+    message::{OpenProposal, OpenReply},
+};
+use thiserror::Error;
+use tokio::sync::watch;
+
+use self::connection::Link;
+pub(crate) use self::connection::Proposals;
+use crate::{
+    engine::{Engine, Views},
+    metrics::Metrics,
+    stop::Stop,
+};
+
+/// Streams that a peer may have open at once: its channels, and negotiations.
+pub(crate) const STREAMS_PER_PEER_MAX: u32 = 4_096;
+/// Handshakes of unknown machines that may be under way at once.
+const HANDSHAKES_MAX: usize = 256;
+/// A peer must have greeted within this time.
+const GREETING_MAX: Duration = Duration::from_secs(10);
+/// An answer to a proposal must come within this time.
+const PROPOSAL_MAX: Duration = Duration::from_secs(30);
+
+/// All connections; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Peers(Arc<Shared>);
+
+struct Shared {
+    endpoint: Endpoint,
+    network: NetworkId,
+    engine: Engine,
+    views: Views,
+    proposals: Arc<dyn Proposals>,
+    metrics: Metrics,
+    stop: Stop,
+    links: Mutex<HashMap<PublicKey, Link>>,
+    /// Rises with every connection that comes or goes.
+    changed: watch::Sender<u64>,
+    dialers: Mutex<HashMap<PublicKey, watch::Sender<PeerAddress>>>,
+}
+
+/// Why a peer did not answer.
+#[derive(Debug, Error)]
+#[non_exhaustive]
+pub(crate) enum PeerError {
+    /// There is no way to it now.
+    #[error("{0}")]
+    Unreachable(String),
+    /// It refused.
+    #[error("{0}")]
+    Refused(String),
+}
+
+impl Peers {
+    pub(crate) fn start(
+        endpoint: Endpoint,
+        network: NetworkId,
+        engine: Engine,
+        views: Views,
+        proposals: Arc<dyn Proposals>,
+        metrics: Metrics,
+        stop: Stop,
+    ) -> Self {
+        let shared = Shared {
+            endpoint,
+            network,
+            engine,
+            views,
+            proposals,
+            metrics,
+            stop,
+            links: Mutex::default(),
+            changed: watch::Sender::new(0),
+            dialers: Mutex::default(),
+        };
+        let peers = Self(Arc::new(shared));
+        tokio::spawn(peers.clone().accept());
+        peers
+    }
+
+    async fn accept(self) {
+        let handshakes = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
+        while let Some(incoming) = self.0.endpoint.accept().await {
+            let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
+                incoming.refuse();
+                continue;
+            };
+            let shared = Arc::clone(&self.0);
+            tokio::spawn(async move {
+                let accepted = tokio::time::timeout(GREETING_MAX, incoming).await;
+                if let Ok(Ok(connection)) = accepted {
+                    connection::accepted(shared, connection, permit).await;
+                }
+            });
+        }
+    }
+
+    /// Peers connected now.
+    pub(crate) fn connected(&self) -> usize {
+        self.0.links().len()
+    }
+
+    /// Keeps connected to a peer for as long as there are live channels with it.
+    pub(crate) fn keep(&self, address: PeerAddress) {
+        dialer::keep(&self.0, address);
+    }
+
+    /// Asks a peer to open a channel.
+    ///
+    /// # Errors
+    /// [`PeerError`].
+    pub(crate) async fn propose(
+        &self,
+        peer: &PeerAddress,
+        proposal: OpenProposal,
+    ) -> Result<OpenReply, PeerError> {
+        let link = self.0.reach(peer).await?;
+        match tokio::time::timeout(PROPOSAL_MAX, connection::propose(&link, proposal)).await {
+            Ok(reply) => reply,
+            Err(_) => Err(PeerError::Unreachable(format!("{} did not answer in time", peer.key))),
+        }
+    }
+
+    /// Closes all connections in order.
+    pub(crate) async fn close(&self) {
+        self.0.endpoint.close().await;
+    }
+}
+
+impl Shared {
+    fn links(&self) -> std::sync::MutexGuard<'_, HashMap<PublicKey, Link>> {
+        self.links.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn link_changed(&self) {
+        self.metrics.peers.set(i64::try_from(self.links().len()).unwrap_or(i64::MAX));
+        self.changed.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// The connection to a peer: the one there is, or a new one.
+    async fn reach(self: &Arc<Self>, peer: &PeerAddress) -> Result<Link, PeerError> {
+        if let Some(link) = self.links().get(&peer.key) {
+            return Ok(link.clone());
+        }
+        connection::dial(self, peer).await
+    }
+}

@@ -1,0 +1,191 @@
+//! Daemon, wallet and channels.
+#![allow(unused_qualifications, reason = "what utoipa generates for query parameters")]
+
+use axum::{
+    Json,
+    extract::State,
+    http::{StatusCode, header},
+    response::IntoResponse,
+};
+use flash_proto::ChannelId;
+use serde::Deserialize;
+use utoipa::IntoParams;
+
+use super::{
+    Rpc,
+    request::{Body, Id, OptionalBody, Params},
+};
+use crate::api::{
+    ApiError, ChannelInfo, CloseRequest, ErrorCode, HistoryEntry, Info, NewAddress, OpenRequest, PayRequest,
+    PayResult, SendRequest, SendResult, Stopping, WalletBalance,
+};
+
+type Answer<T> = Result<Json<T>, ApiError>;
+
+/// Does what was asked for to its end, also if the caller hangs up.
+async fn to_its_end<T: Send + 'static>(
+    work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
+) -> Result<T, ApiError> {
+    tokio::spawn(work).await.unwrap_or_else(|error| {
+        let message = format!("the call failed: {error}");
+        Err(ApiError::new(ErrorCode::Internal, message, "this is a defect; the daemon's log says more"))
+    })
+}
+
+const fn yes() -> bool {
+    true
+}
+
+/// The daemon at a glance.
+#[utoipa::path(get, path = "/v1/info", tag = "daemon", security(("token" = ["read"])),
+    responses((status = 200, body = Info), (status = "default", body = ApiError)))]
+pub(super) async fn info(State(rpc): State<Rpc>) -> Answer<Info> {
+    rpc.daemon.info().await.map(Json)
+}
+
+/// Counters and gauges as OpenMetrics text.
+#[utoipa::path(get, path = "/metrics", tag = "daemon", security(("token" = ["read"])),
+    responses((status = 200, body = String, content_type = "application/openmetrics-text"),
+        (status = "default", body = ApiError)))]
+pub(super) async fn metrics(State(rpc): State<Rpc>) -> impl IntoResponse {
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    ([(header::CONTENT_TYPE, content_type)], rpc.daemon.metrics())
+}
+
+/// Stops the daemon in order. The answer comes before it has stopped.
+#[utoipa::path(post, path = "/v1/shutdown", tag = "daemon", security(("token" = ["admin"])),
+    responses((status = 202, body = Stopping), (status = "default", body = ApiError)))]
+pub(super) async fn shutdown(State(rpc): State<Rpc>) -> (StatusCode, Json<Stopping>) {
+    rpc.daemon.shutdown().await;
+    (StatusCode::ACCEPTED, Json(Stopping { pid: std::process::id() }))
+}
+
+/// A new address to receive money at, never given out before.
+#[utoipa::path(post, path = "/v1/wallet/addresses", tag = "wallet", security(("token" = ["admin"])),
+    responses((status = 201, body = NewAddress), (status = "default", body = ApiError)))]
+pub(super) async fn new_address(State(rpc): State<Rpc>) -> Result<(StatusCode, Json<NewAddress>), ApiError> {
+    let address = to_its_end(async move { rpc.daemon.new_address().await }).await?;
+    Ok((StatusCode::CREATED, Json(address)))
+}
+
+/// The wallet's money, outside of channels.
+#[utoipa::path(get, path = "/v1/wallet/balance", tag = "wallet", security(("token" = ["read"])),
+    responses((status = 200, body = WalletBalance), (status = "default", body = ApiError)))]
+pub(super) async fn balance(State(rpc): State<Rpc>) -> Answer<WalletBalance> {
+    rpc.daemon.wallet_balance().await.map(Json)
+}
+
+/// How much of the history.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct HistoryParams {
+    /// At most this many entries, 1 to 10000; 100 if left out.
+    #[serde(default = "history_limit")]
+    limit: usize,
+}
+
+const fn history_limit() -> usize {
+    100
+}
+
+/// What came and went, newest first.
+#[utoipa::path(get, path = "/v1/wallet/history", tag = "wallet", params(HistoryParams),
+    security(("token" = ["read"])),
+    responses((status = 200, body = Vec<HistoryEntry>), (status = "default", body = ApiError)))]
+pub(super) async fn history(
+    State(rpc): State<Rpc>,
+    Params(params): Params<HistoryParams>,
+) -> Answer<Vec<HistoryEntry>> {
+    if !(1..=10_000).contains(&params.limit) {
+        return Err(super::request::invalid(format!("limit is {}; it must be 1 to 10000", params.limit)));
+    }
+    rpc.daemon.wallet_history(params.limit).await.map(Json)
+}
+
+/// Sends money on the ledger. The answer comes when the transfer is applied.
+#[utoipa::path(post, path = "/v1/wallet/transfers", tag = "wallet", request_body = SendRequest,
+    security(("token" = ["admin"])),
+    responses((status = 200, body = SendResult), (status = "default", body = ApiError)))]
+pub(super) async fn send(State(rpc): State<Rpc>, Body(request): Body<SendRequest>) -> Answer<SendResult> {
+    to_its_end(async move { rpc.daemon.send(request).await }).await.map(Json)
+}
+
+/// Which channels.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ChannelsParams {
+    /// Whether closed ones are listed too.
+    #[serde(default)]
+    all: bool,
+}
+
+/// The channels, newest first.
+#[utoipa::path(get, path = "/v1/channels", tag = "channels", params(ChannelsParams),
+    security(("token" = ["read"])),
+    responses((status = 200, body = Vec<ChannelInfo>), (status = "default", body = ApiError)))]
+pub(super) async fn channels(
+    State(rpc): State<Rpc>,
+    Params(params): Params<ChannelsParams>,
+) -> Answer<Vec<ChannelInfo>> {
+    rpc.daemon.channels(params.all).await.map(Json)
+}
+
+/// Opens a channel. The answer comes when it is open on the ledger.
+#[utoipa::path(post, path = "/v1/channels", tag = "channels", request_body = OpenRequest,
+    security(("token" = ["admin"])),
+    responses((status = 201, body = ChannelInfo), (status = "default", body = ApiError)))]
+pub(super) async fn open(
+    State(rpc): State<Rpc>,
+    Body(request): Body<OpenRequest>,
+) -> Result<(StatusCode, Json<ChannelInfo>), ApiError> {
+    let channel = to_its_end(async move { rpc.daemon.open(request).await }).await?;
+    Ok((StatusCode::CREATED, Json(channel)))
+}
+
+/// One channel.
+#[utoipa::path(get, path = "/v1/channels/{id}", tag = "channels", security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The channel's id, 64 hexadecimal digits")),
+    responses((status = 200, body = ChannelInfo), (status = "default", body = ApiError)))]
+pub(super) async fn channel(State(rpc): State<Rpc>, Id(id): Id<ChannelId>) -> Answer<ChannelInfo> {
+    rpc.daemon.channel(id).await.map(Json)
+}
+
+/// When a close answers.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct CloseParams {
+    /// Whether to wait until the money is out; `true` if left out. Otherwise the answer comes once the
+    /// close is durable and submitted.
+    #[serde(default = "yes")]
+    wait: bool,
+}
+
+/// Closes a channel, with the peer or (`force`) without.
+#[utoipa::path(post, path = "/v1/channels/{id}/close", tag = "channels", request_body = CloseRequest,
+    security(("token" = ["admin"])),
+    params(("id" = String, Path, description = "The channel's id, 64 hexadecimal digits"), CloseParams),
+    responses((status = 200, body = ChannelInfo), (status = "default", body = ApiError)))]
+pub(super) async fn close(
+    State(rpc): State<Rpc>,
+    Id(id): Id<ChannelId>,
+    Params(params): Params<CloseParams>,
+    OptionalBody(request): OptionalBody<CloseRequest>,
+) -> Answer<ChannelInfo> {
+    to_its_end(async move { rpc.daemon.close(id, request, params.wait).await }).await.map(Json)
+}
+
+/// Pays the peer. The answer comes when the peer has the payment on its disk.
+#[utoipa::path(post, path = "/v1/channels/{id}/payments", tag = "channels", request_body = PayRequest,
+    security(("token" = ["pay"])),
+    params(("id" = String, Path, description = "The channel's id, 64 hexadecimal digits")),
+    responses((status = 200, body = PayResult), (status = "default", body = ApiError)))]
+pub(super) async fn pay(
+    State(rpc): State<Rpc>,
+    Id(id): Id<ChannelId>,
+    Body(request): Body<PayRequest>,
+) -> Answer<PayResult> {
+    to_its_end(async move { rpc.daemon.pay(id, request).await }).await.map(Json)
+}

@@ -1,0 +1,138 @@
+//! The admin RPC: JSON over HTTP on loopback, described by `/openapi.json`.
+//!
+//! Every call but `/openapi.json` needs a token (see [`Tokens`]). Every error, of whatever origin, is an
+//! [`ApiError`] with the status that follows from its code.
+
+mod events;
+mod guard;
+mod handlers;
+mod ledger;
+mod openapi;
+mod request;
+mod stream;
+#[cfg(test)]
+mod streaming_tests;
+#[cfg(test)]
+mod tests;
+mod tokens;
+
+use std::{io, sync::Arc, time::Duration};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request},
+    middleware,
+    routing::{get, post},
+    serve::ListenerExt,
+};
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use tower_http::trace::TraceLayer;
+
+use crate::{
+    api::{ApiError, ErrorCode},
+    daemon::Daemon,
+};
+
+pub use openapi::document;
+pub use stream::LINE_BYTES_MAX;
+pub use tokens::{Scope, Tokens, read_token, token_path};
+
+/// How long calls that are under way may still take once the daemon stops.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+
+/// What every handler has.
+#[derive(Clone, Debug)]
+struct Rpc {
+    daemon: Daemon,
+    tokens: Arc<Tokens>,
+    /// Ends the answers that would go on for ever.
+    stop: CancellationToken,
+}
+
+/// Serves the RPC until `stop` resolves; calls that are under way then have a few seconds to end.
+///
+/// # Errors
+/// What the listener's socket said.
+pub async fn serve(
+    listener: TcpListener,
+    daemon: Daemon,
+    tokens: Tokens,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let stopping = CancellationToken::new();
+    let rpc = Rpc { daemon, tokens: Arc::new(tokens), stop: stopping.clone() };
+    let listener = listener.tap_io(|connection| {
+        // Without it an answer may wait for the caller's acknowledgement of the one before.
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "an RPC connection cannot be told to send at once");
+        }
+    });
+    let server =
+        axum::serve(listener, router(rpc)).with_graceful_shutdown(stopping.clone().cancelled_owned());
+    let mut server = std::pin::pin!(server.into_future());
+    tokio::select! {
+        ended = &mut server => return ended,
+        () = stop => stopping.cancel(),
+    }
+    tokio::time::timeout(STOP_WAIT, server).await.unwrap_or_else(|_elapsed| {
+        tracing::info!("RPC calls that were still under way are cut off");
+        Ok(())
+    })
+}
+
+fn router(rpc: Rpc) -> Router {
+    let group = |scope, routes: Router<Rpc>| {
+        routes.route_layer(middleware::from_fn_with_state((rpc.clone(), scope), guard::scope))
+    };
+    Router::new()
+        .merge(group(Scope::Read, read_routes()))
+        .merge(group(Scope::Pay, pay_routes()))
+        .merge(group(Scope::Admin, admin_routes()))
+        .route("/openapi.json", get(openapi::openapi))
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(request::BODY_BYTES_MAX))
+        .layer(middleware::from_fn(guard::local))
+        .layer(TraceLayer::new_for_http())
+        .with_state(rpc)
+}
+
+fn read_routes() -> Router<Rpc> {
+    Router::new()
+        .route("/v1/info", get(handlers::info))
+        .route("/v1/wallet/balance", get(handlers::balance))
+        .route("/v1/wallet/history", get(handlers::history))
+        .route("/v1/channels", get(handlers::channels))
+        .route("/v1/channels/{id}", get(handlers::channel))
+        .route("/v1/events", get(events::events))
+        .route("/v1/ledger/status", get(ledger::status))
+        .route("/v1/ledger/transactions/{id}", get(ledger::transaction))
+        .route("/v1/ledger/milestones/{index}", get(ledger::milestone))
+        .route("/metrics", get(handlers::metrics))
+}
+
+fn pay_routes() -> Router<Rpc> {
+    Router::new()
+        .route("/v1/channels/{id}/payments", post(handlers::pay))
+        .route("/v1/channels/{id}/stream", post(stream::stream).layer(DefaultBodyLimit::disable()))
+}
+
+fn admin_routes() -> Router<Rpc> {
+    Router::new()
+        .route("/v1/wallet/addresses", post(handlers::new_address))
+        .route("/v1/wallet/transfers", post(handlers::send))
+        .route("/v1/channels", post(handlers::open))
+        .route("/v1/channels/{id}/close", post(handlers::close))
+        .route("/v1/shutdown", post(handlers::shutdown))
+}
+
+async fn unknown_path(request: Request) -> ApiError {
+    let message = format!("there is nothing at {}", request.uri().path());
+    ApiError::new(ErrorCode::NotFound, message, "GET /openapi.json lists every path")
+}
+
+async fn wrong_method(request: Request) -> ApiError {
+    let message = format!("{} does not take {}", request.uri().path(), request.method());
+    ApiError::new(ErrorCode::WrongMethod, message, "GET /openapi.json lists the methods of every path")
+}

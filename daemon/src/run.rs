@@ -1,0 +1,310 @@
+//! Putting the daemon together, running it, and taking it apart in order.
+
+use std::{
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use flash_channel::store::{SledStore, Store, StoreError};
+use flash_node_client::{
+    client::{ClientConfig, NodeClient},
+    quic::{Endpoint, PEER_ALPN, PeerAddress, StreamLimits},
+    wallet::{Account, Seed},
+};
+use flash_proto::{NetworkParams, SecretKey};
+use tokio::net::TcpListener;
+
+use crate::{
+    client::Ready,
+    config::Config,
+    daemon::{Daemon, Parts},
+    datadir::{self, DataDir, DataDirError, write_atomically},
+    engine::{self, EngineConfig, Started},
+    events::EventLog,
+    exit::Exit,
+    metrics::Metrics,
+    opening::Opening,
+    peers::{Peers, STREAMS_PER_PEER_MAX},
+    rpc::{self, Tokens},
+    seedfile::{self, SeedFileError},
+    stop::{Running, Stop},
+    submitter, tables,
+    wallet::WalletService,
+    watcher::Watcher,
+};
+
+/// How long the parts may take to end.
+const ENDING_MAX: Duration = Duration::from_secs(10);
+
+/// Why the daemon does not run, or no longer.
+#[derive(Debug, thiserror::Error)]
+#[error("{message}")]
+pub struct Failure {
+    /// What failed and what to do.
+    pub message: String,
+    /// How the process ends.
+    pub exit: Exit,
+}
+
+impl Failure {
+    /// A failure of no special kind.
+    pub fn new(message: impl std::fmt::Display) -> Self {
+        Self { message: message.to_string(), exit: Exit::Failed }
+    }
+}
+
+impl From<DataDirError> for Failure {
+    fn from(error: DataDirError) -> Self {
+        Self { message: error.to_string(), exit: error.exit() }
+    }
+}
+
+impl From<SeedFileError> for Failure {
+    fn from(error: SeedFileError) -> Self {
+        Self { message: error.to_string(), exit: error.exit() }
+    }
+}
+
+impl From<StoreError> for Failure {
+    fn from(error: StoreError) -> Self {
+        let exit = match error {
+            StoreError::InUse(_) => Exit::DataDirInUse,
+            StoreError::WrongIdentity(_) => Exit::DataDirUnusable,
+            _ => Exit::StoreFailed,
+        };
+        Self { message: error.to_string(), exit }
+    }
+}
+
+/// Reads the seed of a data directory; asks for its passphrase if it is encrypted.
+///
+/// # Errors
+/// [`Failure`].
+pub fn read_seed(dir: &DataDir) -> Result<Seed, Failure> {
+    let words = seedfile::read(&datadir::seed_path(dir.path()), || seedfile::passphrase(true))?;
+    Seed::from_words(&words, "").map_err(Failure::new)
+}
+
+/// A daemon that is put together and running, but for its RPC.
+pub(crate) struct Assembled {
+    pub(crate) daemon: Daemon,
+    peers: Peers,
+    tasks: tokio::task::JoinSet<()>,
+    threads: Vec<std::thread::JoinHandle<()>>,
+    stop: Stop,
+}
+
+/// Runs the daemon until it is told to stop or something fails that must not be worked around.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn run(dir: DataDir, config: Config) -> Result<(), Failure> {
+    let mut assembled = assemble(&dir, &config).await?;
+    let stop = assembled.stop.clone();
+    assembled.tasks.spawn(stop_on_signal(stop.clone()));
+    let served = serve(&dir, &config, assembled.daemon.clone(), &stop).await;
+    assembled.end().await;
+    served?;
+    match stop.running() {
+        Running::Failed { reason, store } => {
+            Err(Failure { message: reason, exit: if store { Exit::StoreFailed } else { Exit::Failed } })
+        }
+        Running::Yes | Running::Stopping => Ok(()),
+    }
+}
+
+/// Puts the daemon together, from the disk outwards.
+pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled, Failure> {
+    let seed = read_seed(dir)?;
+    let params = Arc::new(dir.network()?);
+    let node_key = seed.key(Account::Node, 0, 0);
+    let store = open_store(dir, &params, &node_key).await?;
+    let (stop, metrics) = (Stop::default(), Metrics::default());
+    let (log, events) = EventLog::open(&store)?;
+    let channel_seed = seed.clone();
+    let Started { engine, writer, views, submissions, threads } = engine::start(EngineConfig {
+        store: Arc::clone(&store),
+        log,
+        keys: Arc::new(move |index| channel_seed.key(Account::Channels, 0, index)),
+        milestone_interval_ms: params.milestone_interval_ms,
+        freshness_max: config.freshness_ms_max.map(Duration::from_millis),
+        metrics: metrics.clone(),
+        stop: stop.clone(),
+    })?;
+    let client = start_client(config, &params, &node_key, store.as_ref())?;
+    let wallet = WalletService::open(seed, client.clone(), writer.clone(), Arc::clone(&store))?;
+    let opening = Opening {
+        engine: engine.clone(),
+        views: views.clone(),
+        wallet: wallet.clone(),
+        client: client.clone(),
+        accept: Arc::new(config.accept.clone()),
+    };
+    let limits = StreamLimits { bidirectional: STREAMS_PER_PEER_MAX };
+    let endpoint = Endpoint::listen(&node_key, PEER_ALPN, config.listen, limits).map_err(Failure::new)?;
+    let ticket = ticket(config, &node_key, endpoint.local_address().map_err(Failure::new)?)?;
+    let peers = Peers::start(
+        endpoint,
+        params.id(),
+        engine.clone(),
+        views.clone(),
+        Arc::new(opening.clone()),
+        metrics.clone(),
+        stop.clone(),
+    );
+    reconnect(&peers, &views, store.as_ref())?;
+    let watcher = Watcher {
+        client: client.clone(),
+        engine: engine.clone(),
+        views: views.clone(),
+        writer,
+        metrics: metrics.clone(),
+        stop: stop.clone(),
+    };
+    let mut tasks = tokio::task::JoinSet::new();
+    tasks.spawn(watcher.run());
+    tasks.spawn(submitter::run(client.clone(), engine.clone(), submissions, stop.clone()));
+    tasks.spawn(wallet.clone().follow(stop.clone()));
+    let daemon = Daemon::new(Parts {
+        engine,
+        views,
+        events,
+        wallet,
+        client,
+        peers: peers.clone(),
+        opening,
+        params,
+        node_key: node_key.public(),
+        ticket,
+        contest_window_milestones: config.contest_window_milestones,
+        metrics,
+        stop: stop.clone(),
+    });
+    Ok(Assembled { daemon, peers, tasks, threads, stop })
+}
+
+impl Assembled {
+    /// Takes the daemon apart in order.
+    pub(crate) async fn end(self) {
+        let Self { daemon, peers, mut tasks, threads, stop } = self;
+        stop.stop();
+        peers.close().await;
+        drop((daemon, peers));
+        let _ = tokio::time::timeout(ENDING_MAX, async { while tasks.join_next().await.is_some() {} }).await;
+        tasks.shutdown().await;
+        let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|it| drop(it.join())));
+        let _ = tokio::time::timeout(ENDING_MAX, ended).await;
+    }
+}
+
+async fn open_store(
+    dir: &DataDir,
+    params: &NetworkParams,
+    node_key: &SecretKey,
+) -> Result<Arc<dyn Store>, Failure> {
+    let identity = [params.id().as_bytes().as_slice(), node_key.public().as_bytes()].concat();
+    let path = dir.store_path();
+    let opened = tokio::task::spawn_blocking(move || SledStore::open(&path, &identity)).await;
+    Ok(Arc::new(opened.map_err(Failure::new)??))
+}
+
+fn start_client(
+    config: &Config,
+    params: &Arc<NetworkParams>,
+    node_key: &SecretKey,
+    store: &dyn Store,
+) -> Result<NodeClient, Failure> {
+    if config.nodes.is_empty() {
+        let message =
+            "no node is configured: name one with --node KEY@HOST:PORT, or as `nodes` in flash.toml";
+        return Err(Failure { message: message.to_owned(), exit: Exit::Usage });
+    }
+    let any: std::net::IpAddr =
+        if config.listen.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    NodeClient::start(ClientConfig {
+        params: Arc::clone(params),
+        nodes: config.nodes.clone(),
+        key: node_key.clone(),
+        checkpoint: tables::checkpoint(store)?,
+        bind: SocketAddr::new(any, 0),
+    })
+    .map_err(Failure::new)
+}
+
+/// Goes on keeping connected to the peers that we opened channels with.
+fn reconnect(peers: &Peers, views: &engine::Views, store: &dyn Store) -> Result<(), Failure> {
+    for id in views.live() {
+        let link = tables::link(store, id)?;
+        if let Some(address) = link.address.and_then(|address| address.parse::<PeerAddress>().ok()) {
+            peers.keep(address);
+        }
+    }
+    Ok(())
+}
+
+/// What peers are told to connect to.
+fn ticket(config: &Config, key: &SecretKey, listening: SocketAddr) -> Result<String, Failure> {
+    if let Some(public) = &config.public_address {
+        return Ok(format!("{}@{public}", key.public()));
+    }
+    let mut address = listening;
+    if address.ip().is_unspecified() {
+        // Nobody said how others reach this machine; on this machine it is loopback.
+        address.set_ip(if address.is_ipv4() {
+            Ipv4Addr::LOCALHOST.into()
+        } else {
+            Ipv6Addr::LOCALHOST.into()
+        });
+    }
+    let address = PeerAddress::new(key.public(), address.ip().to_string(), address.port());
+    Ok(address.map_err(Failure::new)?.to_string())
+}
+
+async fn serve(dir: &DataDir, config: &Config, daemon: Daemon, stop: &Stop) -> Result<(), Failure> {
+    let tokens = Tokens::open(dir.path())?;
+    let listener = TcpListener::bind(config.rpc).await.map_err(|error| {
+        Failure::new(format!("cannot listen on {}: {error}; choose another address with --rpc", config.rpc))
+    })?;
+    let rpc = listener.local_addr().map_err(Failure::new)?.to_string();
+    let ready = Ready { rpc: rpc.clone(), pid: std::process::id() };
+    let text = serde_json::to_string(&ready).map_err(Failure::new)?;
+    let path = datadir::ready_path(dir.path());
+    write_atomically(&path, format!("{text}\n").as_bytes())?;
+    tracing::info!(%rpc, data = %dir.path().display(), "ready");
+    let served = rpc::serve(listener, daemon, tokens, stop.stopped()).await;
+    // Its absence only makes the error of the next call clearer.
+    let _ = std::fs::remove_file(path);
+    served.map_err(Failure::new)
+}
+
+/// Stops in order on Ctrl-C or SIGTERM.
+pub(crate) async fn stop_on_signal(stop: Stop) {
+    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(error) => {
+            tracing::warn!(%error, "cannot listen to SIGTERM");
+            return;
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+        () = stop.stopped() => return,
+    }
+    tracing::info!("stopping");
+    stop.stop();
+}
+
+/// Writes logs to standard error.
+pub fn log_to_stderr(filter: &str, json: bool) -> Result<(), Failure> {
+    let filter = filter.parse::<tracing_subscriber::EnvFilter>().map_err(|error| Failure {
+        message: format!(
+            "`{filter}` is no log filter: {error}. Use a level, or such as flashd=debug,quinn=warn"
+        ),
+        exit: Exit::Usage,
+    })?;
+    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    let done = if json { builder.json().try_init() } else { builder.try_init() };
+    done.map_err(Failure::new)
+}

@@ -1,0 +1,267 @@
+//! The wallet in the daemon: its record is durable before an address or a transaction leaves.
+
+use std::{sync::Arc, time::Duration};
+
+use flash_channel::store::{Batch, Store};
+use flash_node_client::{
+    client::NodeClient,
+    wallet::{Seed, Wallet, WalletError, WalletEvent},
+};
+use flash_proto::{
+    Address, Amount, ChannelId, Essence, Output, OutputId, PublicKey, Side, TransactionId, Unlock,
+    message::Funding,
+};
+use serde_json::json;
+use tokio::sync::{Mutex, MutexGuard};
+
+use crate::{
+    api::{self, ApiError, ErrorCode, HistoryEntry},
+    daemon::ledger_error,
+    engine::{Writer, stopping},
+    events::NewEvent,
+    run::Failure,
+    stop::Stop,
+    tables,
+};
+
+/// How often the wallet looks for money while nobody asks.
+const LOOK: Duration = Duration::from_secs(5);
+/// How long a transfer may take to be applied.
+const SEND_WAIT: Duration = Duration::from_secs(180);
+
+/// The wallet; cheap to clone.
+#[derive(Clone)]
+pub(crate) struct WalletService(Arc<Inner>);
+
+struct Inner {
+    /// Held while a change becomes durable, so that an older record never replaces a newer one. No
+    /// payment in a channel ever waits for it.
+    wallet: Mutex<Wallet>,
+    client: NodeClient,
+    writer: Writer,
+    store: Arc<dyn Store>,
+}
+
+/// What one party brings to an Open, reserved and durable.
+#[derive(Clone, Debug)]
+pub(crate) struct Prepared {
+    reservation: u64,
+    /// Which channel key.
+    pub(crate) key_index: u32,
+    /// The channel key.
+    pub(crate) key: PublicKey,
+    /// Where the balance goes at the end.
+    pub(crate) payout: Address,
+    /// What the deposit is paid with.
+    pub(crate) funding: Vec<Funding>,
+    /// What is left over of that.
+    pub(crate) change: Option<Output>,
+}
+
+fn wallet_error(error: WalletError) -> ApiError {
+    let message = error.to_string();
+    match error {
+        WalletError::Insufficient { .. } => ApiError::new(
+            ErrorCode::InsufficientBalance,
+            message,
+            "send money to an address of `flash wallet address`, or wait for what is reserved",
+        ),
+        _ => ApiError::new(ErrorCode::InvalidRequest, message, "choose another amount"),
+    }
+}
+
+impl WalletService {
+    pub(crate) fn open(
+        seed: Seed,
+        client: NodeClient,
+        writer: Writer,
+        store: Arc<dyn Store>,
+    ) -> Result<Self, Failure> {
+        let wallet = match tables::wallet(store.as_ref())? {
+            Some(record) => Wallet::from_record(seed, &record)
+                .map_err(|error| Failure::new(format!("the wallet's record is damaged: {error}")))?,
+            None => Wallet::new(seed),
+        };
+        Ok(Self(Arc::new(Inner { wallet: Mutex::new(wallet), client, writer, store })))
+    }
+
+    /// Makes the wallet's record durable, with events and lines of the history.
+    async fn keep(
+        &self,
+        wallet: &MutexGuard<'_, Wallet>,
+        events: Vec<NewEvent>,
+        history: Vec<HistoryEntry>,
+    ) -> Result<(), ApiError> {
+        let mut batch = Batch::new();
+        tables::put_wallet(&mut batch, wallet.record());
+        let mut number = tables::history_number(self.0.store.as_ref())?;
+        for entry in &history {
+            number = number.saturating_add(1);
+            tables::put_history(&mut batch, number, entry);
+        }
+        self.0.writer.commit(batch, events).await.map_err(stopping)
+    }
+
+    pub(crate) async fn fresh_address(&self) -> Result<Address, ApiError> {
+        let mut wallet = self.0.wallet.lock().await;
+        let address = wallet.fresh_address().map_err(wallet_error)?;
+        self.keep(&wallet, Vec::new(), Vec::new()).await?;
+        Ok(address)
+    }
+
+    /// Looks at the ledger.
+    async fn refresh(&self) -> Result<(), ApiError> {
+        let addresses = self.0.wallet.lock().await.addresses();
+        let proven = self.0.client.outputs_of(&addresses).await.map_err(ledger_error)?;
+        let mut wallet = self.0.wallet.lock().await;
+        let changes = wallet.observe(proven.milestone_index, proven.value);
+        if changes.is_empty() {
+            return Ok(());
+        }
+        let (mut events, mut history) = (Vec::new(), Vec::new());
+        for change in &changes {
+            if let WalletEvent::Received { id, output, change: false } = change {
+                let (kind, channel) = self.source(id)?;
+                let details = json!({ "amount": output.amount, "address": output.address, "output": id, "source": kind });
+                events.push(NewEvent { kind: "funds_received", channel, details });
+                history.push(HistoryEntry {
+                    kind: kind.to_owned(),
+                    amount: output.amount,
+                    transaction: channel.is_none().then_some(id.transaction),
+                    address: Some(output.address),
+                    milestone_index: proven.milestone_index,
+                });
+            }
+        }
+        self.keep(&wallet, events, history).await
+    }
+
+    /// Whether an output was paid by one of our channels.
+    fn source(&self, id: &OutputId) -> Result<(&'static str, Option<ChannelId>), ApiError> {
+        for channel in flash_channel::machine::tables::channels(self.0.store.as_ref())? {
+            if Side::BOTH.iter().any(|side| channel.payout(*side) == *id) {
+                return Ok(("channel_payout", Some(channel)));
+            }
+        }
+        Ok(("received", None))
+    }
+
+    pub(crate) async fn balance(&self) -> Result<api::WalletBalance, ApiError> {
+        self.refresh().await?;
+        let wallet = self.0.wallet.lock().await;
+        Ok(api::WalletBalance {
+            available: wallet.available(),
+            reserved: wallet.reserved(),
+            milestone_index: wallet.seen_milestone(),
+        })
+    }
+
+    pub(crate) async fn send(&self, to: Address, amount: Amount) -> Result<api::SendResult, ApiError> {
+        self.refresh().await?;
+        let (transaction, reservation) = {
+            let mut wallet = self.0.wallet.lock().await;
+            let made = wallet.transfer(to, amount, self.0.client.params()).map_err(wallet_error)?;
+            self.keep(&wallet, Vec::new(), Vec::new()).await?;
+            made
+        };
+        let id = transaction.id();
+        let sent = self.0.client.submit_and_wait(transaction, None);
+        let applied = match tokio::time::timeout(SEND_WAIT, sent).await {
+            Ok(Ok(applied)) => applied,
+            Ok(Err(error)) => {
+                let mut wallet = self.0.wallet.lock().await;
+                wallet.release(reservation.id);
+                self.keep(&wallet, Vec::new(), Vec::new()).await?;
+                return Err(ledger_error(error));
+            }
+            Err(_) => {
+                let message = format!("transaction {id} is not applied after {} s", SEND_WAIT.as_secs());
+                let hint = "it may still be; see `flash ledger tx`";
+                return Err(ApiError::new(ErrorCode::Timeout, message, hint));
+            }
+        };
+        {
+            let wallet = self.0.wallet.lock().await;
+            let details = json!({ "amount": amount, "address": to, "transaction": id });
+            let event = NewEvent { kind: "funds_sent", channel: None, details };
+            let entry = entry("sent", amount, id, Some(to), applied.milestone_index);
+            self.keep(&wallet, vec![event], vec![entry]).await?;
+        }
+        self.refresh().await?;
+        Ok(api::SendResult { transaction: id, milestone_index: applied.milestone_index })
+    }
+
+    /// What came and went, newest first.
+    pub(crate) fn history(&self, limit: usize) -> Result<Vec<HistoryEntry>, ApiError> {
+        let newest = tables::history_number(self.0.store.as_ref())?;
+        let first = newest.saturating_sub(u64::try_from(limit).unwrap_or(u64::MAX));
+        let mut history = tables::history(self.0.store.as_ref(), first, limit)?;
+        history.reverse();
+        Ok(history)
+    }
+
+    /// Reserves a deposit, and gives out a key and an address for the payout.
+    pub(crate) async fn prepare_open(
+        &self,
+        deposit: Amount,
+        expiry_milestone: u64,
+    ) -> Result<Prepared, ApiError> {
+        if !deposit.is_zero() {
+            self.refresh().await?;
+        }
+        let mut wallet = self.0.wallet.lock().await;
+        let output_min = self.0.client.params().output_min;
+        let reservation =
+            wallet.reserve(deposit, output_min, Some(expiry_milestone)).map_err(wallet_error)?;
+        let (key_index, key) = wallet.fresh_channel_key().map_err(wallet_error)?;
+        let payout = wallet.fresh_address().map_err(wallet_error)?;
+        let change = if reservation.change.is_zero() {
+            None
+        } else {
+            let address = wallet.fresh_address().map_err(wallet_error)?;
+            Some(Output { address, amount: reservation.change })
+        };
+        self.keep(&wallet, Vec::new(), Vec::new()).await?;
+        let (reservation, funding) = (reservation.id, reservation.funding);
+        Ok(Prepared { reservation, key_index, key, payout, funding, change })
+    }
+
+    /// Signs our part of an Open.
+    pub(crate) async fn unlocks(&self, essence: &Essence, prepared: &Prepared) -> Vec<Unlock> {
+        let mut wallet = self.0.wallet.lock().await;
+        wallet.spends(prepared.reservation, essence.id());
+        wallet.unlocks(essence, &prepared.funding)
+    }
+
+    /// The Open never left this machine: what was reserved is free again.
+    pub(crate) async fn abandon(&self, prepared: &Prepared) -> Result<(), ApiError> {
+        let mut wallet = self.0.wallet.lock().await;
+        wallet.release(prepared.reservation);
+        self.keep(&wallet, Vec::new(), Vec::new()).await
+    }
+
+    /// Looks for money until the daemon stops, so that its events come by themselves.
+    pub(crate) async fn follow(self, stop: Stop) {
+        let mut look = tokio::time::interval(LOOK);
+        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = look.tick() => {}
+                () = stop.stopped() => return,
+            }
+            if let Err(error) = self.refresh().await {
+                tracing::debug!(%error, "the wallet cannot look at the ledger now");
+            }
+        }
+    }
+}
+
+fn entry(
+    kind: &str,
+    amount: Amount,
+    transaction: TransactionId,
+    address: Option<Address>,
+    milestone_index: u64,
+) -> HistoryEntry {
+    HistoryEntry { kind: kind.to_owned(), amount, transaction: Some(transaction), address, milestone_index }
+}

@@ -1,0 +1,181 @@
+//! The watcher: follows the ledger and tells the engine what its channels are there, milestone by
+//! milestone, each proven.
+//!
+//! A milestone commits to the channels that it changes, so a channel that it does not name is as it was
+//! when it was proven last: nothing else has to be asked for, and nobody can hide a close by answering
+//! late. If a proof cannot be had the engine hears of no milestone at all, and takes no payments once its
+//! view is too old.
+
+use std::{
+    collections::{BTreeSet, HashMap},
+    time::Duration,
+};
+
+use flash_channel::{machine::LedgerView, store::Batch};
+use flash_node_client::client::{ClientError, FollowedMilestone, NodeClient};
+use flash_proto::{Amount, Balances, ChannelId, MilestoneEssence, Open, Side};
+use futures_util::{StreamExt, stream};
+use tokio::sync::broadcast::{Receiver, error::RecvError, error::TryRecvError};
+
+use crate::{
+    engine::{Engine, Views, Writer},
+    events::now_ms,
+    metrics::Metrics,
+    stop::Stop,
+    tables,
+};
+
+/// Proofs that are asked for at a time.
+const PROOFS_AT_A_TIME: usize = 32;
+/// Pause before proofs that could not be had are asked for again.
+const AGAIN: Duration = Duration::from_millis(250);
+
+/// Follows the ledger for the engine.
+pub(crate) struct Watcher {
+    /// Where the ledger is followed.
+    pub client: NodeClient,
+    /// Who is told.
+    pub engine: Engine,
+    /// Which channels there are.
+    pub views: Views,
+    /// Keeps the newest milestone, so that a restart goes on from it.
+    pub writer: Writer,
+    /// Counters.
+    pub metrics: Metrics,
+    /// Ends it.
+    pub stop: Stop,
+}
+
+/// What is not told yet.
+#[derive(Default)]
+struct Pending {
+    newest: Option<std::sync::Arc<MilestoneEssence>>,
+    /// Channels that must be proven before the engine hears of the newest milestone.
+    due: BTreeSet<ChannelId>,
+    /// Channels that were proven for it.
+    proven: HashMap<ChannelId, LedgerView>,
+}
+
+impl Watcher {
+    /// Runs until the daemon stops.
+    pub(crate) async fn run(self) {
+        let mut followed = self.client.follow();
+        let mut known: BTreeSet<ChannelId> = BTreeSet::new();
+        let mut pending = Pending::default();
+        loop {
+            tokio::select! {
+                milestone = followed.recv() => match milestone {
+                    Ok(milestone) => {
+                        pending.take(&milestone);
+                        pending.take_waiting(&mut followed, &mut known);
+                    }
+                    Err(RecvError::Lagged(_)) => known.clear(),
+                    Err(RecvError::Closed) => return,
+                },
+                () = tokio::time::sleep(AGAIN), if !pending.due.is_empty() => {}
+                () = self.stop.stopped() => return,
+            }
+            self.round(&mut pending, &mut known).await;
+        }
+    }
+
+    /// Proves what is due; if nothing is left due the engine hears of it.
+    async fn round(&self, pending: &mut Pending, known: &mut BTreeSet<ChannelId>) {
+        let Some(newest) = pending.newest.clone() else { return };
+        let live: BTreeSet<ChannelId> = self.views.live().into_iter().collect();
+        pending.due.retain(|id| live.contains(id));
+        known.retain(|id| live.contains(id));
+        pending.due.extend(live.difference(known).copied());
+        pending.due.retain(|id| !pending.proven.contains_key(id));
+        let due: Vec<ChannelId> = pending.due.iter().copied().collect();
+        let mut proofs = stream::iter(due)
+            .map(|id| async move { (id, self.prove(id).await) })
+            .buffer_unordered(PROOFS_AT_A_TIME);
+        while let Some((id, proof)) = proofs.next().await {
+            match proof {
+                Ok(view) => {
+                    pending.due.remove(&id);
+                    pending.proven.insert(id, view);
+                    known.insert(id);
+                }
+                Err(error) => tracing::warn!(channel = %id, %error, "no proof yet; it is asked for again"),
+            }
+        }
+        if pending.due.is_empty() {
+            let views = pending.proven.drain().collect();
+            pending.newest = None;
+            self.tell(&newest, views).await;
+        }
+    }
+
+    async fn tell(&self, newest: &MilestoneEssence, views: Vec<(ChannelId, LedgerView)>) {
+        // A node that delays milestones cannot make them look new. A clock that is behind only takes
+        // this check away; the time since the arrival counts in any case.
+        let age = Duration::from_millis(now_ms().saturating_sub(newest.timestamp_ms));
+        self.metrics.milestone_index.set(i64::try_from(newest.index).unwrap_or(i64::MAX));
+        if self.engine.milestone(newest.index, age, views).await.is_err() {
+            return;
+        }
+        let mut batch = Batch::new();
+        tables::put_checkpoint(&mut batch, newest);
+        let _ = self.writer.commit(batch, Vec::new()).await;
+    }
+
+    async fn prove(&self, id: ChannelId) -> Result<LedgerView, ClientError> {
+        let proven = self.client.channel(id).await?;
+        let mut view = LedgerView { index: proven.milestone_index, record: proven.value, payouts: None };
+        if let Ok(shown) = self.views.get(id)
+            && view.record.is_none()
+            && (shown.info.state != "opening" || view.index > shown.open.expiry_milestone)
+        {
+            view.payouts = self.payouts(id, &shown.open).await?;
+        }
+        Ok(view)
+    }
+
+    /// What a channel that is gone has paid, as far as its payouts are not spent yet.
+    async fn payouts(&self, id: ChannelId, open: &Open) -> Result<Option<Balances>, ClientError> {
+        let addresses = [open.party_a.payout, open.party_b.payout];
+        let outputs = self.client.outputs_of(&addresses).await?.value;
+        let paid = |side: Side| -> Option<Amount> {
+            outputs.iter().find(|(output, _)| *output == id.payout(side)).map(|(_, output)| output.amount)
+        };
+        let total = open.party_a.deposit.checked_add(open.party_b.deposit);
+        let rest = |paid: Amount| total.and_then(|total| total.checked_sub(paid));
+        Ok(match (paid(Side::A), paid(Side::B)) {
+            (Some(a), Some(b)) => Some(Balances::of_payouts(a, b)),
+            (Some(a), None) => rest(a).map(|b| Balances::of_payouts(a, b)),
+            (None, Some(b)) => rest(b).map(|a| Balances::of_payouts(a, b)),
+            (None, None) => None,
+        })
+    }
+}
+
+impl Pending {
+    fn take(&mut self, milestone: &FollowedMilestone) {
+        self.newest = Some(milestone.essence.clone());
+        for id in &milestone.channels {
+            // What was proven before this milestone may be old now.
+            self.proven.remove(id);
+            self.due.insert(*id);
+        }
+    }
+
+    /// Takes all milestones that are already here: after a break only the newest needs proofs.
+    fn take_waiting(
+        &mut self,
+        followed: &mut Receiver<std::sync::Arc<FollowedMilestone>>,
+        known: &mut BTreeSet<ChannelId>,
+    ) {
+        loop {
+            match followed.try_recv() {
+                Ok(milestone) => self.take(&milestone),
+                Err(TryRecvError::Lagged(_)) => {
+                    self.proven.clear();
+                    known.clear();
+                }
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
+            }
+        }
+    }
+}

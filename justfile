@@ -1,0 +1,32 @@
+# `just` lists what there is. The steps themselves are in .ci/run, so that they are the same everywhere.
+
+_list:
+    @just --list
+
+# all tests
+test *arguments:
+    cargo test --workspace --locked {{arguments}}
+
+# everything that must hold before a change is taken, or the steps named
+ci *steps:
+    .ci/run {{steps}}
+
+# the benchmarks
+bench *arguments:
+    cargo bench --locked --package flash-benches {{arguments}}
+
+# two daemons and a ledger on this machine, paying each other
+demo *arguments:
+    cargo run --release --locked -- demo {{arguments}}
+
+# format the code
+fmt:
+    cargo fmt --all
+
+# the documentation of all crates, in target/doc
+docs:
+    .ci/run docs
+
+# check the test vectors with the Python implementation
+vectors:
+    .ci/run vectors

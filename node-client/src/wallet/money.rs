@@ -1,0 +1,495 @@
+//! The wallet: which outputs are ours, which of them are reserved, and what to spend.
+//!
+//! It does nothing itself. Its record ([`Wallet::record`]) must be durable before an address or a
+//! transaction that it gave out is used, so that no address is given out twice and no output is promised
+//! twice across a crash.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bincode::{Decode, Encode};
+use flash_proto::{
+    Action, Address, Amount, Essence, NetworkParams, Output, OutputId, PublicKey, Transaction, TransactionId,
+    Unlock,
+    codec::{self, CodecError},
+    limits,
+    message::Funding,
+    transaction::commit_inputs,
+};
+use thiserror::Error;
+
+use super::{Account, Seed};
+
+/// Addresses beyond the last one given out that are watched too: after a recovery from words nobody
+/// knows which were given out.
+const GAP: u32 = 20;
+
+/// Bytes of a wallet's record.
+const RECORD_BYTES_MAX: usize = limits::RECORD_BYTES_MAX;
+
+/// Money outside of channels.
+#[derive(Debug)]
+pub struct Wallet {
+    seed: Seed,
+    state: State,
+    /// Watched addresses and the indices of their keys.
+    addresses: BTreeMap<Address, u32>,
+}
+
+#[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
+struct State {
+    next_address: u32,
+    next_channel_key: u32,
+    next_reservation: u64,
+    seen_milestone: u64,
+    outputs: BTreeMap<OutputId, Output>,
+    reservations: BTreeMap<u64, Reserved>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+struct Reserved {
+    inputs: BTreeSet<OutputId>,
+    /// The transaction that spends them, once it is known.
+    transaction: Option<TransactionId>,
+    /// Past this milestone the transaction cannot be applied any more.
+    expiry_milestone: Option<u64>,
+}
+
+/// Outputs that are promised to one transaction.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reservation {
+    /// Names it in this wallet.
+    pub id: u64,
+    /// What is spent.
+    pub funding: Vec<Funding>,
+    /// What is left over: nothing, or at least the smallest output.
+    pub change: Amount,
+}
+
+/// What changed in the wallet.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum WalletEvent {
+    /// Money came.
+    Received {
+        /// The output.
+        id: OutputId,
+        /// What it holds, and where.
+        output: Output,
+        /// Whether it is what one of our own transactions left over.
+        change: bool,
+    },
+    /// One of our outputs is spent.
+    Spent {
+        /// The output.
+        id: OutputId,
+        /// What it held.
+        output: Output,
+    },
+}
+
+/// Why money cannot be spent so.
+#[derive(Clone, Debug, PartialEq, Eq, Error)]
+#[non_exhaustive]
+pub enum WalletError {
+    /// Not enough that is ours and not reserved.
+    #[error("{wanted} is more than the {available} that can be spent now")]
+    Insufficient {
+        /// What was to be spent.
+        wanted: Amount,
+        /// What can be.
+        available: Amount,
+    },
+    /// Enough, but in more outputs than one transaction takes.
+    #[error("{wanted} lies in more than {max} outputs; send yourself a part of it first", max = limits::FUNDING_INPUTS_MAX)]
+    TooManyOutputs {
+        /// What was to be spent.
+        wanted: Amount,
+    },
+    /// What would be left over is too small for an output.
+    #[error(
+        "{left} would be left over, less than the smallest output of {min}; spend {left} more or {min} less"
+    )]
+    Change {
+        /// What would be left over.
+        left: Amount,
+        /// The smallest output.
+        min: Amount,
+    },
+    /// Less than the smallest output.
+    #[error("{0} is less than the smallest output of {1}")]
+    TooSmall(Amount, Amount),
+    /// No more addresses or keys; there are 2^31.
+    #[error("the wallet has given out all of its keys")]
+    Exhausted,
+}
+
+impl Wallet {
+    /// A wallet that has given out nothing yet.
+    pub fn new(seed: Seed) -> Self {
+        Self::with(seed, State::default())
+    }
+
+    /// The wallet of a record.
+    ///
+    /// # Errors
+    /// [`CodecError`]: it is no record of a wallet.
+    pub fn from_record(seed: Seed, record: &[u8]) -> Result<Self, CodecError> {
+        Ok(Self::with(seed, codec::decode::<State, RECORD_BYTES_MAX>(record)?))
+    }
+
+    fn with(seed: Seed, state: State) -> Self {
+        let mut wallet = Self { seed, state, addresses: BTreeMap::new() };
+        wallet.watch();
+        wallet
+    }
+
+    /// What must be durable before anything that was given out is used.
+    pub fn record(&self) -> Vec<u8> {
+        codec::encode(&self.state)
+    }
+
+    fn watch(&mut self) {
+        let end = self.state.next_address.saturating_add(GAP);
+        let known = u32::try_from(self.addresses.len()).unwrap_or(u32::MAX);
+        for index in known..end {
+            let address = Address::of(&self.seed.key(Account::Money, 0, index).public());
+            self.addresses.insert(address, index);
+        }
+    }
+
+    /// An address that was never given out before.
+    ///
+    /// # Errors
+    /// [`WalletError::Exhausted`].
+    pub fn fresh_address(&mut self) -> Result<Address, WalletError> {
+        let index = self.state.next_address;
+        self.state.next_address =
+            index.checked_add(1).filter(|next| *next < 1 << 31).ok_or(WalletError::Exhausted)?;
+        self.watch();
+        Ok(Address::of(&self.seed.key(Account::Money, 0, index).public()))
+    }
+
+    /// The index and key of a channel key that was never given out before.
+    ///
+    /// # Errors
+    /// [`WalletError::Exhausted`].
+    pub fn fresh_channel_key(&mut self) -> Result<(u32, PublicKey), WalletError> {
+        let index = self.state.next_channel_key;
+        self.state.next_channel_key =
+            index.checked_add(1).filter(|next| *next < 1 << 31).ok_or(WalletError::Exhausted)?;
+        Ok((index, self.seed.key(Account::Channels, 0, index).public()))
+    }
+
+    /// The addresses whose outputs are ours.
+    pub fn addresses(&self) -> Vec<Address> {
+        self.addresses.keys().copied().collect()
+    }
+
+    /// All unspent outputs at [`Wallet::addresses`] after a milestone, proven. Older views than the last
+    /// are of no interest.
+    pub fn observe(&mut self, milestone_index: u64, outputs: Vec<(OutputId, Output)>) -> Vec<WalletEvent> {
+        if milestone_index < self.state.seen_milestone {
+            return Vec::new();
+        }
+        self.state.seen_milestone = milestone_index;
+        let now: BTreeMap<OutputId, Output> =
+            outputs.into_iter().filter(|(_, output)| self.addresses.contains_key(&output.address)).collect();
+        let ours: BTreeSet<TransactionId> =
+            self.state.reservations.values().filter_map(|reserved| reserved.transaction).collect();
+        let mut events = Vec::new();
+        for (id, output) in &now {
+            if !self.state.outputs.contains_key(id) {
+                let change = ours.contains(&id.transaction);
+                events.push(WalletEvent::Received { id: *id, output: *output, change });
+            }
+            let used = self.addresses.get(&output.address).map_or(0, |index| index.saturating_add(1));
+            self.state.next_address = self.state.next_address.max(used);
+        }
+        for (id, output) in &self.state.outputs {
+            if !now.contains_key(id) {
+                events.push(WalletEvent::Spent { id: *id, output: *output });
+            }
+        }
+        self.state.reservations.retain(|_, reserved| {
+            let spent = reserved.inputs.iter().any(|input| !now.contains_key(input));
+            let expired = reserved.expiry_milestone.is_some_and(|expiry| expiry < milestone_index);
+            !spent && !expired
+        });
+        self.state.outputs = now;
+        self.watch();
+        events
+    }
+
+    /// The milestone of the newest view.
+    pub const fn seen_milestone(&self) -> u64 {
+        self.state.seen_milestone
+    }
+
+    fn is_reserved(&self, id: &OutputId) -> bool {
+        self.state.reservations.values().any(|reserved| reserved.inputs.contains(id))
+    }
+
+    fn sum(&self, reserved: bool) -> Amount {
+        let amounts = self.state.outputs.iter().filter(|(id, _)| self.is_reserved(id) == reserved);
+        // Outputs of one ledger never add up to more than the supply.
+        Amount::checked_sum(amounts.map(|(_, output)| output.amount)).unwrap_or(Amount::MAX)
+    }
+
+    /// What can be spent now.
+    pub fn available(&self) -> Amount {
+        self.sum(false)
+    }
+
+    /// What is promised to transactions that are not applied yet.
+    pub fn reserved(&self) -> Amount {
+        self.sum(true)
+    }
+
+    /// Promises outputs of at least `amount` to a transaction, the largest first, so that what is left
+    /// over is nothing or an output of its own.
+    ///
+    /// # Errors
+    /// [`WalletError`]; nothing is reserved.
+    pub fn reserve(
+        &mut self,
+        amount: Amount,
+        output_min: Amount,
+        expiry_milestone: Option<u64>,
+    ) -> Result<Reservation, WalletError> {
+        let mut free: Vec<(OutputId, Output)> = self
+            .state
+            .outputs
+            .iter()
+            .filter(|(id, _)| !self.is_reserved(id))
+            .map(|(id, output)| (*id, *output))
+            .collect();
+        free.sort_by_key(|(id, output)| (std::cmp::Reverse(output.amount), *id));
+        let (mut funding, mut sum) = (Vec::new(), Amount::ZERO);
+        let fits =
+            |sum: Amount| sum.checked_sub(amount).filter(|change| change.is_zero() || *change >= output_min);
+        for (id, output) in free {
+            if fits(sum).is_some() {
+                break;
+            }
+            if funding.len() == limits::FUNDING_INPUTS_MAX {
+                return Err(WalletError::TooManyOutputs { wanted: amount });
+            }
+            funding.push(Funding { id, output });
+            sum = sum.checked_add(output.amount).unwrap_or(sum);
+        }
+        let Some(change) = fits(sum) else {
+            return Err(match sum.checked_sub(amount) {
+                Some(left) => WalletError::Change { left, min: output_min },
+                None => WalletError::Insufficient { wanted: amount, available: sum },
+            });
+        };
+        let id = self.state.next_reservation;
+        self.state.next_reservation = id.saturating_add(1);
+        if !funding.is_empty() {
+            let inputs = funding.iter().map(|funding| funding.id).collect();
+            self.state.reservations.insert(id, Reserved { inputs, transaction: None, expiry_milestone });
+        }
+        Ok(Reservation { id, funding, change })
+    }
+
+    /// Says which transaction a reservation was for.
+    pub fn spends(&mut self, reservation: u64, transaction: TransactionId) {
+        if let Some(reserved) = self.state.reservations.get_mut(&reservation) {
+            reserved.transaction = Some(transaction);
+        }
+    }
+
+    /// Frees what was reserved: the transaction never left, or can never be applied.
+    pub fn release(&mut self, reservation: u64) {
+        self.state.reservations.remove(&reservation);
+    }
+
+    /// The unlocks of our funding in a transaction, in its order.
+    pub fn unlocks(&self, essence: &Essence, funding: &[Funding]) -> Vec<Unlock> {
+        let index = |funding: &Funding| self.addresses.get(&funding.output.address).copied();
+        let keys = funding.iter().filter_map(index).map(|index| self.seed.key(Account::Money, 0, index));
+        keys.map(|key| essence.unlock(&key)).collect()
+    }
+
+    /// A signed transfer; what is left over goes to a fresh address.
+    ///
+    /// # Errors
+    /// [`WalletError`]; nothing is reserved.
+    pub fn transfer(
+        &mut self,
+        to: Address,
+        amount: Amount,
+        params: &NetworkParams,
+    ) -> Result<(Transaction, Reservation), WalletError> {
+        if amount < params.output_min {
+            return Err(WalletError::TooSmall(amount, params.output_min));
+        }
+        let reservation = self.reserve(amount, params.output_min, None)?;
+        let mut outputs = vec![Output { address: to, amount }];
+        if !reservation.change.is_zero() {
+            outputs.push(Output { address: self.fresh_address()?, amount: reservation.change });
+        }
+        let spent: Vec<Output> = reservation.funding.iter().map(|funding| funding.output).collect();
+        let essence = Essence {
+            network: params.id(),
+            inputs: reservation.funding.iter().map(|funding| funding.id).collect(),
+            inputs_commitment: commit_inputs(&spent),
+            outputs,
+            action: Action::Transfer,
+        };
+        let unlocks = self.unlocks(&essence, &reservation.funding);
+        self.spends(reservation.id, essence.id());
+        Ok((Transaction { essence, unlocks }, reservation))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::node::dev::DevNetwork;
+
+    const MIN: Amount = Amount::new(1_000);
+
+    fn seed() -> Seed {
+        Seed::from_words(
+            "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about",
+            "",
+        )
+        .unwrap()
+    }
+
+    fn id(n: u16) -> OutputId {
+        OutputId { transaction: TransactionId::new([9; 32]), index: n }
+    }
+
+    fn with_outputs(amounts: &[u64]) -> Wallet {
+        let mut wallet = Wallet::new(seed());
+        let outputs = (0..).zip(amounts).map(|(n, amount)| {
+            let address = wallet.fresh_address().unwrap();
+            (id(n), Output { address, amount: Amount::new(*amount) })
+        });
+        let outputs = outputs.collect();
+        wallet.observe(1, outputs);
+        wallet
+    }
+
+    #[test]
+    fn every_address_and_key_is_given_out_once_across_restarts() {
+        let mut wallet = Wallet::new(seed());
+        let mut given = BTreeSet::new();
+        for _ in 0..50 {
+            assert!(given.insert(wallet.fresh_address().unwrap()));
+            let (index, key) = wallet.fresh_channel_key().unwrap();
+            assert_eq!(key, seed().key(Account::Channels, 0, index).public());
+            wallet = Wallet::from_record(seed(), &wallet.record()).unwrap();
+        }
+        assert!(given.is_subset(&wallet.addresses().into_iter().collect()));
+    }
+
+    #[test]
+    fn money_at_an_address_within_the_gap_is_found_again_from_the_words() {
+        let mut old = Wallet::new(seed());
+        let address = (0..19).map(|_| old.fresh_address().unwrap()).last().unwrap();
+        let mut recovered = Wallet::new(seed());
+        assert!(recovered.addresses().contains(&address));
+        recovered.observe(5, vec![(id(0), Output { address, amount: Amount::new(7_000) })]);
+        assert_eq!(recovered.available(), Amount::new(7_000));
+        assert_ne!(recovered.fresh_address().unwrap(), address, "it is not given out again");
+    }
+
+    #[test]
+    fn a_transfer_is_signed_reserved_and_done_when_its_inputs_are_gone() {
+        let params = DevNetwork { milestone_interval_ms: 1_000, pow_bits: 0 }
+            .make(0, [[1; 32], [2; 32], [3; 32]])
+            .params;
+        let mut wallet = with_outputs(&[5_000, 20_000]);
+        let to = Address::new([7; 32]);
+        let (transaction, reservation) = wallet.transfer(to, Amount::new(12_000), &params).unwrap();
+        crate::ledger::Checked::new(transaction.clone(), &params).unwrap();
+        assert_eq!((reservation.funding.len(), reservation.change), (1, Amount::new(8_000)));
+        assert_eq!((wallet.available(), wallet.reserved()), (Amount::new(5_000), Amount::new(20_000)));
+        let refused = wallet.transfer(to, Amount::new(12_000), &params).unwrap_err();
+        assert!(matches!(refused, WalletError::Insufficient { .. }));
+
+        let mut wallet = Wallet::from_record(seed(), &wallet.record()).unwrap();
+        assert_eq!(wallet.reserved(), Amount::new(20_000), "reserved across a restart");
+        let change = OutputId { transaction: transaction.id(), index: 1 };
+        let left: Vec<_> = wallet
+            .state
+            .outputs
+            .iter()
+            .map(|(id, output)| (*id, *output))
+            .filter(|(it, _)| *it == id(0))
+            .collect();
+        let events = wallet.observe(2, [left, vec![(change, transaction.essence.outputs[1])]].concat());
+        assert!(events.contains(&WalletEvent::Received {
+            id: change,
+            output: transaction.essence.outputs[1],
+            change: true
+        }));
+        assert!(
+            events
+                .iter()
+                .any(|event| matches!(event, WalletEvent::Spent { id: spent, .. } if *spent == id(1)))
+        );
+        assert_eq!((wallet.available(), wallet.reserved()), (Amount::new(13_000), Amount::ZERO));
+    }
+
+    #[test]
+    fn what_expired_or_was_given_up_is_free_again() {
+        let mut wallet = with_outputs(&[5_000]);
+        let outputs: Vec<_> = wallet.state.outputs.iter().map(|(id, output)| (*id, *output)).collect();
+        wallet.reserve(Amount::new(5_000), MIN, Some(10)).unwrap();
+        wallet.observe(10, outputs.clone());
+        assert_eq!(wallet.available(), Amount::ZERO);
+        wallet.observe(11, outputs);
+        assert_eq!(wallet.available(), Amount::new(5_000));
+        let reservation = wallet.reserve(Amount::new(4_000), MIN, None).unwrap();
+        wallet.release(reservation.id);
+        assert_eq!(wallet.available(), Amount::new(5_000));
+    }
+
+    #[test]
+    fn change_is_nothing_or_an_output_of_its_own() {
+        let mut wallet = with_outputs(&[5_000]);
+        let refused = wallet.reserve(Amount::new(4_500), MIN, None).unwrap_err();
+        assert_eq!(refused, WalletError::Change { left: Amount::new(500), min: MIN });
+        // A further output makes it fit.
+        let mut wallet = with_outputs(&[5_000, 900]);
+        let reservation = wallet.reserve(Amount::new(4_500), MIN, None).unwrap();
+        assert_eq!((reservation.funding.len(), reservation.change), (2, Amount::new(1_400)));
+        assert!(with_outputs(&[]).reserve(Amount::ZERO, MIN, None).unwrap().funding.is_empty());
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_is_promised_twice(
+            amounts in proptest::collection::vec(1_u64..50_000, 0..40),
+            wishes in proptest::collection::vec((0_u64..60_000, proptest::bool::ANY), 0..20),
+        ) {
+            let mut wallet = with_outputs(&amounts);
+            let total: u64 = amounts.iter().sum();
+            let mut promised = BTreeSet::new();
+            for (wish, keep) in wishes {
+                let before = wallet.record();
+                match wallet.reserve(Amount::new(wish), MIN, None) {
+                    Ok(reservation) => {
+                        let sum: u64 = reservation.funding.iter().map(|it| it.output.amount.units()).sum();
+                        prop_assert_eq!(sum, wish + reservation.change.units());
+                        prop_assert!(reservation.change.is_zero() || reservation.change >= MIN);
+                        if keep {
+                            for funding in &reservation.funding {
+                                prop_assert!(promised.insert(funding.id));
+                            }
+                        } else {
+                            wallet.release(reservation.id);
+                        }
+                    }
+                    Err(_) => prop_assert_eq!(wallet.record(), before, "a refusal changes nothing"),
+                }
+                prop_assert_eq!(wallet.available().units() + wallet.reserved().units(), total);
+            }
+        }
+    }
+}
