@@ -308,3 +308,47 @@ pub fn log_to_stderr(filter: &str, json: bool) -> Result<(), Failure> {
     let done = if json { builder.json().try_init() } else { builder.try_init() };
     done.map_err(Failure::new)
 }
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use std::{collections::BTreeMap, path::Path};
+
+    use flash_node_client::node::dev::DevNetwork;
+
+    use super::*;
+
+    /// A daemon on a new data directory in `dir`, which follows a node that is never there. It runs
+    /// until the test's runtime ends.
+    pub(crate) async fn assembled(dir: &Path) -> Assembled {
+        let dev = DevNetwork { milestone_interval_ms: 1_000, pow_bits: 0 };
+        let made = dev.make(0, [[1; 32], [2; 32], [3; 32]]);
+        let network = dir.join("network-of-the-test.json");
+        std::fs::write(&network, serde_json::to_string(&made.params).unwrap()).unwrap();
+        let data = dir.join("data");
+        let node: PeerAddress = format!("{}@127.0.0.1:9", made.node.public()).parse().unwrap();
+        let setup = crate::setup::Setup {
+            data: &data,
+            network: &network,
+            words: None,
+            passphrase: None,
+            node: Some(&node),
+        };
+        crate::setup::init(setup).unwrap();
+        let data = DataDir::open(&data).unwrap();
+        let flags = BTreeMap::from([("listen", "127.0.0.1:0".to_owned())]);
+        let config = Config::load(&datadir::config_path(data.path()), true, &flags, &|_| None).unwrap();
+        assemble(&data, &config).await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn a_daemon_without_its_node_answers_and_ends_in_order() {
+        let dir = tempfile::tempdir().unwrap();
+        let assembled = assembled(dir.path()).await;
+        let info = assembled.daemon.info().await.unwrap();
+        assert!(!info.ledger.fresh && info.ledger.node.is_none());
+        assert!(assembled.daemon.wallet_balance().await.is_err(), "there is no ledger to look at");
+        assembled.end().await;
+        let data = DataDir::open(&dir.path().join("data")).unwrap();
+        assert!(data.store_path().exists());
+    }
+}

@@ -1,6 +1,6 @@
 //! Keys, signatures and the one signature check.
 //!
-//! Everything that is signed anywhere in Flash is a 32-byte [`Hash`] of a fixed layout. Everything
+//! Everything that is signed anywhere in Flash is a 32-byte [`struct@Hash`] of a fixed layout. Everything
 //! that is checked anywhere (channel, ledger, milestone) is checked here, by the rule of ZIP-215
 //! (TIP-14 for the Tangle), so that a balance the channel accepts is always one the ledger accepts.
 

@@ -11,8 +11,9 @@ use super::*;
 
 const ID: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
 
-fn daemon() -> Daemon {
-    Daemon {}
+/// A whole daemon on a data directory of its own, which follows a node that is never there.
+async fn daemon(dir: &std::path::Path) -> Daemon {
+    crate::run::tests::assembled(dir).await.daemon.clone()
 }
 
 /// An RPC server on a port of its own.
@@ -31,7 +32,7 @@ impl Server {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(serve(listener, daemon(), tokens, async {
+        let task = tokio::spawn(serve(listener, daemon(dir.path()).await, tokens, async {
             let _ = stopped.await;
         }));
         let http = reqwest::Client::builder().no_proxy().build().unwrap();

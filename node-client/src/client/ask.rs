@@ -54,7 +54,7 @@ impl NodeClient {
         let link = shared.link().await?;
         let answer = shared.ask(&link, &NodeRequest::Channel(id)).await?;
         let NodeResponse::Channel { milestone_index, record, proof } = answer else {
-            return Err(link.unexpected());
+            return Err(shared.unexpected(&link));
         };
         shared.reach(milestone_index).await;
         let checked = shared.core().channel(id, milestone_index, record.as_deref(), &proof);
@@ -119,7 +119,7 @@ impl NodeClient {
         let shared = self.shared();
         let request = NodeRequest::OutputsOf { addresses: addresses.to_vec(), after };
         let NodeResponse::Outputs { milestone_index, outputs } = shared.ask(link, &request).await? else {
-            return Err(link.unexpected());
+            return Err(shared.unexpected(link));
         };
         shared.reach(milestone_index).await;
         let wanted: HashSet<&Address> = addresses.iter().collect();
@@ -127,9 +127,7 @@ impl NodeClient {
         let mut value = Vec::with_capacity(outputs.len());
         for (id, output, proof) in outputs {
             if !wanted.contains(&output.address) || last.is_some_and(|last| id <= last) {
-                let error = link.lied("an output that was not asked for, or out of order");
-                shared.blame(link, &error);
-                return Err(error);
+                return Err(shared.lied(link, "an output that was not asked for, or out of order"));
             }
             let checked = shared.core().output(id, milestone_index, Some(&output), &proof);
             shared.judge(link, checked)?;
@@ -148,7 +146,7 @@ impl NodeClient {
         let link = shared.link().await?;
         let NodeResponse::Transaction(answer) = shared.ask(&link, &NodeRequest::Transaction(id)).await?
         else {
-            return Err(link.unexpected());
+            return Err(shared.unexpected(&link));
         };
         Ok(match *answer {
             TransactionAnswer::Unknown => TransactionStatus::Unknown,
@@ -176,7 +174,7 @@ impl NodeClient {
         let shared = self.shared();
         let link = shared.link().await?;
         let NodeResponse::Milestone(answer) = shared.ask(&link, &NodeRequest::Milestone(index)).await? else {
-            return Err(link.unexpected());
+            return Err(shared.unexpected(&link));
         };
         let milestone = answer
             .filter(|milestone| milestone.essence.index > 0)
@@ -184,7 +182,7 @@ impl NodeClient {
         let checked = shared.core().witness(&milestone);
         shared.judge(&link, checked)?;
         if index.is_some_and(|index| index != milestone.essence.index) {
-            return Err(link.unexpected());
+            return Err(shared.unexpected(&link));
         }
         Ok(*milestone)
     }
@@ -204,7 +202,7 @@ impl NodeClient {
                 shared.blame(&link, &error);
                 Err(error)
             }
-            _ => Err(link.unexpected()),
+            _ => Err(shared.unexpected(&link)),
         }
     }
 
@@ -216,13 +214,11 @@ impl NodeClient {
         let shared = self.shared();
         let link = shared.link().await?;
         let NodeResponse::Block(answer) = shared.ask(&link, &NodeRequest::Block(id)).await? else {
-            return Err(link.unexpected());
+            return Err(shared.unexpected(&link));
         };
         let Some(bytes) = answer else { return Ok(None) };
         if Block::id_of(&bytes) != id {
-            let error = link.lied("a block with another id than asked for");
-            shared.blame(&link, &error);
-            return Err(error);
+            return Err(shared.lied(&link, "a block with another id than asked for"));
         }
         let checked = Block::from_bytes(&bytes, shared.params.pow_bits).map_err(Into::into);
         shared.judge(&link, checked).map(Some)

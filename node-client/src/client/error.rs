@@ -19,6 +19,14 @@ pub enum ClientError {
     /// The client cannot start.
     #[error("the node client cannot start: {0}")]
     Start(#[from] ConnectError),
+    /// A node cannot be connected to.
+    #[error("no link to node {node}: {error}")]
+    Connect {
+        /// The node.
+        node: PeerAddress,
+        /// Why.
+        error: Box<ConnectError>,
+    },
     /// No node is configured.
     #[error("no node is configured; name at least one as KEY@HOST:PORT")]
     NoNodes,
@@ -34,7 +42,7 @@ pub enum ClientError {
         /// The node.
         node: PeerAddress,
         /// How.
-        error: FrameError,
+        error: Box<FrameError>,
     },
     /// The connection to the node was lost before the call went out.
     #[error("the link to node {node} is lost: {error}")]
@@ -42,7 +50,7 @@ pub enum ClientError {
         /// The node.
         node: PeerAddress,
         /// How.
-        error: quinn::ConnectionError,
+        error: Box<quinn::ConnectionError>,
     },
     /// The node did not answer in time.
     #[error("node {node} did not answer within {waited:?}")]
@@ -127,6 +135,7 @@ impl ClientError {
     pub const fn is_retryable(&self) -> bool {
         match self {
             Self::Unreachable
+            | Self::Connect { .. }
             | Self::Link { .. }
             | Self::Lost { .. }
             | Self::Timeout { .. }

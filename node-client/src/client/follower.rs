@@ -68,7 +68,9 @@ fn retry_wait(failures: u32) -> Duration {
 /// Follows one node until that ends.
 async fn follow(shared: &Shared, node: &PeerAddress) -> Result<std::convert::Infallible, ClientError> {
     let late = |_| ClientError::Timeout { node: node.clone(), waited: CONNECT_WAIT_MAX };
-    let connection = timeout(CONNECT_WAIT_MAX, shared.endpoint.dial(node)).await.map_err(late)??;
+    let failed = |error| ClientError::Connect { node: node.clone(), error: Box::new(error) };
+    let dialled = timeout(CONNECT_WAIT_MAX, shared.endpoint.dial(node)).await.map_err(late)?;
+    let connection = dialled.map_err(failed)?;
     let link = Link { connection, node: node.clone() };
     shared.link.send_replace(Some(link.clone()));
     shared.view.send_modify(|view| view.node = Some(node.clone()));
@@ -82,7 +84,7 @@ async fn follow(shared: &Shared, node: &PeerAddress) -> Result<std::convert::Inf
         let late = |_| ClientError::Timeout { node: node.clone(), waited: quiet_max };
         let answer = timeout(quiet_max, link.answer(&mut reader)).await.map_err(late)?;
         let NodeResponse::Followed(followed) = answer.inspect_err(|error| shared.blame(&link, error))? else {
-            return Err(link.unexpected());
+            return Err(shared.unexpected(&link));
         };
         shared.take(&link, *followed)?;
     }

@@ -10,7 +10,7 @@ use tracing::{error, info, warn};
 use super::{ClientError, Shared, lock};
 use crate::{
     light::{Fault, LightError},
-    protocol::{NodeRequest, NodeResponse, Refused, RefusedCode},
+    protocol::{NodeRequest, NodeResponse, REASON_BYTES_MAX, Refused, RefusedCode},
     quic::{
         PeerAddress,
         frames::{FrameError, FrameReader, FrameWriter},
@@ -48,7 +48,7 @@ impl Link {
 
     /// Sends a request on a stream of its own; the answers can be read from what is returned.
     pub(super) async fn request(&self, request: &NodeRequest) -> Result<FrameReader, ClientError> {
-        let lost = |error| ClientError::Lost { node: self.node.clone(), error };
+        let lost = |error| ClientError::Lost { node: self.node.clone(), error: Box::new(error) };
         let (send, receive) = self.connection.open_bi().await.map_err(lost)?;
         let mut writer = FrameWriter::new(send, NODE_FRAME_BYTES_MAX);
         writer.push(request).map_err(|error| self.frame_error(error))?;
@@ -65,6 +65,7 @@ impl Link {
         let node = self.node.clone();
         match reader.message::<NodeResponse, NODE_FRAME_BYTES_MAX>().await {
             Ok(Some(NodeResponse::Refused(Refused { code, reason }))) => {
+                let reason = reason.chars().take(REASON_BYTES_MAX).collect();
                 Err(ClientError::Refused { node, code, reason })
             }
             Ok(Some(response)) => Ok(response),
@@ -77,20 +78,10 @@ impl Link {
         let node = self.node.clone();
         match error {
             FrameError::Read(_) | FrameError::Write(_) | FrameError::Finished => {
-                ClientError::Link { node, error }
+                ClientError::Link { node, error: Box::new(error) }
             }
             malformed => ClientError::Malformed { node, what: malformed.to_string() },
         }
-    }
-
-    /// The answer is one to another question.
-    pub(super) fn unexpected(&self) -> ClientError {
-        ClientError::Malformed { node: self.node.clone(), what: "the answer to another question".to_owned() }
-    }
-
-    /// The answer contradicts what was asked.
-    pub(super) fn lied(&self, what: &str) -> ClientError {
-        ClientError::Lied { node: self.node.clone(), what: what.to_owned() }
     }
 }
 
@@ -128,6 +119,21 @@ impl Shared {
             }
             error
         })
+    }
+
+    /// The answer is one to another question.
+    pub(super) fn unexpected(&self, link: &Link) -> ClientError {
+        let what = "the answer to another question".to_owned();
+        let error = ClientError::Malformed { node: link.node.clone(), what };
+        self.blame(link, &error);
+        error
+    }
+
+    /// The answer contradicts what was asked.
+    pub(super) fn lied(&self, link: &Link, what: &str) -> ClientError {
+        let error = ClientError::Lied { node: link.node.clone(), what: what.to_owned() };
+        self.blame(link, &error);
+        error
     }
 
     /// Leaves a node that is of no use; one that lied is also avoided for a while.

@@ -105,12 +105,12 @@ pub struct NodeClient {
 #[derive(Debug)]
 struct Running {
     shared: Arc<Shared>,
-    follower: AbortHandle,
+    background: AbortHandle,
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
-        self.follower.abort();
+        self.background.abort();
         self.shared.disconnect(0);
     }
 }
@@ -156,8 +156,8 @@ impl NodeClient {
             shunned: Mutex::new(HashMap::new()),
             work: Arc::new(Semaphore::new(WORK_AT_A_TIME)),
         });
-        let follower = tokio::spawn(follower::run(Arc::clone(&shared), nodes)).abort_handle();
-        Ok(Self { running: Arc::new(Running { shared, follower }) })
+        let background = tokio::spawn(follower::run(Arc::clone(&shared), nodes)).abort_handle();
+        Ok(Self { running: Arc::new(Running { shared, background }) })
     }
 
     /// Where the client is, now and whenever it changes.

@@ -54,11 +54,11 @@ impl NodeClient {
         let shared = self.shared();
         let link = shared.link().await?;
         let NodeResponse::Tips(tips) = shared.ask(&link, &NodeRequest::Tips).await? else {
-            return Err(link.unexpected());
+            return Err(shared.unexpected(&link));
         };
         let mut block = Block::new(tips, payload);
         if !(1..=PARENTS_MAX).contains(&block.parents.len()) {
-            return Err(link.unexpected());
+            return Err(shared.unexpected(&link));
         }
         let bytes = block.to_bytes();
         if bytes.len() > BLOCK_BYTES_MAX {
@@ -69,7 +69,7 @@ impl NodeClient {
         let id = Block::id_of(&bytes);
         match shared.ask(&link, &NodeRequest::Submit(bytes)).await? {
             NodeResponse::Submitted(got) if got == id => Ok(id),
-            _ => Err(link.unexpected()),
+            _ => Err(shared.unexpected(&link)),
         }
     }
 

@@ -7,7 +7,7 @@ use flash_proto::{
 };
 use thiserror::Error;
 
-/// A transaction that passed [`check`]: form, limits and every signature.
+/// A transaction that passed [`Checked::new`]: form, limits and every signature.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Checked {
     transaction: Transaction,

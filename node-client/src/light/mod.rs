@@ -38,7 +38,7 @@ use flash_proto::{
 };
 
 use crate::{
-    ledger::{merkle, merkle::AuditPath, state_tree::Proof},
+    ledger::{genesis::genesis_essence, merkle, merkle::AuditPath, state_tree::Proof},
     protocol::Followed,
 };
 
@@ -117,7 +117,8 @@ impl LightCore {
         match milestone.essence.follows(&self.newest.essence) {
             Ok(()) => {}
             Err(MilestoneError::Previous { .. }) => {
-                return Err(self.halt(Arc::clone(&self.newest), milestone));
+                let known = Arc::clone(&self.newest);
+                return Err(self.halt(&known, milestone));
             }
             Err(MilestoneError::Index { got, after }) => {
                 return Err(LightError::OutOfOrder { got, after });
@@ -148,7 +149,7 @@ impl LightCore {
         match self.remembered(milestone.essence.index) {
             Some(known) if known.id() != milestone.id() => {
                 let known = Arc::clone(known);
-                Err(self.halt(known, milestone))
+                Err(self.halt(&known, milestone))
             }
             // Nobody signs the genesis: only a fork of it could be signed.
             None if milestone.essence.index == 0 => Err(LightError::OutOfOrder { got: 0, after: 0 }),
@@ -243,8 +244,8 @@ impl LightCore {
         self.fork.as_ref().map_or(Ok(()), |fork| Err(LightError::Fork(Arc::clone(fork))))
     }
 
-    fn halt(&mut self, known: Arc<Milestone>, other: &Milestone) -> LightError {
-        let fork = Arc::new(Fork { known: (*known).clone(), other: other.clone() });
+    fn halt(&mut self, known: &Milestone, other: &Milestone) -> LightError {
+        let fork = Arc::new(Fork { known: known.clone(), other: other.clone() });
         self.fork = Some(Arc::clone(&fork));
         LightError::Fork(fork)
     }

@@ -1,18 +1,18 @@
 //! A network of three coordinators of which two must sign, and everything that a node could try.
 
 use flash_proto::{
-    Action, Address, Amount, Essence, LaneClaim, Output, PublicKey, SecretKey, StateKey, Unlock, block::Work,
-    record::Party, transaction::commit_inputs,
+    Action, Address, Amount, Essence, LaneClaim, Open, Output, PublicKey, SecretKey, StateKey, Unlock,
+    block::Work, record::Party, transaction::commit_inputs,
 };
 
 use super::*;
-use crate::ledger::{Checked, Confirmation, LedgerState, StateValue};
+use crate::ledger::{Checked, Confirmation, LedgerState, StateValue, genesis::genesis_entries};
 
 pub(crate) fn key(n: u8) -> SecretKey {
     SecretKey::from_bytes([n; 32])
 }
 
-fn coordinators() -> Vec<SecretKey> {
+pub(crate) fn coordinators() -> Vec<SecretKey> {
     let mut keys: Vec<SecretKey> = (1..=3).map(key).collect();
     keys.sort_by_key(SecretKey::public);
     keys
@@ -53,6 +53,20 @@ pub(crate) fn transfer(params: &NetworkParams, to: Address) -> Transaction {
         outputs: vec![Output { address: to, amount: output.amount }],
         action: Action::Transfer,
     };
+    let unlocks = vec![essence.unlock(&owner())];
+    Transaction { essence, unlocks }
+}
+
+/// Opens a channel with the first genesis output.
+pub(crate) fn open(params: &NetworkParams) -> Transaction {
+    let mut essence = transfer(params, Address::of(&owner().public())).essence;
+    essence.outputs[0].amount = Amount::new(1_000);
+    essence.action = Action::Open(Open {
+        party_a: party(key(20).public(), 999_000),
+        party_b: party(key(21).public(), 0),
+        contest_window_milestones: 10,
+        expiry_milestone: 100,
+    });
     let unlocks = vec![essence.unlock(&owner())];
     Transaction { essence, unlocks }
 }

@@ -1,0 +1,316 @@
+//! A client and nodes that a test scripts, over real sockets on loopback.
+
+mod node;
+mod real;
+
+use std::net::{Ipv4Addr, SocketAddr};
+
+use flash_proto::{Address, Amount, Essence, Milestone, OutputId, Payload, Transaction, TransactionId};
+use node::{Lie, ScriptedNode};
+
+use super::*;
+use crate::{
+    ledger::Conflict,
+    light::tests::{in_block, key, open, owner, params, sign, transfer},
+};
+
+fn loopback() -> SocketAddr {
+    (Ipv4Addr::LOCALHOST, 0).into()
+}
+
+fn client(nodes: &[&ScriptedNode]) -> NodeClient {
+    start(nodes.iter().map(|node| node.address.clone()).collect(), None)
+}
+
+fn start(nodes: Vec<PeerAddress>, checkpoint: Option<MilestoneEssence>) -> NodeClient {
+    let config = ClientConfig { params: params(), nodes, key: key(50), checkpoint, bind: loopback() };
+    NodeClient::start(config).unwrap()
+}
+
+async fn reach(client: &NodeClient, index: u64) {
+    let at = |view: &View| view.tip.as_ref().is_some_and(|tip| tip.essence.index >= index);
+    client.view().wait_for(at).await.unwrap();
+}
+
+fn destination() -> Address {
+    Address::of(&key(60).public())
+}
+
+#[tokio::test]
+async fn every_milestone_comes_in_order_from_the_first_on() {
+    let node = ScriptedNode::start(30);
+    for _ in 0..3 {
+        node.milestone();
+    }
+    let client = client(&[&node]);
+    reach(&client, 3).await;
+    let mut followed = client.follow();
+    node.milestone();
+    for index in 1..=4 {
+        let milestone = followed.recv().await.unwrap();
+        assert_eq!(milestone.essence.index, index);
+    }
+    assert_eq!(client.newest(), node.newest());
+    assert_eq!(client.view().borrow().node, Some(node.address.clone()));
+
+    let again = start(vec![node.address.clone()], Some(client.newest()));
+    let mut followed = again.follow();
+    node.milestone();
+    assert_eq!(followed.recv().await.unwrap().essence.index, 5);
+}
+
+#[tokio::test]
+async fn a_transfer_is_seen_through_and_proven() {
+    let node = ScriptedNode::start(31);
+    let client = client(&[&node]);
+    let transaction = transfer(&params(), destination());
+    let id = transaction.id();
+    assert_eq!(client.transaction(id).await.unwrap(), TransactionStatus::Unknown);
+
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        let transaction = transaction.clone();
+        async move { client.submit_and_wait(transaction, None).await }
+    });
+    node.submitted(1).await;
+    assert!(matches!(client.transaction(id).await.unwrap(), TransactionStatus::Pending { .. }));
+    node.milestone();
+    let applied = waiting.await.unwrap().unwrap();
+    assert_eq!(applied.milestone_index, 1);
+
+    let status = client.transaction(id).await.unwrap();
+    let TransactionStatus::Applied { transaction: proven, .. } = status else { panic!("{status:?}") };
+    assert_eq!(*proven, transaction);
+    let block = client.block(applied.block).await.unwrap().unwrap();
+    assert_eq!(block.payload, Payload::Transaction(Box::new(transaction.clone())));
+
+    let outputs = client.outputs_of(&[destination(), Address::of(&owner().public())]).await.unwrap();
+    let received = (OutputId { transaction: id, index: 0 }, transaction.essence.outputs[0]);
+    assert_eq!(outputs, Proven { milestone_index: 1, value: vec![received] });
+    // A second call finds it applied, without another block.
+    assert_eq!(client.submit_and_wait(transaction, Some(0)).await.unwrap(), applied);
+    node.submitted(1).await;
+    assert_eq!(client.outputs_of(&[]).await.unwrap().value, vec![]);
+    assert_eq!(client.info().await.unwrap().network, params().id());
+}
+
+#[tokio::test]
+async fn a_double_spend_is_rejected() {
+    let node = ScriptedNode::start(32);
+    let client = client(&[&node]);
+    let first = transfer(&params(), destination());
+    let second = transfer(&params(), Address::new([61; 32]));
+    client.submit(Payload::Transaction(Box::new(first))).await.unwrap();
+    node.milestone();
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        let second = second.clone();
+        async move { client.submit_and_wait(second, None).await }
+    });
+    node.submitted(2).await;
+    node.milestone();
+    let error = waiting.await.unwrap().unwrap_err();
+    let ClientError::Rejected { transaction, milestone_index: 2, conflict } = error else {
+        panic!("{error}")
+    };
+    assert_eq!((transaction, conflict), (second.id(), Conflict::InputMissing));
+    assert!(!error.is_retryable());
+}
+
+#[tokio::test]
+async fn a_forgotten_transaction_is_submitted_again() {
+    let node = ScriptedNode::start(33);
+    let client = client(&[&node]);
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.submit_and_wait(transfer(&params(), destination()), None).await }
+    });
+    node.submitted(1).await;
+    node.forget();
+    node.milestone();
+    node.submitted(2).await;
+    node.milestone();
+    assert_eq!(waiting.await.unwrap().unwrap().milestone_index, 2);
+}
+
+#[tokio::test]
+async fn a_deadline_ends_the_waiting() {
+    let node = ScriptedNode::start(34);
+    let client = client(&[&node]);
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        async move { client.submit_and_wait(transfer(&params(), destination()), Some(1)).await }
+    });
+    node.submitted(1).await;
+    node.hold();
+    node.milestone();
+    node.milestone();
+    let error = waiting.await.unwrap().unwrap_err();
+    assert!(matches!(error, ClientError::Deadline { deadline: 1, .. }), "{error}");
+}
+
+#[tokio::test]
+async fn a_channel_is_proven_and_announced() {
+    let node = ScriptedNode::start(35);
+    let client = client(&[&node]);
+    let mut followed = client.follow();
+    let transaction = open(&params());
+    let id = transaction.channel().unwrap();
+    assert_eq!(client.channel(id).await.unwrap(), Proven { milestone_index: 0, value: None });
+    client.submit(Payload::Transaction(Box::new(transaction))).await.unwrap();
+    node.milestone();
+    assert_eq!(followed.recv().await.unwrap().channels, [id]);
+    let proven = client.channel(id).await.unwrap();
+    assert_eq!(proven.milestone_index, 1);
+    assert_eq!(proven.value.unwrap().party_a.deposit, Amount::new(999_000));
+    let milestone = client.milestone(Some(1)).await.unwrap();
+    assert_eq!(milestone.essence, client.newest());
+    assert!(matches!(client.milestone(Some(7)).await, Err(ClientError::NoSuchMilestone(Some(7)))));
+}
+
+/// The same ledger on two nodes; the first one lies.
+async fn liar_and_honest(n: u8, lie: Lie) -> (ScriptedNode, ScriptedNode, NodeClient, Transaction) {
+    let (liar, honest) = (ScriptedNode::start(n), ScriptedNode::start(n + 1));
+    let transaction = open(&params());
+    let block = in_block(&params(), transaction.clone());
+    for node in [&liar, &honest] {
+        node.put(block.clone());
+        node.milestone();
+    }
+    let client = client(&[&liar, &honest]);
+    if lie.in_milestones() {
+        liar.lie(lie);
+    } else {
+        reach(&client, 1).await;
+        liar.lie(lie);
+    }
+    (liar, honest, client, transaction)
+}
+
+#[tokio::test]
+async fn a_lie_names_the_node_and_the_next_one_is_asked() {
+    for (n, lie) in
+        [Lie::Record, Lie::NoRecord, Lie::Output, Lie::Applied, Lie::Block].into_iter().enumerate()
+    {
+        let n = 100 + 2 * u8::try_from(n).unwrap();
+        let (liar, honest, client, transaction) = liar_and_honest(n, lie).await;
+        let id = transaction.channel().unwrap();
+        let addresses = [Address::of(&owner().public())];
+        let block = params().genesis_block();
+        let ask = async || match lie {
+            Lie::Record | Lie::NoRecord => client.channel(id).await.map(drop),
+            Lie::Output => client.outputs_of(&addresses).await.map(drop),
+            Lie::Applied => client.transaction(transaction.id()).await.map(drop),
+            _ => client.block(block).await.map(drop),
+        };
+        let error = ask().await.unwrap_err();
+        let ClientError::Lied { node, .. } = &error else { panic!("{lie:?}: {error}") };
+        assert_eq!(*node, liar.address);
+        assert!(error.to_string().contains(&liar.address.to_string()));
+        client.view().wait_for(|view| view.node.as_ref() == Some(&honest.address)).await.unwrap();
+        ask().await.unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_node_that_lags_behind_its_own_milestones_is_left() {
+    let (laggard, fresh) = (ScriptedNode::start(140), ScriptedNode::start(141));
+    for _ in 0..10 {
+        laggard.milestone();
+        fresh.milestone();
+    }
+    laggard.lie(Lie::Old);
+    let client = client(&[&laggard, &fresh]);
+    reach(&client, 10).await;
+    let id = ChannelId::new([1; 32]);
+    let error = client.channel(id).await.unwrap_err();
+    assert!(matches!(&error, ClientError::Stale { node, .. } if *node == laggard.address), "{error}");
+    assert!(error.is_retryable());
+    client.view().wait_for(|view| view.node.as_ref() == Some(&fresh.address)).await.unwrap();
+    assert_eq!(client.channel(id).await.unwrap().milestone_index, 10);
+}
+
+#[tokio::test]
+async fn forged_milestones_are_not_followed() {
+    for (n, lie) in [Lie::Unsigned, Lie::Channels].into_iter().enumerate() {
+        let n = 120 + 2 * u8::try_from(n).unwrap();
+        let (liar, honest, client, _) = liar_and_honest(n, lie).await;
+        reach(&client, 1).await;
+        client.view().wait_for(|view| view.node.as_ref() == Some(&honest.address)).await.unwrap();
+        assert_eq!(client.newest(), honest.newest());
+        drop(liar);
+    }
+}
+
+#[tokio::test]
+async fn a_fork_halts_the_client() {
+    let node = ScriptedNode::start(40);
+    node.milestone();
+    let client = client(&[&node]);
+    reach(&client, 1).await;
+    let known = client.newest();
+    let other: Milestone = sign(MilestoneEssence { timestamp_ms: known.timestamp_ms + 1, ..known });
+    node.push(other);
+    client.view().wait_for(|view| view.halted.is_some()).await.unwrap();
+    let error = client.channel(ChannelId::new([1; 32])).await.unwrap_err();
+    assert!(matches!(error, ClientError::Halted(_)), "{error}");
+    assert!(!error.is_retryable());
+    let transaction = transfer(&params(), destination());
+    assert!(matches!(client.submit_and_wait(transaction, None).await, Err(ClientError::Halted(_))));
+}
+
+#[tokio::test]
+async fn it_comes_back_to_a_node_that_restarts() {
+    let node = ScriptedNode::start(41);
+    node.milestone();
+    let client = client(&[&node]);
+    reach(&client, 1).await;
+    let node = node.restart().await;
+    node.milestone();
+    reach(&client, 2).await;
+    assert_eq!(client.newest(), node.newest());
+    assert_eq!(client.channel(ChannelId::new([1; 32])).await.unwrap().milestone_index, 2);
+}
+
+#[tokio::test]
+async fn the_last_clone_ends_the_connection() {
+    let node = ScriptedNode::start(42);
+    node.milestone();
+    let client = client(&[&node]);
+    reach(&client, 1).await;
+    let clone = client.clone();
+    drop(client);
+    assert_eq!(clone.info().await.unwrap().milestone_index, 1);
+    drop(clone);
+    node.connection_closed().await;
+}
+
+#[tokio::test]
+async fn refusals_carry_the_nodes_reason() {
+    let node = ScriptedNode::start(43);
+    let client = client(&[&node]);
+    let mut transaction = transfer(&params(), destination());
+    transaction.essence = Essence { network: flash_proto::NetworkId::new([1; 32]), ..transaction.essence };
+    let error = client.submit_and_wait(transaction, None).await.unwrap_err();
+    assert!(error.to_string().contains("another network"), "{error}");
+    let data = flash_proto::block::Data { tag: vec![], data: vec![0; 40_000] };
+    let error = client.submit(Payload::Data(data)).await.unwrap_err();
+    assert!(matches!(error, ClientError::BlockTooLarge { .. }), "{error}");
+    assert!(matches!(client.transaction(TransactionId::new([3; 32])).await, Ok(TransactionStatus::Unknown)));
+}
+
+#[tokio::test]
+async fn a_client_needs_a_node_and_its_own_network() {
+    let config = |nodes, checkpoint| ClientConfig {
+        params: params(),
+        nodes,
+        key: key(50),
+        checkpoint,
+        bind: loopback(),
+    };
+    assert!(matches!(NodeClient::start(config(vec![], None)), Err(ClientError::NoNodes)));
+    let node = ScriptedNode::start(44);
+    let foreign = MilestoneEssence { network: flash_proto::NetworkId::new([9; 32]), ..node.newest() };
+    let nodes = vec![node.address.clone()];
+    assert!(matches!(NodeClient::start(config(nodes, Some(foreign))), Err(ClientError::Setup(_))));
+}
