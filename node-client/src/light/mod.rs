@@ -30,7 +30,6 @@ pub(crate) mod tests;
 
 use std::{collections::VecDeque, sync::Arc};
 
-pub use crate::ledger::genesis::{genesis_entries, genesis_essence};
 pub use error::{Fault, Fork, LightError};
 use flash_proto::{
     Block, BlockId, ChannelId, ChannelRecord, Hash, Milestone, MilestoneEssence, NetworkParams, Output,
