@@ -344,7 +344,7 @@ pub(crate) mod tests {
     async fn a_daemon_without_its_node_answers_and_ends_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let assembled = assembled(dir.path()).await;
-        let info = assembled.daemon.info().await.unwrap();
+        let info = assembled.daemon.info().unwrap();
         assert!(!info.ledger.fresh && info.ledger.node.is_none());
         assert!(assembled.daemon.wallet_balance().await.is_err(), "there is no ledger to look at");
         assembled.end().await;

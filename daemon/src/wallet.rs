@@ -58,7 +58,7 @@ pub(crate) struct Prepared {
     pub(crate) change: Option<Output>,
 }
 
-fn wallet_error(error: WalletError) -> ApiError {
+fn wallet_error(error: &WalletError) -> ApiError {
     let message = error.to_string();
     match error {
         WalletError::Insufficient { .. } => ApiError::new(
@@ -104,7 +104,7 @@ impl WalletService {
 
     pub(crate) async fn fresh_address(&self) -> Result<Address, ApiError> {
         let mut wallet = self.0.wallet.lock().await;
-        let address = wallet.fresh_address().map_err(wallet_error)?;
+        let address = wallet.fresh_address().map_err(|error| wallet_error(&error))?;
         self.keep(&wallet, Vec::new(), Vec::new()).await?;
         Ok(address)
     }
@@ -160,7 +160,8 @@ impl WalletService {
         self.refresh().await?;
         let (transaction, reservation) = {
             let mut wallet = self.0.wallet.lock().await;
-            let made = wallet.transfer(to, amount, self.0.client.params()).map_err(wallet_error)?;
+            let made =
+                wallet.transfer(to, amount, self.0.client.params()).map_err(|error| wallet_error(&error))?;
             self.keep(&wallet, Vec::new(), Vec::new()).await?;
             made
         };
@@ -211,14 +212,15 @@ impl WalletService {
         }
         let mut wallet = self.0.wallet.lock().await;
         let output_min = self.0.client.params().output_min;
-        let reservation =
-            wallet.reserve(deposit, output_min, Some(expiry_milestone)).map_err(wallet_error)?;
-        let (key_index, key) = wallet.fresh_channel_key().map_err(wallet_error)?;
-        let payout = wallet.fresh_address().map_err(wallet_error)?;
+        let reservation = wallet
+            .reserve(deposit, output_min, Some(expiry_milestone))
+            .map_err(|error| wallet_error(&error))?;
+        let (key_index, key) = wallet.fresh_channel_key().map_err(|error| wallet_error(&error))?;
+        let payout = wallet.fresh_address().map_err(|error| wallet_error(&error))?;
         let change = if reservation.change.is_zero() {
             None
         } else {
-            let address = wallet.fresh_address().map_err(wallet_error)?;
+            let address = wallet.fresh_address().map_err(|error| wallet_error(&error))?;
             Some(Output { address, amount: reservation.change })
         };
         self.keep(&wallet, Vec::new(), Vec::new()).await?;

@@ -136,7 +136,7 @@ fn main() -> ExitCode {
         None => daemon(&cli.run),
         Some(Command::Run(args)) => daemon(&args),
         Some(Command::Config(args)) => configuration(&args).map(|config| print!("{}", config.to_toml())),
-        Some(Command::Node(NodeArgs { command: None, run })) => node(run),
+        Some(Command::Node(NodeArgs { command: None, run })) => node(&run),
         Some(Command::Node(NodeArgs { command: Some(NodeCommand::Fund(args)), .. })) => fund(&args),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "flashd", &mut std::io::stdout());
@@ -195,7 +195,7 @@ fn node_data(data: Option<&Path>) -> PathBuf {
     )
 }
 
-fn node(args: NodeRunArgs) -> Result<(), Failure> {
+fn node(args: &NodeRunArgs) -> Result<(), Failure> {
     run::log_to_stderr(&args.log, false)?;
     let dev = args
         .init_dev

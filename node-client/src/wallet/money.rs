@@ -473,8 +473,8 @@ mod tests {
             let mut promised = BTreeSet::new();
             for (wish, keep) in wishes {
                 let before = wallet.record();
-                match wallet.reserve(Amount::new(wish), MIN, None) {
-                    Ok(reservation) => {
+                if let Ok(reservation) = wallet.reserve(Amount::new(wish), MIN, None) {
+
                         let sum: u64 = reservation.funding.iter().map(|it| it.output.amount.units()).sum();
                         prop_assert_eq!(sum, wish + reservation.change.units());
                         prop_assert!(reservation.change.is_zero() || reservation.change >= MIN);
@@ -485,8 +485,8 @@ mod tests {
                         } else {
                             wallet.release(reservation.id);
                         }
-                    }
-                    Err(_) => prop_assert_eq!(wallet.record(), before, "a refusal changes nothing"),
+                } else {
+                    prop_assert_eq!(wallet.record(), before, "a refusal changes nothing");
                 }
                 prop_assert_eq!(wallet.available().units() + wallet.reserved().units(), total);
             }
