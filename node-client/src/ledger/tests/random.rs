@@ -54,8 +54,8 @@ impl World {
                 let to_a = deposits / 3;
                 let open = Action::Open(opening(to_a, deposits - to_a, ledger.index + 2));
                 let open = spend(params, &[coin], vec![output(coin.2, rest)], open);
+                // The same numbers may make the very same transaction again.
                 let channel = ChannelId::opened_by(open.id());
-                // The same opening drawn twice is one channel.
                 if !self.channels.contains(&channel) {
                     self.channels.push(channel);
                 }
