@@ -11,6 +11,7 @@ pub mod client;
 pub mod config;
 pub mod daemon;
 pub mod datadir;
+pub mod demo;
 pub mod engine;
 pub mod events;
 pub mod exit;
