@@ -49,13 +49,13 @@ fn session(row: Row) -> Result<Session, Failure> {
     Ok(Session { station: row.station_id, plug_in, energy_wh, power_w })
 }
 
-/// A decimal number as a whole number of thousandths, exactly; `None` if it is no such number.
+/// The whole thousandths of a decimal number, as a meter counts them; `None` if it is no such number.
 fn thousandths(text: &str) -> Option<u64> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, ""));
-    if fraction.len() > 3 || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
+    if whole.is_empty() || !fraction.bytes().all(|byte| byte.is_ascii_digit()) {
         return None;
     }
-    format!("{whole}{fraction:0<3}").parse().ok()
+    format!("{whole}{fraction:0<3.3}").parse().ok()
 }
 
 #[cfg(test)]
@@ -63,11 +63,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn energy_is_read_exactly() {
+    fn energy_is_read_in_whole_wh() {
         assert_eq!(thousandths("4.216"), Some(4_216));
         assert_eq!(thousandths("6.6"), Some(6_600));
         assert_eq!(thousandths("7"), Some(7_000));
-        for wrong in ["", ".", "1.2345", "a", "1.-1", "1e3"] {
+        assert_eq!(thousandths("0.7066547192350353"), Some(706));
+        for wrong in ["", ".", "a", "1.-1", "1e3"] {
             assert_eq!(thousandths(wrong), None, "{wrong}");
         }
     }
