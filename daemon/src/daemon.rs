@@ -241,7 +241,9 @@ impl Daemon {
         let order = Order { payment, key, queued, acknowledged: acknowledge };
         self.0.engine.pay(id, order).await?;
         let Placed { number, repeated } = placed.await.map_err(stopping)??;
-        self.0.metrics.payments_queued.inc();
+        if !repeated {
+            self.0.metrics.payments_queued.inc();
+        }
         let result = api::PayResult { number, amount: payment.amount, repeated };
         Ok(PendingPayment { number, result, acknowledged })
     }

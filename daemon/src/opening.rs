@@ -28,8 +28,8 @@ use crate::{
 
 /// Milestones that an Open may take to be applied.
 const OPEN_EXPIRY_MILESTONES: u64 = 120;
-/// Milestones that a peer's proposal may ask us to wait.
-const PEER_EXPIRY_MILESTONES_MAX: u64 = 100_000;
+/// Milestones that a peer's proposal may ask us to wait, with a deposit reserved.
+const PEER_EXPIRY_MILESTONES_MAX: u64 = 1_000;
 
 /// Opens channels; cheap to clone.
 #[derive(Clone)]

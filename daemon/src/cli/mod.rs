@@ -85,6 +85,8 @@ pub enum Command {
     Init(init::Init),
     /// Show the daemon at a glance
     Info,
+    /// Print what peers need to open a channel with this daemon: KEY@HOST:PORT
+    Ticket,
     /// The money outside of channels
     #[command(subcommand)]
     Wallet(wallet::Wallet),
@@ -116,6 +118,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Demo(command) => demo::run(command, &context).await,
         Command::Init(command) => command.run(&context),
         Command::Info => node::info(&context).await,
+        Command::Ticket => node::ticket(&context).await,
         Command::Wallet(command) => command.run(&context).await,
         Command::Channel(command) => command.run(&context).await,
         Command::Pay(command) => command.run(&context).await,
