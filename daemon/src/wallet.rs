@@ -1,8 +1,11 @@
 //! The wallet in the daemon: its record is durable before an address or a transaction leaves.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use flash_channel::store::{Batch, Store};
+use flash_channel::{
+    machine::tables as channel_tables,
+    store::{Batch, Store},
+};
 use flash_node_client::{
     client::NodeClient,
     wallet::{Seed, Wallet, WalletError, WalletEvent},
@@ -123,7 +126,8 @@ impl WalletService {
         if changes.is_empty() {
             return Ok(());
         }
-        let (mut batch, mut events, mut history) = (Batch::new(), Vec::new(), Vec::new());
+        let (mut batch, mut events) = (Batch::new(), Vec::new());
+        let mut history = self.opened(&changes, proven.milestone_index)?;
         for change in &changes {
             match change {
                 WalletEvent::Received { id, output, .. } => tables::put_wallet_output(&mut batch, id, output),
@@ -145,9 +149,32 @@ impl WalletService {
         self.keep_with(&wallet, batch, events, history).await
     }
 
+    /// The channels whose opening has spent some of our outputs.
+    fn opened(&self, changes: &[WalletEvent], milestone_index: u64) -> Result<Vec<HistoryEntry>, ApiError> {
+        let spenders: BTreeSet<TransactionId> = changes
+            .iter()
+            .filter_map(|change| match change {
+                WalletEvent::Spent { by, .. } => *by,
+                WalletEvent::Received { .. } => None,
+            })
+            .collect();
+        let channels = channel_tables::channels(self.0.store.as_ref())?;
+        let mut history = Vec::new();
+        for transaction in spenders {
+            let channel = ChannelId::opened_by(transaction);
+            if channels.contains(&channel) {
+                let agreement = channel_tables::agreement(self.0.store.as_ref(), channel)?;
+                let open = agreement.open;
+                let deposit = agreement.side.pick(open.party_a.deposit, open.party_b.deposit);
+                history.push(entry("channel_open", deposit, transaction, None, milestone_index));
+            }
+        }
+        Ok(history)
+    }
+
     /// Whether an output was paid by one of our channels.
     fn source(&self, id: &OutputId) -> Result<(&'static str, Option<ChannelId>), ApiError> {
-        for channel in flash_channel::machine::tables::channels(self.0.store.as_ref())? {
+        for channel in channel_tables::channels(self.0.store.as_ref())? {
             if Side::BOTH.iter().any(|side| channel.payout(*side) == *id) {
                 return Ok(("channel_payout", Some(channel)));
             }
@@ -238,10 +265,15 @@ impl WalletService {
     }
 
     /// Signs our part of an Open.
-    pub(crate) async fn unlocks(&self, essence: &Essence, prepared: &Prepared) -> Vec<Unlock> {
+    pub(crate) async fn unlocks(
+        &self,
+        essence: &Essence,
+        prepared: &Prepared,
+    ) -> Result<Vec<Unlock>, ApiError> {
         let mut wallet = self.0.wallet.lock().await;
         wallet.spends(prepared.reservation, essence.id());
-        wallet.unlocks(essence, &prepared.funding)
+        self.keep(&wallet).await?;
+        Ok(wallet.unlocks(essence, &prepared.funding))
     }
 
     /// The Open never left this machine: what was reserved is free again.
