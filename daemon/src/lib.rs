@@ -14,6 +14,7 @@ pub mod datadir;
 pub mod engine;
 pub mod events;
 pub mod exit;
+pub mod local;
 pub mod metrics;
 pub mod node_service;
 mod opening;
