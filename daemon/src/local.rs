@@ -342,16 +342,13 @@ impl Directory {
     fn create(named: Option<PathBuf>, keep: bool) -> Result<Self, Failure> {
         let mut builder = fs::DirBuilder::new();
         builder.mode(0o700);
-        let (path, remove) = match named {
-            Some(path) => {
-                builder.recursive(true);
-                (path, false)
-            }
-            None => {
-                let mut random = [0; 8];
-                getrandom::fill(&mut random).map_err(Failure::new)?;
-                (env::temp_dir().join(format!("flash-{}", hex::encode(random))), !keep)
-            }
+        let (path, remove) = if let Some(path) = named {
+            builder.recursive(true);
+            (path, false)
+        } else {
+            let mut random = [0; 8];
+            getrandom::fill(&mut random).map_err(Failure::new)?;
+            (env::temp_dir().join(format!("flash-{}", hex::encode(random))), !keep)
         };
         builder.create(&path).map_err(DataDirError::io(&path))?;
         let path = path.canonicalize().map_err(DataDirError::io(&path))?;
