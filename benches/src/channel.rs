@@ -151,8 +151,8 @@ impl Pair {
         for half in &mut halves {
             half.take([Input::Ledger(view), Input::Fresh(true), Input::Connected]);
         }
-        let [payer, payee] = halves;
-        let mut pair = Self { payer, payee };
+        let [a, b] = halves;
+        let mut pair = Self { payer: a, payee: b };
         pair.settle();
         pair
     }

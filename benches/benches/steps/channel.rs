@@ -95,11 +95,11 @@ fn updates(criterion: &mut Criterion) {
 fn paying(pair: &mut Pair, count: usize) -> (Duration, Duration) {
     let started = Instant::now();
     pair.payer.pay(count);
-    let paid = started.elapsed();
+    let paying = started.elapsed();
     let said = pair.payer.said();
     let started = Instant::now();
     pair.payee.take(said);
     let taken = started.elapsed();
     pair.settle();
-    (paid, taken)
+    (paying, taken)
 }

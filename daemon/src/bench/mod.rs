@@ -103,18 +103,18 @@ impl Bench {
         }
         let disk = machine::disk_sync(network.dir())?;
         let mut payer = network.daemon("payer", Amount::ZERO).await?;
-        let mut payee = network.daemon("payee", plan.deposits[1]).await?;
-        channels::fund(&network, [&mut payer, &mut payee], &plan).await?;
+        let mut receiver = network.daemon("payee", plan.deposits[1]).await?;
+        channels::fund(&network, [&mut payer, &mut receiver], &plan).await?;
 
         say(&format!("opening {} channel(s)", plan.channels));
         let started = Instant::now();
-        let opened = channels::open(&payer.client, &payee.ticket, &plan).await?;
+        let opened = channels::open(&payer.client, &receiver.ticket, &plan).await?;
         let open_time = started.elapsed();
         let (payments, daemons) = if self.open_close {
             (None, Vec::new())
         } else {
             say("paying");
-            let (payments, daemons) = self.pay([&payer, &payee], &opened).await?;
+            let (payments, daemons) = self.pay([&payer, &receiver], &opened).await?;
             (Some(payments), daemons)
         };
         say("closing, and checking every sum");
@@ -123,8 +123,8 @@ impl Bench {
         let close_time = started.elapsed();
         let paid = payments.as_ref().map(|(_, sums)| sums.clone());
         let checked =
-            channels::check([&payer.client, &payee.client], &opened, &plan, paid.as_deref()).await?;
-        for daemon in [payer, payee] {
+            channels::check([&payer.client, &receiver.client], &opened, &plan, paid.as_deref()).await?;
+        for daemon in [payer, receiver] {
             daemon.stop().await?;
         }
         Ok(Report {
@@ -189,8 +189,8 @@ impl Bench {
         daemons: [&LocalDaemon; 2],
         opened: &[Opened],
     ) -> Result<((PaymentsReport, Vec<[Amount; 2]>), Vec<DaemonReport>), Failure> {
-        let [payer, payee] = daemons.map(|daemon| &daemon.client);
-        let directions: &[&Client] = if self.one_way { &[payer] } else { &[payer, payee] };
+        let [payer, receiver] = daemons.map(|daemon| &daemon.client);
+        let directions: &[&Client] = if self.one_way { &[payer] } else { &[payer, receiver] };
         let mut lanes = Vec::new();
         for channel in opened {
             for client in directions {
@@ -201,7 +201,7 @@ impl Bench {
             }
         }
         let count = lanes.len();
-        let before = [counted(payer).await?, counted(payee).await?];
+        let before = [counted(payer).await?, counted(receiver).await?];
         let started = Instant::now();
         let limit = self.limit();
         let running = lanes
@@ -209,7 +209,7 @@ impl Bench {
             .map(|lane| async move { tokio::spawn(lane.pay(limit, started)).await.map_err(Failure::new)? });
         let paid: Vec<Paid> = try_join_all(running).await?;
         let took = started.elapsed();
-        let after = [counted(payer).await?, counted(payee).await?];
+        let after = [counted(payer).await?, counted(receiver).await?];
 
         let sums = paid
             .chunks(directions.len())

@@ -30,6 +30,7 @@ pub struct Report {
 }
 
 /// How long something took, each time that it was done.
+#[allow(clippy::struct_field_names, reason = "the unit belongs to the name, in JSON too")]
 #[derive(Clone, Copy, Debug, Serialize)]
 pub struct Latency {
     /// Half took no longer, in microseconds.
@@ -83,6 +84,7 @@ impl ChannelsReport {
 }
 
 /// What was asked for.
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Load {
     pub(super) lanes: usize,
     pub(super) in_flight: u32,
