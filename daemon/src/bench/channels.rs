@@ -2,13 +2,13 @@
 
 use std::time::{Duration, Instant};
 
-use flash_proto::{Amount, ChannelId, Side};
+use flash_proto::{Amount, ChannelId, Output, Side};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
-    api::{CloseRequest, OpenRequest},
+    api::{ChannelInfo, CloseRequest, ErrorCode, OpenRequest},
     client::Client,
-    local::{LocalDaemon, LocalNetwork},
+    local::LocalNetwork,
     run::Failure,
 };
 
@@ -47,16 +47,19 @@ pub(super) struct Opened {
 }
 
 /// Sends both daemons the money for their deposits, an output for each channel.
-pub(super) async fn fund(
-    network: &LocalNetwork,
-    daemons: [&mut LocalDaemon; 2],
-    plan: &Plan,
-) -> Result<(), Failure> {
-    for (daemon, deposit) in daemons.into_iter().zip(plan.deposits) {
-        let outputs = if deposit.is_zero() { Vec::new() } else { vec![deposit; usize::from(plan.channels)] };
-        for part in outputs.chunks(OUTPUTS_AT_ONCE) {
-            daemon.fund(network, part).await?;
+pub(super) async fn fund(network: &LocalNetwork, clients: [&Client; 2], plan: &Plan) -> Result<(), Failure> {
+    let mut outputs = Vec::new();
+    for (client, amount) in clients.iter().zip(plan.deposits).filter(|(_, deposit)| !deposit.is_zero()) {
+        for _ in 0..plan.channels {
+            outputs.push(Output { address: client.new_address().await?.address, amount });
         }
+    }
+    for part in outputs.chunks(OUTPUTS_AT_ONCE) {
+        network.fund(part).await?;
+    }
+    for (client, deposit) in clients.into_iter().zip(plan.deposits) {
+        let wanted = deposit.checked_mul(u64::from(plan.channels)).unwrap_or(Amount::MAX);
+        arrived(client, wanted).await?;
     }
     Ok(())
 }
@@ -126,7 +129,7 @@ pub(super) async fn check(
 }
 
 /// The channel, once this side knows that it is closed.
-async fn closed(client: &Client, id: ChannelId) -> Result<crate::api::ChannelInfo, Failure> {
+async fn closed(client: &Client, id: ChannelId) -> Result<ChannelInfo, Failure> {
     let asked = Instant::now();
     loop {
         let info = client.channel(id).await?;
@@ -141,15 +144,18 @@ async fn closed(client: &Client, id: ChannelId) -> Result<crate::api::ChannelInf
 async fn arrived(client: &Client, wanted: Amount) -> Result<(), Failure> {
     let asked = Instant::now();
     loop {
-        let balance = client.balance().await?;
-        if (balance.available, balance.reserved) == (wanted, Amount::ZERO) {
-            return Ok(());
-        }
-        if asked.elapsed() > MONEY_WAIT {
-            return Err(Failure::new(format!(
-                "a wallet holds {} and {} more reserved, but it should hold {wanted}",
-                balance.available, balance.reserved
-            )));
+        let late = asked.elapsed() > MONEY_WAIT;
+        match client.balance().await {
+            Ok(balance) if (balance.available, balance.reserved) == (wanted, Amount::ZERO) => return Ok(()),
+            Ok(balance) if late => {
+                return Err(Failure::new(format!(
+                    "a wallet holds {} and {} more reserved, but it should hold {wanted}",
+                    balance.available, balance.reserved
+                )));
+            }
+            // A daemon that has just started has no view of the ledger yet.
+            Err(error) if late || error.code != ErrorCode::LedgerUnavailable => return Err(error.into()),
+            _ => {}
         }
         tokio::time::sleep(LOOK_PAUSE).await;
     }

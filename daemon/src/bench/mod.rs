@@ -18,7 +18,7 @@ mod machine;
 mod report;
 
 use std::{
-    path::PathBuf,
+    path::Path,
     time::{Duration, Instant},
 };
 
@@ -35,7 +35,7 @@ use self::{
 use crate::{
     client::Client,
     exit::Exit,
-    local::{LocalDaemon, LocalNetwork, LocalOptions, until_interrupted},
+    local::{LocalDaemon, LocalNetwork},
     run::Failure,
 };
 
@@ -75,9 +75,6 @@ pub struct Bench {
     /// Milliseconds between milestones
     #[arg(long, value_name = "MS", default_value_t = 250, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     milestone_ms: u64,
-    /// The directory of the network [default: a new temporary one]
-    #[arg(long, value_name = "DIR")]
-    dir: Option<PathBuf>,
     /// Leave the temporary directory, with its logs
     #[arg(long)]
     keep: bool,
@@ -89,22 +86,27 @@ impl Bench {
     /// # Errors
     /// [`Failure`]: something did not work, or a sum is wrong.
     pub async fn run(self, say: impl Fn(&str)) -> Result<Report, Failure> {
-        until_interrupted(self.measure(&say)).await
+        let plan = self.plan()?;
+        let dir = tempfile::Builder::new().prefix("flash-bench-").tempdir().map_err(Failure::new)?;
+        let result = tokio::select! {
+            result = self.measure(dir.path(), plan, &say) => result,
+            Ok(()) = tokio::signal::ctrl_c() => {
+                return Err(Failure::new("interrupted; everything is stopped and removed"));
+            }
+        };
+        if self.keep || result.is_err() {
+            say(&format!("the logs and data of all processes are in {}", dir.keep().display()));
+        }
+        result
     }
 
-    async fn measure(&self, say: &impl Fn(&str)) -> Result<Report, Failure> {
-        let plan = self.plan()?;
+    async fn measure(&self, dir: &Path, plan: Plan, say: &impl Fn(&str)) -> Result<Report, Failure> {
+        let disk = machine::disk_sync(dir)?;
         say("starting a node and two daemons");
-        let options =
-            LocalOptions { dir: self.dir.clone(), milestone_ms: self.milestone_ms, keep: self.keep };
-        let network = LocalNetwork::start(options).await?;
-        if self.keep {
-            say(&format!("everything is in {}", network.dir().display()));
-        }
-        let disk = machine::disk_sync(network.dir())?;
-        let mut payer = network.daemon("payer", Amount::ZERO).await?;
-        let mut receiver = network.daemon("payee", plan.deposits[1]).await?;
-        channels::fund(&network, [&mut payer, &mut receiver], &plan).await?;
+        let network = LocalNetwork::start(dir, self.milestone_ms).await?;
+        let payer = network.daemon("payer", Amount::ZERO).await?;
+        let receiver = network.daemon("payee", plan.deposits[1]).await?;
+        channels::fund(&network, [&payer.client, &receiver.client], &plan).await?;
 
         say(&format!("opening {} channel(s)", plan.channels));
         let started = Instant::now();
@@ -127,6 +129,7 @@ impl Bench {
         for daemon in [payer, receiver] {
             daemon.stop().await?;
         }
+        network.stop().await?;
         Ok(Report {
             machine: machine::describe(),
             milestone_ms: self.milestone_ms,

@@ -22,10 +22,7 @@ use super::{
     Rpc,
     request::{Id, invalid, parse_json},
 };
-use crate::{
-    api::{ApiError, ErrorCode, PayRequest, PayResult, StreamLine, StreamOutcome},
-    daemon::PendingPayment,
-};
+use crate::api::{ApiError, ErrorCode, PayRequest, PayResult, StreamLine, StreamOutcome};
 
 /// Bytes of the longest line.
 pub const LINE_BYTES_MAX: usize = 4 * 1024;
@@ -57,11 +54,11 @@ pub(super) async fn stream(
     body: Body,
 ) -> Result<Response, ApiError> {
     // One error for the whole request where the channel does not exist, not one per line.
-    let id = rpc.daemon.channel(id).await?.id;
+    let id = rpc.daemon.channel(id)?.id;
     let daemon = rpc.daemon;
     let queue = move |request| {
         let daemon = daemon.clone();
-        async move { daemon.queue_payment(id, request).await.map(PendingPayment::acknowledged) }
+        async move { daemon.queue_payment(id, request).await }
     };
     Ok(answer(body, queue, rpc.stop))
 }
