@@ -26,6 +26,8 @@ pub struct Net {
     pub node: Node,
     /// A client that follows the node and checks everything.
     pub client: NodeClient,
+    /// The treasury spends the same output each time, so it pays one at a time.
+    funding: tokio::sync::Mutex<()>,
 }
 
 /// What a network is like.
@@ -63,7 +65,7 @@ impl Net {
         let dir = tempfile::Builder::new().prefix("flash-test-").tempdir().expect("a temporary directory");
         let node = Node::start(dir.path(), options).await;
         let (client, _) = node_service::connect(&node.data).expect("the node is ready");
-        Self { dir: Some(dir), node, client }
+        Self { dir: Some(dir), node, client, funding: tokio::sync::Mutex::default() }
     }
 
     /// Its directory.
@@ -99,6 +101,7 @@ impl Net {
 
     /// Sends money from the treasury.
     pub async fn fund(&self, address: Address, amount: Amount) {
+        let _funding = self.funding.lock().await;
         let output = Output { address, amount };
         node_service::fund(&self.node.data, &[output]).await.expect("the treasury pays");
     }
