@@ -15,6 +15,7 @@ mod poll;
 mod process;
 mod random;
 mod raw;
+mod scripted;
 
 pub use binaries::{binary, is_release};
 pub use daemon::Daemon;
@@ -24,3 +25,4 @@ pub use poll::{poll, until};
 pub use process::{Ended, Process, run};
 pub use raw::RawNode;
 pub use random::{Random, full};
+pub use scripted::{Ending, Greeted, ScriptedPeer, Stream};

@@ -3,10 +3,7 @@
 use std::sync::Arc;
 
 use flash_node_client::{
-    quic::{
-        Endpoint, PEER_ALPN, PeerAddress, StreamLimits,
-        frames::{FrameReader, FrameWriter},
-    },
+    quic::{Endpoint, PEER_ALPN, PeerAddress, StreamLimits, frames::FrameReader},
     wallet::{Account, Seed},
 };
 use flash_proto::{
