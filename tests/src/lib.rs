@@ -19,10 +19,10 @@ mod scripted;
 
 pub use binaries::{binary, is_release};
 pub use daemon::Daemon;
-pub use net::{Net, Node, NetOptions};
+pub use net::{Net, NetOptions, Node};
 pub use payments::{Flow, Lane};
 pub use poll::{poll, until};
 pub use process::{Ended, Process, run};
-pub use raw::RawNode;
 pub use random::{Random, full};
+pub use raw::RawNode;
 pub use scripted::{Ending, Greeted, ScriptedPeer, Stream};

@@ -169,9 +169,12 @@ impl Node {
         let data = dir.join("node");
         let NetOptions { milestone_ms, pow_bits } = options;
         let mut command = Self::command(&data);
-        command
-            .args(["--listen", "127.0.0.1:0", "--init-dev"])
-            .args(["--milestone-ms", &milestone_ms.to_string(), "--pow-bits", &pow_bits.to_string()]);
+        command.args(["--listen", "127.0.0.1:0", "--init-dev"]).args([
+            "--milestone-ms",
+            &milestone_ms.to_string(),
+            "--pow-bits",
+            &pow_bits.to_string(),
+        ]);
         let process = Process::start(command, &dir.join("node.log"));
         let address = Self::ready(&data, process.pid()).await;
         Self { data, process, address }

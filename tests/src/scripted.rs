@@ -133,8 +133,7 @@ impl ScriptedPeer {
         for amount in amounts {
             payments.push(&Payment::new(Amount::new(*amount), b"").expect("a payment")).expect("room");
         }
-        let balance =
-            state.advance(&payments).expect("a next state").sign(self.params.id(), &self.key);
+        let balance = state.advance(&payments).expect("a next state").sign(self.params.id(), &self.key);
         let SignedBalance { state, signature } = balance;
         (Update { seq: state.seq, cumulative: state.cumulative, payments, signature }, balance)
     }
@@ -222,7 +221,6 @@ impl Stream {
         }
     }
 }
-
 
 impl std::fmt::Display for Ending {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

@@ -3,7 +3,9 @@
 use std::{path::Path, process::Command};
 
 use flash_node_client::wallet::Account;
-use flash_proto::{Action, Amount, ChannelId, Essence, SecretKey, Side, Transaction, transaction::UnilateralClose};
+use flash_proto::{
+    Action, Amount, ChannelId, Essence, SecretKey, Side, Transaction, transaction::UnilateralClose,
+};
 use flash_tests::{Daemon, Net, RawNode};
 use flashd::api::{ChannelInfo, CloseRequest};
 

@@ -4,9 +4,7 @@ use std::time::Duration;
 
 use flash_proto::{
     Amount, ChannelId, NetworkId, PaymentList, SecretKey, Side, SignedBalance, codec, limits,
-    message::{
-        ChannelMessage, Hello, OpenReply, Reestablish, Refusal, RefusalCode, StreamStart, Update,
-    },
+    message::{ChannelMessage, Hello, OpenReply, Reestablish, Refusal, RefusalCode, StreamStart, Update},
 };
 use flash_tests::{Daemon, Ending, Net, ScriptedPeer, Stream, until};
 use flashd::api::{ErrorCode, OpenRequest};
@@ -113,7 +111,11 @@ async fn updates_that_break_a_rule_are_refused_with_the_rule_and_change_nothing(
     understated.cumulative = Amount::new(104);
     let cases = [
         ("a foreign signature", ChannelMessage::Update(update), "a signature is not the peer's"),
-        ("another network's signature", ChannelMessage::Update(other_network), "a signature is not the peer's"),
+        (
+            "another network's signature",
+            ChannelMessage::Update(other_network),
+            "a signature is not the peer's",
+        ),
         ("another body under a used number", ChannelMessage::Update(replayed), "two different updates"),
         ("a gap", ChannelMessage::Update(gap), "a gap"),
         ("one too much", ChannelMessage::Update(next(&[left + 1]).0), "cannot have paid"),

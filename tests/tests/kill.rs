@@ -43,8 +43,7 @@ impl Payer {
 
     /// Asks until it is acknowledged, always with the same key.
     async fn pay(&self, key: &str, amount: u64) -> PayResult {
-        let request =
-            PayRequest { amount: Amount::new(amount), reference: None, key: Some(key.to_owned()) };
+        let request = PayRequest { amount: Amount::new(amount), reference: None, key: Some(key.to_owned()) };
         poll("a payment to be acknowledged", || async {
             // A new client each time: a daemon that was restarted answers elsewhere.
             let client = Client::of_data_dir(&self.data, Scope::Pay, None, None).ok()?;
@@ -157,7 +156,8 @@ async fn whoever_is_killed_whenever_each_key_is_paid_exactly_once() {
     }
     let [there, back] = [sums[0], sums[1]];
     let owned = [DEPOSIT + back.1 - there.1, DEPOSIT + there.1 - back.1].map(Amount::new);
-    for (daemon, sent, received, owned) in [(&car, there, back, owned[0]), (&charger, back, there, owned[1])] {
+    for (daemon, sent, received, owned) in [(&car, there, back, owned[0]), (&charger, back, there, owned[1])]
+    {
         let info = daemon.channel(channel).await;
         assert_eq!((info.sent.payments, info.sent.cumulative), (sent.0, Amount::new(sent.1)), "{info:?}");
         let counted = (info.received.payments, info.received.cumulative);

@@ -5,8 +5,8 @@ use flash_node_client::{
     protocol::{NodeRequest, NodeResponse, RefusedCode, TransactionAnswer},
 };
 use flash_proto::{
-    Action, Address, Amount, Block, BlockId, ChannelId, Essence, Hash, Milestone, NetworkId, Output, OutputId,
-    Payload, SecretKey, Side, Transaction, TransactionId,
+    Action, Address, Amount, Block, BlockId, ChannelId, Essence, Hash, Milestone, NetworkId, Output,
+    OutputId, Payload, SecretKey, Side, Transaction, TransactionId,
     block::Work,
     limits,
     transaction::{CooperativeClose, UnilateralClose, commit_inputs},

@@ -4,6 +4,7 @@ use std::time::Instant;
 
 use flash_proto::{Action, Amount};
 use flash_tests::{Flow, Net, Random, RawNode, full, is_release};
+use flashd::api::ChannelInfo;
 
 const DEPOSIT: u64 = 500_000;
 const AMOUNT_MAX: u64 = 1_000;
@@ -13,8 +14,10 @@ async fn a_flood_both_ways_is_paid_out_to_the_unit_by_two_transactions() {
     let count = if full() || is_release() { 1_000_000 } else { 20_000 };
     let mut random = Random::new();
     let net = Net::start().await;
-    let (car, charger) =
-        tokio::join!(net.daemon("car", Amount::new(1_000_000)), net.daemon("charger", Amount::new(1_000_000)));
+    let (car, charger) = tokio::join!(
+        net.daemon("car", Amount::new(1_000_000)),
+        net.daemon("charger", Amount::new(1_000_000))
+    );
     let channel = car.open(&charger, DEPOSIT, DEPOSIT, 60).await;
 
     let flow = Flow { count, amount_max: AMOUNT_MAX };
@@ -30,11 +33,11 @@ async fn a_flood_both_ways_is_paid_out_to_the_unit_by_two_transactions() {
     for (daemon, sent, received, owned, other) in
         [(&car, there, back, owned.0, owned.1), (&charger, back, there, owned.1, owned.0)]
     {
-        let info = daemon.channel(channel).await;
+        let all = |info: &ChannelInfo| info.sent.acknowledged == count;
+        let info = daemon.wait(channel, "all acknowledged", all).await;
         for (lane, paid) in [(info.sent, sent), (info.received, received)] {
             assert_eq!((lane.payments, lane.cumulative), (paid.payments, Amount::new(paid.sum)));
         }
-        assert_eq!(info.sent.acknowledged, count, "{info:?}");
         assert_eq!((info.balance, info.peer_balance), (Amount::new(owned), Amount::new(other)));
     }
 
