@@ -25,6 +25,7 @@ impl Random {
     }
 
     /// Other choices that follow from the same seed.
+    #[must_use]
     pub fn split(&mut self) -> Self {
         Self::seeded(self.0.random())
     }

@@ -107,9 +107,9 @@ async fn kill_one(net: &mut Net, sides: [&mut Daemon; 2], random: &mut Random) {
 }
 
 /// What the payer was told is acknowledged is counted by the payee, whatever happened since.
-async fn assert_counted(payer: &Payer, payee: &Daemon) {
+async fn assert_counted(payer: &Payer, counting: &Daemon) {
     let told = payer.so_far();
-    let counted = payee.channel(payer.channel).await.received.cumulative;
+    let counted = counting.channel(payer.channel).await.received.cumulative;
     assert!(counted >= Amount::new(told), "{told} acknowledged, {counted} counted");
 }
 
