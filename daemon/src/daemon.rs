@@ -70,7 +70,7 @@ impl Daemon {
     ///
     /// # Errors
     /// None so far.
-    pub async fn info(&self) -> Answer<api::Info> {
+    pub fn info(&self) -> Answer<api::Info> {
         let parts = &self.0;
         let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
         Ok(api::Info {
@@ -79,7 +79,7 @@ impl Daemon {
             ticket: parts.ticket.clone(),
             network: parts.params.id(),
             network_name: parts.params.name.clone(),
-            ledger: self.ledger_status().await?,
+            ledger: self.ledger_status()?,
             peers_connected: count(parts.peers.connected()),
             channels: count(parts.views.live().len()),
         })
@@ -113,7 +113,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`ErrorCode::StoreFailed`].
-    pub async fn wallet_history(&self, limit: usize) -> Answer<Vec<api::HistoryEntry>> {
+    pub fn wallet_history(&self, limit: usize) -> Answer<Vec<api::HistoryEntry>> {
         self.0.wallet.history(limit)
     }
 
@@ -173,7 +173,7 @@ impl Daemon {
     ///
     /// # Errors
     /// None so far.
-    pub async fn channels(&self, closed: bool) -> Answer<Vec<api::ChannelInfo>> {
+    pub fn channels(&self, closed: bool) -> Answer<Vec<api::ChannelInfo>> {
         let all = self.0.views.all().into_iter().filter(|view| closed || view.is_live());
         Ok(all.map(|view| view.info).collect())
     }
@@ -182,7 +182,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`ErrorCode::UnknownChannel`].
-    pub async fn channel(&self, id: ChannelId) -> Answer<api::ChannelInfo> {
+    pub fn channel(&self, id: ChannelId) -> Answer<api::ChannelInfo> {
         Ok(self.0.views.get(id)?.info)
     }
 
@@ -200,7 +200,7 @@ impl Daemon {
         if wait {
             return Ok(self.wait_for(id, |view| !view.is_live(), "closed").await?.info);
         }
-        self.channel(id).await
+        self.channel(id)
     }
 
     /// Returns when the payee has acknowledged the payment.
@@ -250,7 +250,7 @@ impl Daemon {
     ///
     /// # Errors
     /// [`ErrorCode::EventsGone`] if some were pruned.
-    pub async fn events(&self, after: u64, limit: usize) -> Answer<Vec<api::Event>> {
+    pub fn events(&self, after: u64, limit: usize) -> Answer<Vec<api::Event>> {
         self.0.events.after(after, limit)
     }
 
@@ -263,7 +263,7 @@ impl Daemon {
     ///
     /// # Errors
     /// None so far.
-    pub async fn ledger_status(&self) -> Answer<api::LedgerStatus> {
+    pub fn ledger_status(&self) -> Answer<api::LedgerStatus> {
         let newest = self.0.client.newest();
         let view = self.0.client.view().borrow().clone();
         let since_arrival = view.tip.as_ref().map(|tip| tip.arrived.elapsed());
@@ -345,7 +345,7 @@ impl Daemon {
     }
 
     /// Begins an orderly stop: no new work, everything durable, connections closed.
-    pub async fn shutdown(&self) {
+    pub fn shutdown(&self) {
         self.0.stop.stop();
     }
 }
@@ -365,21 +365,15 @@ impl PendingPayment {
     /// # Errors
     /// [`ErrorCode::Timeout`] if the peer does not acknowledge it; it may still.
     pub async fn acknowledged(self) -> Answer<api::PayResult> {
-        match tokio::time::timeout(ACKNOWLEDGE_WAIT, self.acknowledged).await {
-            Ok(acknowledged) => {
-                acknowledged.map_err(stopping)??;
-                Ok(self.result)
-            }
-            Err(_) => {
-                let message = format!(
-                    "payment {} is not acknowledged after {} s",
-                    self.number,
-                    ACKNOWLEDGE_WAIT.as_secs()
-                );
-                let hint = "it may still be: ask again with the same --key, which never pays twice";
-                Err(ApiError::new(ErrorCode::Timeout, message, hint))
-            }
-        }
+        let waited = tokio::time::timeout(ACKNOWLEDGE_WAIT, self.acknowledged).await;
+        let acknowledged = waited.map_err(|_| {
+            let (number, seconds) = (self.number, ACKNOWLEDGE_WAIT.as_secs());
+            let message = format!("payment {number} is not acknowledged after {seconds} s");
+            let hint = "it may still be: ask again with the same --key, which never pays twice";
+            ApiError::new(ErrorCode::Timeout, message, hint)
+        })?;
+        acknowledged.map_err(stopping)??;
+        Ok(self.result)
     }
 }
 

@@ -100,16 +100,17 @@ impl Opening {
             contest_window_milestones: wish.contest_window_milestones,
             expiry_milestone,
         };
-        let accept = match peers.propose(&wish.peer, proposal.clone()).await.map_err(peer_error)? {
-            OpenReply::Accept(accept) => accept,
-            OpenReply::Refuse(Refusal { detail, .. }) => {
-                return Err(refused(
-                    ErrorCode::PeerRefused,
-                    format!("the peer refused: {detail}"),
-                    "ask its operator, or change what you ask for",
-                ));
-            }
-        };
+        let accept =
+            match peers.propose(&wish.peer, proposal.clone()).await.map_err(|error| peer_error(&error))? {
+                OpenReply::Accept(accept) => accept,
+                OpenReply::Refuse(Refusal { detail, .. }) => {
+                    return Err(refused(
+                        ErrorCode::PeerRefused,
+                        format!("the peer refused: {detail}"),
+                        "ask its operator, or change what you ask for",
+                    ));
+                }
+            };
         let essence = open::check_answer(self.network(), &proposal, &accept).map_err(|error| {
             refused(
                 ErrorCode::PeerRefused,
@@ -235,7 +236,7 @@ fn party(prepared: &Prepared, deposit: Amount) -> OpenParty {
     }
 }
 
-fn peer_error(error: PeerError) -> ApiError {
+fn peer_error(error: &PeerError) -> ApiError {
     let message = error.to_string();
     match error {
         PeerError::Unreachable(_) => refused(

@@ -278,6 +278,24 @@ async fn serve(dir: &DataDir, config: &Config, daemon: Daemon, stop: &Stop) -> R
     served.map_err(Failure::new)
 }
 
+/// If this variable is set, the end of standard input stops the process in order: so it ends with the
+/// one that started it, however that ends.
+pub const STOP_WITH_STDIN_ENV: &str = "FLASH_STOP_WITH_STDIN";
+
+/// Returns at the end of standard input, if that is to stop the process.
+async fn stdin_ended() {
+    if std::env::var_os(STOP_WITH_STDIN_ENV).is_none() {
+        return std::future::pending().await;
+    }
+    let (ended, end) = tokio::sync::oneshot::channel();
+    // A thread of its own, because a read from standard input cannot be given up.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = end.await;
+}
+
 /// Stops in order on Ctrl-C or SIGTERM.
 pub(crate) async fn stop_on_signal(stop: Stop) {
     let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
@@ -290,6 +308,7 @@ pub(crate) async fn stop_on_signal(stop: Stop) {
     tokio::select! {
         _ = tokio::signal::ctrl_c() => {}
         _ = terminate.recv() => {}
+        () = stdin_ended() => {}
         () = stop.stopped() => return,
     }
     tracing::info!("stopping");
@@ -344,7 +363,7 @@ pub(crate) mod tests {
     async fn a_daemon_without_its_node_answers_and_ends_in_order() {
         let dir = tempfile::tempdir().unwrap();
         let assembled = assembled(dir.path()).await;
-        let info = assembled.daemon.info().await.unwrap();
+        let info = assembled.daemon.info().unwrap();
         assert!(!info.ledger.fresh && info.ledger.node.is_none());
         assert!(assembled.daemon.wallet_balance().await.is_err(), "there is no ledger to look at");
         assembled.end().await;

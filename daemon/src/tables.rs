@@ -2,7 +2,7 @@
 
 use bincode::{Decode, Encode};
 use flash_channel::store::{Batch, Store, StoreError, Table};
-use flash_proto::{ChannelId, MilestoneEssence, codec, limits};
+use flash_proto::{ChannelId, MilestoneEssence, Output, OutputId, codec, limits};
 use serde::de::DeserializeOwned;
 
 use crate::api::{Event, HistoryEntry};
@@ -15,6 +15,11 @@ const EVENTS: Table = Table::small(65, "events");
 const LINKS: Table = Table::small(66, "links");
 /// The wallet's history by number (big-endian), JSON.
 const HISTORY: Table = Table::small(67, "wallet history");
+/// The wallet's unspent outputs by their id.
+const WALLET_OUTPUTS: Table = Table::small(68, "wallet outputs");
+
+/// Entries that are read at a time.
+const PAGE: usize = 256;
 
 const EVENT_NUMBER: &[u8] = b"event number";
 const CHECKPOINT: &[u8] = b"checkpoint";
@@ -91,6 +96,30 @@ pub fn wallet(store: &dyn Store) -> Result<Option<Vec<u8>>, StoreError> {
 /// Keeps the wallet's record.
 pub fn put_wallet(batch: &mut Batch, record: Vec<u8>) {
     batch.put(META, WALLET, record);
+}
+
+/// The wallet's unspent outputs.
+pub fn wallet_outputs(store: &dyn Store) -> Result<Vec<(OutputId, Output)>, StoreError> {
+    let mut outputs = Vec::new();
+    let mut after: Option<Vec<u8>> = None;
+    loop {
+        let page = store.scan(WALLET_OUTPUTS, &[], after.as_deref(), PAGE)?;
+        let Some((last, _)) = page.last() else { return Ok(outputs) };
+        after = Some(last.clone());
+        for (key, bytes) in &page {
+            outputs.push((decode(WALLET_OUTPUTS, key, key)?, decode(WALLET_OUTPUTS, key, bytes)?));
+        }
+    }
+}
+
+/// Keeps an unspent output of the wallet.
+pub fn put_wallet_output(batch: &mut Batch, id: &OutputId, output: &Output) {
+    batch.put(WALLET_OUTPUTS, &codec::encode(id), codec::encode(output));
+}
+
+/// Forgets an output of the wallet: it is spent.
+pub fn delete_wallet_output(batch: &mut Batch, id: &OutputId) {
+    batch.delete(WALLET_OUTPUTS, &codec::encode(id));
 }
 
 /// What is known of a channel's peer.

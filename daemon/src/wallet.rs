@@ -58,7 +58,7 @@ pub(crate) struct Prepared {
     pub(crate) change: Option<Output>,
 }
 
-fn wallet_error(error: WalletError) -> ApiError {
+fn wallet_error(error: &WalletError) -> ApiError {
     let message = error.to_string();
     match error {
         WalletError::Insufficient { .. } => ApiError::new(
@@ -78,21 +78,26 @@ impl WalletService {
         store: Arc<dyn Store>,
     ) -> Result<Self, Failure> {
         let wallet = match tables::wallet(store.as_ref())? {
-            Some(record) => Wallet::from_record(seed, &record)
+            Some(record) => Wallet::from_record(seed, &record, tables::wallet_outputs(store.as_ref())?)
                 .map_err(|error| Failure::new(format!("the wallet's record is damaged: {error}")))?,
             None => Wallet::new(seed),
         };
         Ok(Self(Arc::new(Inner { wallet: Mutex::new(wallet), client, writer, store })))
     }
 
-    /// Makes the wallet's record durable, with events and lines of the history.
-    async fn keep(
+    /// Makes the wallet's record durable.
+    async fn keep(&self, wallet: &MutexGuard<'_, Wallet>) -> Result<(), ApiError> {
+        self.keep_with(wallet, Batch::new(), Vec::new(), Vec::new()).await
+    }
+
+    /// Makes the wallet's record durable, with other changes, events and lines of the history.
+    async fn keep_with(
         &self,
         wallet: &MutexGuard<'_, Wallet>,
+        mut batch: Batch,
         events: Vec<NewEvent>,
         history: Vec<HistoryEntry>,
     ) -> Result<(), ApiError> {
-        let mut batch = Batch::new();
         tables::put_wallet(&mut batch, wallet.record());
         let mut number = tables::history_number(self.0.store.as_ref())?;
         for entry in &history {
@@ -104,8 +109,8 @@ impl WalletService {
 
     pub(crate) async fn fresh_address(&self) -> Result<Address, ApiError> {
         let mut wallet = self.0.wallet.lock().await;
-        let address = wallet.fresh_address().map_err(wallet_error)?;
-        self.keep(&wallet, Vec::new(), Vec::new()).await?;
+        let address = wallet.fresh_address().map_err(|error| wallet_error(&error))?;
+        self.keep(&wallet).await?;
         Ok(address)
     }
 
@@ -118,8 +123,12 @@ impl WalletService {
         if changes.is_empty() {
             return Ok(());
         }
-        let (mut events, mut history) = (Vec::new(), Vec::new());
+        let (mut batch, mut events, mut history) = (Batch::new(), Vec::new(), Vec::new());
         for change in &changes {
+            match change {
+                WalletEvent::Received { id, output, .. } => tables::put_wallet_output(&mut batch, id, output),
+                WalletEvent::Spent { id, .. } => tables::delete_wallet_output(&mut batch, id),
+            }
             if let WalletEvent::Received { id, output, change: false } = change {
                 let (kind, channel) = self.source(id)?;
                 let details = json!({ "amount": output.amount, "address": output.address, "output": id, "source": kind });
@@ -133,7 +142,7 @@ impl WalletService {
                 });
             }
         }
-        self.keep(&wallet, events, history).await
+        self.keep_with(&wallet, batch, events, history).await
     }
 
     /// Whether an output was paid by one of our channels.
@@ -160,8 +169,9 @@ impl WalletService {
         self.refresh().await?;
         let (transaction, reservation) = {
             let mut wallet = self.0.wallet.lock().await;
-            let made = wallet.transfer(to, amount, self.0.client.params()).map_err(wallet_error)?;
-            self.keep(&wallet, Vec::new(), Vec::new()).await?;
+            let made =
+                wallet.transfer(to, amount, self.0.client.params()).map_err(|error| wallet_error(&error))?;
+            self.keep(&wallet).await?;
             made
         };
         let id = transaction.id();
@@ -171,7 +181,7 @@ impl WalletService {
             Ok(Err(error)) => {
                 let mut wallet = self.0.wallet.lock().await;
                 wallet.release(reservation.id);
-                self.keep(&wallet, Vec::new(), Vec::new()).await?;
+                self.keep(&wallet).await?;
                 return Err(ledger_error(error));
             }
             Err(_) => {
@@ -185,7 +195,7 @@ impl WalletService {
             let details = json!({ "amount": amount, "address": to, "transaction": id });
             let event = NewEvent { kind: "funds_sent", channel: None, details };
             let entry = entry("sent", amount, id, Some(to), applied.milestone_index);
-            self.keep(&wallet, vec![event], vec![entry]).await?;
+            self.keep_with(&wallet, Batch::new(), vec![event], vec![entry]).await?;
         }
         self.refresh().await?;
         Ok(api::SendResult { transaction: id, milestone_index: applied.milestone_index })
@@ -211,17 +221,18 @@ impl WalletService {
         }
         let mut wallet = self.0.wallet.lock().await;
         let output_min = self.0.client.params().output_min;
-        let reservation =
-            wallet.reserve(deposit, output_min, Some(expiry_milestone)).map_err(wallet_error)?;
-        let (key_index, key) = wallet.fresh_channel_key().map_err(wallet_error)?;
-        let payout = wallet.fresh_address().map_err(wallet_error)?;
+        let reservation = wallet
+            .reserve(deposit, output_min, Some(expiry_milestone))
+            .map_err(|error| wallet_error(&error))?;
+        let (key_index, key) = wallet.fresh_channel_key().map_err(|error| wallet_error(&error))?;
+        let payout = wallet.fresh_address().map_err(|error| wallet_error(&error))?;
         let change = if reservation.change.is_zero() {
             None
         } else {
-            let address = wallet.fresh_address().map_err(wallet_error)?;
+            let address = wallet.fresh_address().map_err(|error| wallet_error(&error))?;
             Some(Output { address, amount: reservation.change })
         };
-        self.keep(&wallet, Vec::new(), Vec::new()).await?;
+        self.keep(&wallet).await?;
         let (reservation, funding) = (reservation.id, reservation.funding);
         Ok(Prepared { reservation, key_index, key, payout, funding, change })
     }
@@ -237,7 +248,7 @@ impl WalletService {
     pub(crate) async fn abandon(&self, prepared: &Prepared) -> Result<(), ApiError> {
         let mut wallet = self.0.wallet.lock().await;
         wallet.release(prepared.reservation);
-        self.keep(&wallet, Vec::new(), Vec::new()).await
+        self.keep(&wallet).await
     }
 
     /// Looks for money until the daemon stops, so that its events come by themselves.

@@ -6,9 +6,15 @@ use clap::Parser;
 use flashd::{
     cli::{self, Cli},
     exit::Exit,
+    flashd_cli,
 };
 
 fn main() -> ExitCode {
+    // `flash flashd …` is `flashd …`: with the one file that `cargo run` builds, the demo can start its
+    // daemons too.
+    if std::env::args_os().nth(1).is_some_and(|argument| argument == "flashd") {
+        return flashd_cli::main(std::env::args_os().skip(1));
+    }
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

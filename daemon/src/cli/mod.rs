@@ -1,6 +1,7 @@
 //! The command line `flash`: a thin client of the daemon's RPC.
 
 mod channel;
+mod demo;
 mod events;
 mod init;
 mod ledger;
@@ -78,6 +79,8 @@ pub struct Global {
 /// What to do.
 #[derive(Debug, Subcommand)]
 pub enum Command {
+    /// Replay real charging sessions on this machine alone, in about a minute
+    Demo(crate::demo::Demo),
     /// Set up a data directory: the seed, the network, the configuration
     Init(init::Init),
     /// Show the daemon at a glance
@@ -110,6 +113,7 @@ pub enum Command {
 pub async fn run(cli: Cli) -> Exit {
     let context = Context::new(cli.global);
     let done = match cli.command {
+        Command::Demo(command) => demo::run(command, &context).await,
         Command::Init(command) => command.run(&context),
         Command::Info => node::info(&context).await,
         Command::Wallet(command) => command.run(&context).await,

@@ -242,7 +242,7 @@ impl Slot {
     }
 
     fn queue(&mut self, payment: Payment, key: Option<PaymentKey>) -> Result<Placed, ApiError> {
-        let number = self.channel.pay(payment, key.clone()).map_err(pay_error)?;
+        let number = self.channel.pay(payment, key.clone()).map_err(|error| pay_error(&error))?;
         if let Some(key) = key {
             self.keys.insert(key, (number, payment));
         }
@@ -345,7 +345,7 @@ fn fail_above(
     }
 }
 
-fn pay_error(error: PayError) -> ApiError {
+fn pay_error(error: &PayError) -> ApiError {
     let message = error.to_string();
     let (code, hint) = match error {
         PayError::Insufficient { .. } => {

@@ -29,7 +29,7 @@ pub(super) async fn run(
     let (outbox, waiting, closed) = Outbox::new();
     let Ok(number) = engine.linked(channel, outbox).await else { return };
     let (refuse, refused) = oneshot::channel();
-    let mut writing = std::pin::pin!(write(writer, waiting, refused));
+    let mut output = std::pin::pin!(write(writer, waiting, refused));
     tokio::select! {
         refusal = read(engine, link, channel, number, &mut reader) => {
             if let Some(refusal) = refusal {
@@ -38,9 +38,9 @@ pub(super) async fn run(
             }
             // The engine lets go of the stream, so that what was said before still goes out, and it ends.
             engine.unlinked(channel, number).await;
-            let _ = tokio::time::timeout(LAST_WORDS_MAX, writing).await;
+            let _ = tokio::time::timeout(LAST_WORDS_MAX, output).await;
         }
-        () = &mut writing => engine.unlinked(channel, number).await,
+        () = &mut output => engine.unlinked(channel, number).await,
         // Another stream took its place, or the peer read too slowly.
         () = closed.cancelled() => engine.unlinked(channel, number).await,
     }

@@ -62,7 +62,7 @@ pub(super) async fn events(
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let after = last_event_id(&headers)?.or(params.after);
-    answer(rpc.daemon, after, params.follow, rpc.stop).await
+    answer(rpc.daemon, after, params.follow, rpc.stop)
 }
 
 /// Where events come from.
@@ -70,7 +70,7 @@ pub(super) trait Source: Send + 'static {
     /// The newest event's number, whenever it rises.
     fn newest(&self) -> watch::Receiver<u64>;
     /// Events after a number, oldest first.
-    fn after(&self, after: u64, limit: usize) -> impl Future<Output = Result<Vec<Event>, ApiError>> + Send;
+    fn after(&self, after: u64, limit: usize) -> Result<Vec<Event>, ApiError>;
 }
 
 impl Source for Daemon {
@@ -78,12 +78,12 @@ impl Source for Daemon {
         self.event_number()
     }
 
-    async fn after(&self, after: u64, limit: usize) -> Result<Vec<Event>, ApiError> {
-        self.events(after, limit).await
+    fn after(&self, after: u64, limit: usize) -> Result<Vec<Event>, ApiError> {
+        self.events(after, limit)
     }
 }
 
-pub(super) async fn answer<S: Source>(
+pub(super) fn answer<S: Source>(
     source: S,
     after: Option<u64>,
     follow: bool,
@@ -91,7 +91,7 @@ pub(super) async fn answer<S: Source>(
 ) -> Result<Response, ApiError> {
     let mut follower = Follower::new(source, after, follow, stop)?;
     // The first page is read before the answer begins, so that an error has its own status.
-    follower.read().await?;
+    follower.read()?;
     let stream = stream::unfold(follower, |mut follower| async move {
         let event = follower.next().await?;
         Some((Ok::<_, Infallible>(event), follower))
@@ -143,10 +143,10 @@ impl<S: Source> Follower<S> {
     }
 
     /// Reads the next page, which is empty if there is nothing new.
-    async fn read(&mut self) -> Result<(), ApiError> {
+    fn read(&mut self) -> Result<(), ApiError> {
         // First, so that an event that comes while the page is read is noticed afterwards.
         self.newest.borrow_and_update();
-        let page = self.source.after(self.after, PAGE).await?;
+        let page = self.source.after(self.after, PAGE)?;
         for event in &page {
             if self.gapless && Some(event.number) != self.after.checked_add(1) {
                 let message = format!("the events after number {} are no longer kept", self.after);
@@ -170,7 +170,7 @@ impl<S: Source> Follower<S> {
             if self.failed || self.stop.is_cancelled() {
                 return None;
             }
-            if let Err(error) = self.read().await {
+            if let Err(error) = self.read() {
                 self.failed = true;
                 return Some(sse_event("error", &error));
             }

@@ -40,7 +40,7 @@ const fn yes() -> bool {
 #[utoipa::path(get, path = "/v1/info", tag = "daemon", security(("token" = ["read"])),
     responses((status = 200, body = Info), (status = "default", body = ApiError)))]
 pub(super) async fn info(State(rpc): State<Rpc>) -> Answer<Info> {
-    rpc.daemon.info().await.map(Json)
+    rpc.daemon.info().map(Json)
 }
 
 /// Counters and gauges as OpenMetrics text.
@@ -56,7 +56,7 @@ pub(super) async fn metrics(State(rpc): State<Rpc>) -> impl IntoResponse {
 #[utoipa::path(post, path = "/v1/shutdown", tag = "daemon", security(("token" = ["admin"])),
     responses((status = 202, body = Stopping), (status = "default", body = ApiError)))]
 pub(super) async fn shutdown(State(rpc): State<Rpc>) -> (StatusCode, Json<Stopping>) {
-    rpc.daemon.shutdown().await;
+    rpc.daemon.shutdown();
     (StatusCode::ACCEPTED, Json(Stopping { pid: std::process::id() }))
 }
 
@@ -100,7 +100,7 @@ pub(super) async fn history(
     if !(1..=10_000).contains(&params.limit) {
         return Err(super::request::invalid(format!("limit is {}; it must be 1 to 10000", params.limit)));
     }
-    rpc.daemon.wallet_history(params.limit).await.map(Json)
+    rpc.daemon.wallet_history(params.limit).map(Json)
 }
 
 /// Sends money on the ledger. The answer comes when the transfer is applied.
@@ -129,7 +129,7 @@ pub(super) async fn channels(
     State(rpc): State<Rpc>,
     Params(params): Params<ChannelsParams>,
 ) -> Answer<Vec<ChannelInfo>> {
-    rpc.daemon.channels(params.all).await.map(Json)
+    rpc.daemon.channels(params.all).map(Json)
 }
 
 /// Opens a channel. The answer comes when it is open on the ledger.
@@ -149,7 +149,7 @@ pub(super) async fn open(
     params(("id" = String, Path, description = "The channel's id, 64 hexadecimal digits")),
     responses((status = 200, body = ChannelInfo), (status = "default", body = ApiError)))]
 pub(super) async fn channel(State(rpc): State<Rpc>, Id(id): Id<ChannelId>) -> Answer<ChannelInfo> {
-    rpc.daemon.channel(id).await.map(Json)
+    rpc.daemon.channel(id).map(Json)
 }
 
 /// When a close answers.

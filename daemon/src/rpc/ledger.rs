@@ -14,7 +14,7 @@ type Answer<T> = Result<Json<T>, ApiError>;
 #[utoipa::path(get, path = "/v1/ledger/status", tag = "ledger", security(("token" = ["read"])),
     responses((status = 200, body = LedgerStatus), (status = "default", body = ApiError)))]
 pub(super) async fn status(State(rpc): State<Rpc>) -> Answer<LedgerStatus> {
-    rpc.daemon.ledger_status().await.map(Json)
+    rpc.daemon.ledger_status().map(Json)
 }
 
 /// A transaction, proven against the milestone that applied it.

@@ -57,7 +57,7 @@ pub(super) async fn stream(
     body: Body,
 ) -> Result<Response, ApiError> {
     // One error for the whole request where the channel does not exist, not one per line.
-    let id = rpc.daemon.channel(id).await?.id;
+    let id = rpc.daemon.channel(id)?.id;
     let daemon = rpc.daemon;
     let queue = move |request| {
         let daemon = daemon.clone();

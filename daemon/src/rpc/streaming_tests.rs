@@ -144,7 +144,7 @@ impl events::Source for Events {
         self.number()
     }
 
-    async fn after(&self, after: u64, limit: usize) -> Result<Vec<Event>, ApiError> {
+    fn after(&self, after: u64, limit: usize) -> Result<Vec<Event>, ApiError> {
         Self::after(self, after, limit)
     }
 }
@@ -157,7 +157,7 @@ impl events::Source for Arc<Pages> {
         self.1.subscribe()
     }
 
-    async fn after(&self, _after: u64, _limit: usize) -> Result<Vec<Event>, ApiError> {
+    fn after(&self, _after: u64, _limit: usize) -> Result<Vec<Event>, ApiError> {
         let page = self.0.lock().unwrap().pop_front().unwrap_or_default();
         let event = |number| Event {
             number,
@@ -184,7 +184,7 @@ where
         let (source, stop) = (source.clone(), stop.clone());
         async move {
             let answer: Result<Response, ApiError> =
-                events::answer(source, params.after, params.follow, stop).await;
+                events::answer(source, params.after, params.follow, stop);
             answer
         }
     };

@@ -34,7 +34,8 @@ impl Node {
             NodeRequest::Milestone(index) => {
                 let last = self.read().last.clone();
                 let milestone = match index {
-                    Some(index) if index != last.milestone.essence.index => {
+                    Some(index) if index > last.milestone.essence.index => None,
+                    Some(index) if index < last.milestone.essence.index => {
                         let found = self.stored(records::milestone(self.store(), index)).map_err(halted)?;
                         found.map(|record| record.milestone)
                     }
@@ -110,6 +111,12 @@ impl Node {
             return Ok(TransactionAnswer::Unknown);
         };
         match record.outcome {
+            // On the disk already, but not yet taken over: who hears of it must find it in the state.
+            Outcome::Applied { milestone, .. } | Outcome::Rejected { milestone, .. }
+                if milestone > self.read().index() =>
+            {
+                Ok(TransactionAnswer::Pending { block: record.block })
+            }
             Outcome::Applied { block, milestone } => {
                 let leaves: Vec<_> = records::ids(self.store(), APPLIED, milestone)?.collect();
                 let place = leaves.iter().position(|leaf| leaf == block.as_bytes());

@@ -23,7 +23,7 @@ const CONNECTIONS_MAX: usize = 256;
 /// Requests in work at once, over all clients; the others wait for their turn.
 const REQUESTS_MAX: usize = 64;
 /// Requests of one client in work at once.
-const CLIENT_REQUESTS_MAX: usize = 16;
+const CLIENT_REQUESTS_MAX: usize = 32;
 /// Streams of one client that follow the milestones.
 const FOLLOWS_MAX: usize = 4;
 /// Milestones read at a time for one that follows: all that is held in memory for it.

@@ -2,7 +2,8 @@
 //!
 //! It does nothing itself. Its record ([`Wallet::record`]) must be durable before an address or a
 //! transaction that it gave out is used, so that no address is given out twice and no output is promised
-//! twice across a crash.
+//! twice across a crash. The outputs are kept one by one, as [`WalletEvent`]s come, because anybody may
+//! send any number of them.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -31,6 +32,8 @@ const RECORD_BYTES_MAX: usize = limits::RECORD_BYTES_MAX;
 pub struct Wallet {
     seed: Seed,
     state: State,
+    /// Our unspent outputs as they were seen last.
+    outputs: BTreeMap<OutputId, Output>,
     /// Watched addresses and the indices of their keys.
     addresses: BTreeMap<Address, u32>,
 }
@@ -41,7 +44,6 @@ struct State {
     next_channel_key: u32,
     next_reservation: u64,
     seen_milestone: u64,
-    outputs: BTreeMap<OutputId, Output>,
     reservations: BTreeMap<u64, Reserved>,
 }
 
@@ -125,19 +127,24 @@ pub enum WalletError {
 impl Wallet {
     /// A wallet that has given out nothing yet.
     pub fn new(seed: Seed) -> Self {
-        Self::with(seed, State::default())
+        Self::with(seed, State::default(), BTreeMap::new())
     }
 
-    /// The wallet of a record.
+    /// The wallet of a record, with the outputs that were received and not spent.
     ///
     /// # Errors
     /// [`CodecError`]: it is no record of a wallet.
-    pub fn from_record(seed: Seed, record: &[u8]) -> Result<Self, CodecError> {
-        Ok(Self::with(seed, codec::decode::<State, RECORD_BYTES_MAX>(record)?))
+    pub fn from_record(
+        seed: Seed,
+        record: &[u8],
+        outputs: impl IntoIterator<Item = (OutputId, Output)>,
+    ) -> Result<Self, CodecError> {
+        let state = codec::decode::<State, RECORD_BYTES_MAX>(record)?;
+        Ok(Self::with(seed, state, outputs.into_iter().collect()))
     }
 
-    fn with(seed: Seed, state: State) -> Self {
-        let mut wallet = Self { seed, state, addresses: BTreeMap::new() };
+    fn with(seed: Seed, state: State, outputs: BTreeMap<OutputId, Output>) -> Self {
+        let mut wallet = Self { seed, state, outputs, addresses: BTreeMap::new() };
         wallet.watch();
         wallet
     }
@@ -197,14 +204,14 @@ impl Wallet {
             self.state.reservations.values().filter_map(|reserved| reserved.transaction).collect();
         let mut events = Vec::new();
         for (id, output) in &now {
-            if !self.state.outputs.contains_key(id) {
+            if !self.outputs.contains_key(id) {
                 let change = ours.contains(&id.transaction);
                 events.push(WalletEvent::Received { id: *id, output: *output, change });
             }
             let used = self.addresses.get(&output.address).map_or(0, |index| index.saturating_add(1));
             self.state.next_address = self.state.next_address.max(used);
         }
-        for (id, output) in &self.state.outputs {
+        for (id, output) in &self.outputs {
             if !now.contains_key(id) {
                 events.push(WalletEvent::Spent { id: *id, output: *output });
             }
@@ -214,7 +221,7 @@ impl Wallet {
             let expired = reserved.expiry_milestone.is_some_and(|expiry| expiry < milestone_index);
             !spent && !expired
         });
-        self.state.outputs = now;
+        self.outputs = now;
         self.watch();
         events
     }
@@ -229,7 +236,7 @@ impl Wallet {
     }
 
     fn sum(&self, reserved: bool) -> Amount {
-        let amounts = self.state.outputs.iter().filter(|(id, _)| self.is_reserved(id) == reserved);
+        let amounts = self.outputs.iter().filter(|(id, _)| self.is_reserved(id) == reserved);
         // Outputs of one ledger never add up to more than the supply.
         Amount::checked_sum(amounts.map(|(_, output)| output.amount)).unwrap_or(Amount::MAX)
     }
@@ -256,7 +263,6 @@ impl Wallet {
         expiry_milestone: Option<u64>,
     ) -> Result<Reservation, WalletError> {
         let mut free: Vec<(OutputId, Output)> = self
-            .state
             .outputs
             .iter()
             .filter(|(id, _)| !self.is_reserved(id))
@@ -382,7 +388,7 @@ mod tests {
             assert!(given.insert(wallet.fresh_address().unwrap()));
             let (index, key) = wallet.fresh_channel_key().unwrap();
             assert_eq!(key, seed().key(Account::Channels, 0, index).public());
-            wallet = Wallet::from_record(seed(), &wallet.record()).unwrap();
+            wallet = Wallet::from_record(seed(), &wallet.record(), wallet.outputs.clone()).unwrap();
         }
         assert!(given.is_subset(&wallet.addresses().into_iter().collect()));
     }
@@ -412,16 +418,11 @@ mod tests {
         let refused = wallet.transfer(to, Amount::new(12_000), &params).unwrap_err();
         assert!(matches!(refused, WalletError::Insufficient { .. }));
 
-        let mut wallet = Wallet::from_record(seed(), &wallet.record()).unwrap();
+        let mut wallet = Wallet::from_record(seed(), &wallet.record(), wallet.outputs.clone()).unwrap();
         assert_eq!(wallet.reserved(), Amount::new(20_000), "reserved across a restart");
         let change = OutputId { transaction: transaction.id(), index: 1 };
-        let left: Vec<_> = wallet
-            .state
-            .outputs
-            .iter()
-            .map(|(id, output)| (*id, *output))
-            .filter(|(it, _)| *it == id(0))
-            .collect();
+        let left: Vec<_> =
+            wallet.outputs.iter().map(|(id, output)| (*id, *output)).filter(|(it, _)| *it == id(0)).collect();
         let events = wallet.observe(2, [left, vec![(change, transaction.essence.outputs[1])]].concat());
         assert!(events.contains(&WalletEvent::Received {
             id: change,
@@ -439,7 +440,7 @@ mod tests {
     #[test]
     fn what_expired_or_was_given_up_is_free_again() {
         let mut wallet = with_outputs(&[5_000]);
-        let outputs: Vec<_> = wallet.state.outputs.iter().map(|(id, output)| (*id, *output)).collect();
+        let outputs: Vec<_> = wallet.outputs.iter().map(|(id, output)| (*id, *output)).collect();
         wallet.reserve(Amount::new(5_000), MIN, Some(10)).unwrap();
         wallet.observe(10, outputs.clone());
         assert_eq!(wallet.available(), Amount::ZERO);
@@ -473,8 +474,8 @@ mod tests {
             let mut promised = BTreeSet::new();
             for (wish, keep) in wishes {
                 let before = wallet.record();
-                match wallet.reserve(Amount::new(wish), MIN, None) {
-                    Ok(reservation) => {
+                if let Ok(reservation) = wallet.reserve(Amount::new(wish), MIN, None) {
+
                         let sum: u64 = reservation.funding.iter().map(|it| it.output.amount.units()).sum();
                         prop_assert_eq!(sum, wish + reservation.change.units());
                         prop_assert!(reservation.change.is_zero() || reservation.change >= MIN);
@@ -485,8 +486,8 @@ mod tests {
                         } else {
                             wallet.release(reservation.id);
                         }
-                    }
-                    Err(_) => prop_assert_eq!(wallet.record(), before, "a refusal changes nothing"),
+                } else {
+                    prop_assert_eq!(wallet.record(), before, "a refusal changes nothing");
                 }
                 prop_assert_eq!(wallet.available().units() + wallet.reserved().units(), total);
             }

@@ -54,7 +54,11 @@ impl World {
                 let to_a = deposits / 3;
                 let open = Action::Open(opening(to_a, deposits - to_a, ledger.index + 2));
                 let open = spend(params, &[coin], vec![output(coin.2, rest)], open);
-                self.channels.push(ChannelId::opened_by(open.id()));
+                // The same numbers may make the very same transaction again.
+                let channel = ChannelId::opened_by(open.id());
+                if !self.channels.contains(&channel) {
+                    self.channels.push(channel);
+                }
                 self.coins.push(coin_of(&open, 0, coin.2));
                 Some(open)
             }

@@ -1,0 +1,222 @@
+//! The command line `flashd`: the Flash daemon, and the Tangle node that it can follow.
+
+use std::{
+    collections::BTreeMap,
+    ffi::OsString,
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
+
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use flash_node_client::{node::dev::DevNetwork, quic::PeerAddress};
+use flash_proto::{Address, Amount, Output};
+
+use crate::{
+    config::Config,
+    datadir::{self, DataDir},
+    exit::Exit,
+    node_service::{self, NodeOptions},
+    run::{self, Failure},
+};
+
+const EXIT_CODES: &str = "Exit codes: 0 done or stopped in order, 1 failed, 2 wrong use or configuration, \
+3 data directory in use, 4 data directory not usable, 5 the store failed.";
+
+/// The Flash daemon: payment channels for machines.
+///
+/// Without a subcommand it runs on its data directory until it is stopped with Ctrl-C or SIGTERM. A data
+/// directory is set up with `flash init`.
+#[derive(Debug, Parser)]
+#[command(name = "flashd", version, args_conflicts_with_subcommands = true, after_help = EXIT_CODES)]
+struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    run: RunArgs,
+}
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Run the daemon (what happens without a subcommand)
+    Run(RunArgs),
+    /// Print the effective configuration as flash.toml, each value with where it came from
+    Config(RunArgs),
+    /// Run a Tangle node
+    Node(NodeArgs),
+    /// Print a script that completes this command line in a shell
+    Completions {
+        /// The shell
+        shell: clap_complete::Shell,
+    },
+}
+
+/// Where the daemon's files are, and what to change in its configuration.
+#[derive(Debug, Args)]
+struct RunArgs {
+    /// Data directory [default: ~/.flash]
+    #[arg(long, value_name = "DIR", env = datadir::DATA_ENV)]
+    data: Option<PathBuf>,
+    /// Configuration file [default: flash.toml in the data directory]
+    #[arg(long, value_name = "FILE", env = "FLASH_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where peers connect (UDP)
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<String>,
+    /// What peers are told to connect to
+    #[arg(long, value_name = "HOST:PORT")]
+    public_address: Option<String>,
+    /// Where the admin RPC listens (TCP, loopback only)
+    #[arg(long, value_name = "IP:PORT")]
+    rpc: Option<String>,
+    /// A Tangle node to follow; may be given several times
+    #[arg(long = "node", value_name = "KEY@HOST:PORT")]
+    nodes: Vec<PeerAddress>,
+    /// The most to lock when a peer asks to open a channel
+    #[arg(long, value_name = "AMOUNT")]
+    accept_deposit_max: Option<String>,
+    /// What to log: a level, or a filter such as flashd=debug
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// Write logs as JSON
+    #[arg(long)]
+    log_json: bool,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct NodeArgs {
+    #[command(subcommand)]
+    command: Option<NodeCommand>,
+    #[command(flatten)]
+    run: NodeRunArgs,
+}
+
+#[derive(Debug, Args)]
+struct NodeRunArgs {
+    /// The node's data directory [default: ~/.flash-node]
+    #[arg(long, value_name = "DIR", env = "FLASH_NODE_DATA")]
+    data: Option<PathBuf>,
+    /// Where clients connect (UDP)
+    #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:14265")]
+    listen: SocketAddr,
+    /// If the directory is empty, make a development network of its own in it: coordinator, treasury,
+    /// network.json
+    #[arg(long)]
+    init_dev: bool,
+    /// Milliseconds between milestones of a new development network
+    #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..))]
+    milestone_ms: u64,
+    /// Bits of proof of work of a new development network
+    #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = clap::value_parser!(u8).range(0..=32))]
+    pow_bits: u8,
+    /// What to log: a level, or a filter such as flash_node_client=debug
+    #[arg(long, value_name = "FILTER", env = "FLASH_LOG", default_value = "info")]
+    log: String,
+}
+
+#[derive(Debug, Subcommand)]
+enum NodeCommand {
+    /// Send money from the development network's treasury over the running node
+    Fund(FundArgs),
+}
+
+#[derive(Debug, Args)]
+struct FundArgs {
+    /// Who gets it
+    address: Address,
+    /// How much, such as 5Mi
+    amount: Amount,
+    /// The node's data directory [default: ~/.flash-node]
+    #[arg(long, value_name = "DIR", env = "FLASH_NODE_DATA")]
+    data: Option<PathBuf>,
+}
+
+/// Runs the command line; `args` begin with the program's name.
+pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    let cli = Cli::parse_from(args);
+    let done = match cli.command {
+        None => daemon(&cli.run),
+        Some(Command::Run(args)) => daemon(&args),
+        Some(Command::Config(args)) => configuration(&args).map(|config| print!("{}", config.to_toml())),
+        Some(Command::Node(NodeArgs { command: None, run })) => node(&run),
+        Some(Command::Node(NodeArgs { command: Some(NodeCommand::Fund(args)), .. })) => fund(&args),
+        Some(Command::Completions { shell }) => {
+            clap_complete::generate(shell, &mut Cli::command(), "flashd", &mut std::io::stdout());
+            Ok(())
+        }
+    };
+    match done {
+        Ok(()) => Exit::Ok.into(),
+        Err(Failure { message, exit }) => {
+            eprintln!("error: {message}");
+            exit.into()
+        }
+    }
+}
+
+fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
+    tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Failure::new)
+}
+
+fn data(args: &RunArgs) -> PathBuf {
+    args.data.clone().unwrap_or_else(datadir::default_path)
+}
+
+fn configuration(args: &RunArgs) -> Result<Config, Failure> {
+    let given = [
+        ("listen", args.listen.clone()),
+        ("public_address", args.public_address.clone()),
+        ("rpc", args.rpc.clone()),
+        ("accept.deposit_max", args.accept_deposit_max.clone()),
+        ("log", args.log.clone()),
+        ("log_json", args.log_json.then(|| "true".to_owned())),
+        (
+            "nodes",
+            (!args.nodes.is_empty())
+                .then(|| args.nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
+        ),
+    ];
+    let flags: BTreeMap<&'static str, String> =
+        given.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
+    let path = args.config.clone().unwrap_or_else(|| datadir::config_path(&data(args)));
+    Config::load(&path, args.config.is_some(), &flags, &|name| std::env::var(name).ok())
+        .map_err(|error| Failure { message: error.to_string(), exit: Exit::Usage })
+}
+
+fn daemon(args: &RunArgs) -> Result<(), Failure> {
+    let config = configuration(args)?;
+    let dir = DataDir::open(&data(args))?;
+    run::log_to_stderr(&config.log, config.log_json)?;
+    runtime()?.block_on(run::run(dir, config))
+}
+
+fn node_data(data: Option<&Path>) -> PathBuf {
+    data.map_or_else(
+        || std::env::var_os("HOME").map_or_else(PathBuf::new, PathBuf::from).join(".flash-node"),
+        Path::to_path_buf,
+    )
+}
+
+fn node(args: &NodeRunArgs) -> Result<(), Failure> {
+    run::log_to_stderr(&args.log, false)?;
+    let dev = args
+        .init_dev
+        .then_some(DevNetwork { milestone_interval_ms: args.milestone_ms, pow_bits: args.pow_bits });
+    let options = NodeOptions { listen: args.listen, dev };
+    runtime()?.block_on(node_service::run(&node_data(args.data.as_deref()), options))
+}
+
+fn fund(args: &FundArgs) -> Result<(), Failure> {
+    let output = Output { address: args.address, amount: args.amount };
+    let data = node_data(args.data.as_deref());
+    let (transaction, applied) = runtime()?.block_on(node_service::fund(&data, &[output]))?;
+    println!(
+        "sent {} to {}: transaction {}, applied by milestone {}",
+        args.amount,
+        args.address,
+        transaction.id(),
+        applied.milestone_index
+    );
+    Ok(())
+}

@@ -1,0 +1,220 @@
+//! A whole network on this machine: a Tangle node and daemons, each a process of its own with its own data
+//! directory, over real QUIC on loopback.
+
+use std::{
+    fs::File,
+    path::{Path, PathBuf},
+    process::Stdio,
+    time::Duration,
+};
+
+use flash_node_client::{
+    client::{Applied, NodeClient},
+    quic::PeerAddress,
+};
+use flash_proto::{Amount, Output};
+use tokio::process::{Child, Command};
+
+use crate::{
+    api::ApiError,
+    client::{Client, Ready},
+    datadir,
+    node_service::{self, NodeReady},
+    rpc::Scope,
+    run::{Failure, STOP_WITH_STDIN_ENV},
+    setup,
+};
+
+/// How long a process may take until it answers.
+const START_MAX: Duration = Duration::from_secs(60);
+/// How long a process may take to end in order.
+const END_MAX: Duration = Duration::from_secs(20);
+const POLL: Duration = Duration::from_millis(20);
+
+/// A Tangle node with its coordinator, and the daemons that were started beside it. Every process ends
+/// with this one, however it ends.
+#[derive(Debug)]
+pub struct LocalNetwork {
+    dir: PathBuf,
+    node: LocalProcess,
+    address: PeerAddress,
+}
+
+/// A daemon.
+#[derive(Debug)]
+pub struct LocalDaemon {
+    /// Its name: that of its data directory.
+    pub name: String,
+    /// Its data directory.
+    pub data: PathBuf,
+    /// What peers need to open a channel with it.
+    pub ticket: String,
+    /// Calls its RPC with the admin token.
+    pub client: Client,
+    process: LocalProcess,
+}
+
+/// A child process whose log goes to a file.
+#[derive(Debug)]
+struct LocalProcess {
+    child: Child,
+    log: PathBuf,
+}
+
+impl From<ApiError> for Failure {
+    fn from(error: ApiError) -> Self {
+        let exit = error.code.exit();
+        let message =
+            if error.hint.is_empty() { error.message } else { format!("{} ({})", error.message, error.hint) };
+        Self { message, exit }
+    }
+}
+
+impl LocalProcess {
+    /// Starts `flashd` with these arguments: this very program, whichever of the two it is.
+    fn start(log: PathBuf, args: &[&std::ffi::OsStr]) -> Result<Self, Failure> {
+        let program = std::env::current_exe().map_err(Failure::new)?;
+        let output = File::create(&log).map_err(datadir::DataDirError::io(&log))?;
+        let mut command = Command::new(&program);
+        if program.file_stem().is_none_or(|name| name != "flashd") {
+            command.arg("flashd");
+        }
+        let child = command
+            .args(args)
+            .env(STOP_WITH_STDIN_ENV, "1")
+            .stdin(Stdio::piped())
+            .stdout(Stdio::null())
+            .stderr(output)
+            .kill_on_drop(true)
+            .spawn()
+            .map_err(|error| Failure::new(format!("cannot start {}: {error}", program.display())))?;
+        Ok(Self { child, log })
+    }
+
+    /// Waits until the process has written the file that says it is ready.
+    async fn ready<T: serde::de::DeserializeOwned>(&mut self, path: &Path) -> Result<T, Failure> {
+        let appears = async {
+            loop {
+                if let Some(ready) =
+                    std::fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok())
+                {
+                    return Ok(ready);
+                }
+                if let Some(status) = self.child.try_wait().map_err(Failure::new)? {
+                    return Err(Failure::new(format!("it ended at once, with {status}")));
+                }
+                tokio::time::sleep(POLL).await;
+            }
+        };
+        let waited = tokio::time::timeout(START_MAX, appears).await;
+        let ready = waited.unwrap_or_else(|_| Err(Failure::new("it does not answer")));
+        ready.map_err(|error| Failure::new(format!("{error}; its log is {}", self.log.display())))
+    }
+
+    /// Ends the process in order.
+    async fn stop(mut self) -> Result<(), Failure> {
+        drop(self.child.stdin.take());
+        match tokio::time::timeout(END_MAX, self.child.wait()).await {
+            Ok(Ok(status)) if status.success() => Ok(()),
+            Ok(Ok(status)) => {
+                Err(Failure::new(format!("a process ended with {status}; its log is {}", self.log.display())))
+            }
+            Ok(Err(error)) => Err(Failure::new(error)),
+            Err(_) => Err(Failure::new(format!("a process does not end; its log is {}", self.log.display()))),
+        }
+    }
+}
+
+impl LocalNetwork {
+    /// Starts a node with a development network of its own in `dir`, which exists.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn start(dir: &Path, milestone_ms: u64) -> Result<Self, Failure> {
+        let data = dir.join("node");
+        let milestone_ms = milestone_ms.to_string();
+        let args =
+            ["node", "--init-dev", "--listen", "127.0.0.1:0", "--milestone-ms", &milestone_ms, "--data"]
+                .map(std::ffi::OsStr::new);
+        let args = [args.as_slice(), &[data.as_os_str()]].concat();
+        let mut node = LocalProcess::start(dir.join("node.log"), &args)?;
+        let ready: NodeReady = node.ready(&datadir::ready_path(&data)).await?;
+        Ok(Self { dir: dir.to_path_buf(), node, address: ready.node })
+    }
+
+    /// The node's data directory.
+    pub fn node_data(&self) -> PathBuf {
+        self.dir.join("node")
+    }
+
+    /// Where the node is.
+    pub const fn address(&self) -> &PeerAddress {
+        &self.address
+    }
+
+    /// Starts a daemon with a seed of its own that accepts channels in which it locks up to
+    /// `accept_deposit_max`.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn daemon(&self, name: &str, accept_deposit_max: Amount) -> Result<LocalDaemon, Failure> {
+        let data = self.dir.join(name);
+        setup::init(setup::Setup {
+            data: &data,
+            network: &datadir::network_path(&self.node_data()),
+            words: None,
+            passphrase: None,
+            node: Some(&self.address),
+        })
+        .map_err(|error| Failure { message: error.to_string(), exit: error.exit() })?;
+        let deposit = accept_deposit_max.to_string();
+        let args =
+            ["--listen", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--accept-deposit-max", &deposit, "--data"]
+                .map(std::ffi::OsStr::new);
+        let args = [args.as_slice(), &[data.as_os_str()]].concat();
+        let mut process = LocalProcess::start(self.dir.join(format!("{name}.log")), &args)?;
+        let ready: Ready = process.ready(&datadir::ready_path(&data)).await?;
+        let client = Client::of_data_dir(&data, Scope::Admin, Some(&ready.rpc), None)?;
+        let ticket = client.info().await?.ticket;
+        Ok(LocalDaemon { name: name.to_owned(), data, ticket, client, process })
+    }
+
+    /// Sends money from the treasury; returns when that is applied.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn fund(&self, to: &[Output]) -> Result<Applied, Failure> {
+        node_service::fund(&self.node_data(), to).await.map(|(_, applied)| applied)
+    }
+
+    /// A client of the node.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn connect(&self) -> Result<NodeClient, Failure> {
+        node_service::connect(&self.node_data()).map(|(client, _)| client)
+    }
+
+    /// Ends the node in order.
+    ///
+    /// # Errors
+    /// [`Failure`] if it does not.
+    pub async fn stop(self) -> Result<(), Failure> {
+        self.node.stop().await
+    }
+}
+
+impl LocalDaemon {
+    /// The process.
+    pub fn pid(&self) -> Option<u32> {
+        self.process.child.id()
+    }
+
+    /// Ends the daemon in order.
+    ///
+    /// # Errors
+    /// [`Failure`] if it does not.
+    pub async fn stop(self) -> Result<(), Failure> {
+        self.process.stop().await
+    }
+}
