@@ -12,6 +12,7 @@ use flashd::{
     client::{Client, Ready},
     rpc::Scope,
 };
+use futures_util::TryStreamExt;
 
 use crate::{Ended, Process, binary, poll};
 
@@ -159,6 +160,21 @@ impl Daemon {
     pub async fn pay(&self, channel: ChannelId, amount: u64) -> Result<PayResult, ApiError> {
         let request = PayRequest { amount: Amount::new(amount), reference: None, key: None };
         self.client().pay(channel, &request).await
+    }
+
+    /// The kinds of the events that it keeps, oldest first.
+    pub async fn event_kinds(&self) -> Vec<String> {
+        let events = self.client().events(None, false).await.expect("its events");
+        events.map_ok(|event| event.kind).try_collect().await.expect("its events")
+    }
+
+    /// Fails the test if anything left this daemon or its peer before it was on the disk: the other side
+    /// would have shown it what it no longer knew.
+    pub async fn assert_nothing_forgotten(&self) {
+        let kinds = self.event_kinds().await;
+        for wrong in ["balance_recovered", "peer_misbehaved"] {
+            assert!(!kinds.iter().any(|kind| kind == wrong), "{}: {wrong}", self.data.display());
+        }
     }
 
     /// Closes together with the peer and waits for the money.

@@ -10,8 +10,6 @@ use std::{
 
 use flash_proto::{Amount, ChannelId};
 use flash_tests::{Daemon, Ended, Net};
-use flashd::api::Event;
-use futures_util::TryStreamExt;
 
 const DEPOSIT: u64 = 500_000_000;
 
@@ -58,10 +56,6 @@ async fn pay_until_it_stops(car: &mut Daemon, channel: ChannelId) -> (u64, Ended
     (acknowledged, car.process().wait().await)
 }
 
-async fn events(daemon: &Daemon) -> Vec<Event> {
-    daemon.client().events(None, false).await.unwrap().try_collect().await.unwrap()
-}
-
 /// After the daemon was started again: what was acknowledged is there, nothing had left that is not, and
 /// both pay on and close to the unit.
 async fn assert_nothing_lost(net: &Net, car: &Daemon, charger: &Daemon, channel: ChannelId, told: u64) {
@@ -75,11 +69,7 @@ async fn assert_nothing_lost(net: &Net, car: &Daemon, charger: &Daemon, channel:
     assert_eq!(here.balance, there.peer_balance, "I8");
     assert!(here.sent.cumulative > Amount::new(told), "{told} was acknowledged");
     for daemon in [car, charger] {
-        let wrong = events(daemon)
-            .await
-            .into_iter()
-            .find(|event| ["balance_recovered", "peer_misbehaved"].contains(&event.kind.as_str()));
-        assert!(wrong.is_none(), "something left that was not on the disk: {wrong:?}");
+        daemon.assert_nothing_forgotten().await;
     }
     let closed = car.close(channel).await;
     assert_eq!((closed.payout, closed.peer_payout), (Some(here.balance), Some(here.peer_balance)));

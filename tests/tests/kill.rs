@@ -163,6 +163,7 @@ async fn whoever_is_killed_whenever_each_key_is_paid_exactly_once() {
         let counted = (info.received.payments, info.received.cumulative);
         assert_eq!(counted, (received.0, Amount::new(received.1)), "I8: {info:?}");
         assert_eq!(info.balance, owned);
+        daemon.assert_nothing_forgotten().await;
     }
     let closed = car.close(channel).await;
     assert_eq!([closed.payout, closed.peer_payout], owned.map(Some));
