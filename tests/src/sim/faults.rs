@@ -103,7 +103,7 @@ impl Plan {
             window: u32::try_from(rng.between(WINDOW_MIN, 30)).unwrap_or(30),
             open_expiry: if rng.chance(90) { 50 } else { rng.between(1, 3) },
             busy_milestones: rng.between(10, 50),
-            pace: rng.between(2, 20),
+            pace: rng.between(2, 12),
             delay: rng.between(1, 10),
             heavy_tail: rng.chance(30),
             commit_ticks: rng.between(0, 4),

@@ -103,15 +103,15 @@ fn greedy_close(party: &Party, network: NetworkId, rng: &mut Rng) -> Option<Chan
 
 /// A message that no honest party would send now.
 pub(super) fn message(party: &Party, network: NetworkId, rng: &mut Rng) -> Option<ChannelMessage> {
-    Some(match rng.below(8) {
+    Some(match rng.below(10) {
         0..=2 => ChannelMessage::Update(bad_update(party, network, rng)?),
         3 => ChannelMessage::Reestablish(Box::new(bad_standing(party, network, rng)?)),
         4 => ChannelMessage::Ack { seq: rng.below(100) },
         5 => ChannelMessage::Balance(Box::new(bad_balance(party, network, rng))),
         6 => greedy_close(party, network, rng)?,
-        _ => match rng.below(3) {
-            0 => ChannelMessage::CloseRequest,
-            1 => ChannelMessage::CloseComplete { signature: Signature::new([9; 64]) },
+        7 | 8 => ChannelMessage::CloseRequest,
+        _ => match rng.below(2) {
+            0 => ChannelMessage::CloseComplete { signature: Signature::new([9; 64]) },
             _ => corrupted(ChannelMessage::CloseRequest, rng),
         },
     })

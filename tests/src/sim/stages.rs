@@ -144,9 +144,8 @@ impl World {
                 });
             }
         }
-        let together = self.closed_together;
-        self.oracle.over(together);
-        let end = match (payouts, together) {
+        self.oracle.over();
+        let end = match (payouts, self.closed_together) {
             (None, _) => "ended_lapsed",
             (Some(_), true) => "ended_together",
             (Some(_), false) => "ended_alone",

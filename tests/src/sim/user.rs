@@ -1,6 +1,6 @@
 //! What users do: pay either way, ask again under a key, close.
 
-use flash_channel::machine::Input;
+use flash_channel::machine::{Input, PayError};
 use flash_proto::{Amount, Side};
 
 use super::world::World;
@@ -8,7 +8,9 @@ use super::world::World;
 impl World {
     /// One act of the user of `side`.
     pub(super) fn user_acts(&mut self, side: Side) {
-        if !self.party(side).is_up() || self.is_calm() {
+        let Some(channel) = self.party(side).channel() else { return };
+        // Where no payment can be made, few are tried.
+        if self.is_calm() || (!channel.is_established() && self.rng.chance(90)) {
             return;
         }
         if self.rng.below(1_000) < self.plan.early_close {
@@ -56,7 +58,12 @@ impl World {
                 self.oracle.asked(side, number, amount);
                 self.turn_soon(side);
             }
-            Some(Err(_)) => self.stats.count("payments_refused"),
+            Some(Err(error)) => self.stats.count(match error {
+                PayError::Insufficient { .. } => "payments_refused_insufficient",
+                PayError::NotOpen(_) => "payments_refused_not_open",
+                PayError::NotConnected => "payments_refused_not_connected",
+                _ => "payments_refused_otherwise",
+            }),
             None => self.stats.count("payments_under_a_used_key"),
         }
     }

@@ -82,6 +82,8 @@ pub(super) struct World {
     trace: Trace,
     /// Payments asked for so far: their references.
     pub(super) payments: u64,
+    /// Until then the hostile party says nothing.
+    silent_until: u64,
     pub(super) paid_out: bool,
     pub(super) closed_together: bool,
 }
@@ -133,6 +135,7 @@ impl World {
             stats: Stats::default(),
             trace: Trace::new(plan.print),
             payments: 0,
+            silent_until: 0,
             paid_out: false,
             closed_together: false,
             plan,
@@ -225,7 +228,6 @@ impl World {
                 && self.plan.corrupt == 0
                 && !self.is_calm()
                 && self.plan.reorder == 0
-                && self.plan.duplicates == 0
                 && self.plan.old_store.is_none();
             self.oracle.require(!faultless, || format!("{side} refuses an honest peer: {misbehaviour}"));
             let ticks = self.rng.between(5, 40);
@@ -317,6 +319,10 @@ impl World {
             return;
         }
         let mut message = message;
+        if self.plan.is_hostile(side) && self.now < self.silent_until {
+            self.stats.count("messages_withheld");
+            return;
+        }
         if self.plan.is_hostile(side) && self.rng.chance(10) {
             let [a, b] = &self.parties;
             if let Some(bad) = hostile::message(side.pick(a, b), self.network, &mut self.rng) {
@@ -327,7 +333,7 @@ impl World {
         self.deliver(side, message);
         if self.rng.below(1_000) < self.plan.breaks {
             self.stats.count("links_broken");
-            let ticks = self.rng.between(1, 60);
+            let ticks = self.rng.between(1, 30);
             self.break_link(ticks);
         }
     }
@@ -377,7 +383,7 @@ impl World {
     }
 
     pub(super) fn crash(&mut self, side: Side, ticks: u64) {
-        if self.plan.old_store == Some(side) && self.rng.chance(30) {
+        if self.plan.old_store == Some(side) && self.rng.chance(60) {
             let which = self.rng.below(8);
             if self.party_mut(side).lose_records(which) {
                 self.stats.count("old_stores_restored");
@@ -514,6 +520,9 @@ impl World {
         self.later(ticks, Event::Hostile(side));
         if !self.party(side).is_up() {
             return;
+        }
+        if self.rng.chance(10) {
+            self.silent_until = self.now + self.rng.between(1, 100);
         }
         let [a, b] = &self.parties;
         let party = side.pick(a, b);
