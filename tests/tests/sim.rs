@@ -13,7 +13,7 @@ use flash_proto::Side;
 use flash_tests::sim::{Outcome, Plan, Stats, run};
 
 /// Seeds by default.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 300;
 /// Seeds that found something once. They are run for ever.
 const REGRESSIONS: [u64; 0] = [];
 

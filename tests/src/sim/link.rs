@@ -123,7 +123,7 @@ pub(super) fn corrupted(mut message: ChannelMessage, rng: &mut Rng) -> ChannelMe
             _ => *signature = Signature::new(flip(signature.as_bytes(), rng)),
         },
         ChannelMessage::CloseComplete { signature } => {
-            *signature = Signature::new(flip(signature.as_bytes(), rng))
+            *signature = Signature::new(flip(signature.as_bytes(), rng));
         }
     }
     message
