@@ -1,6 +1,7 @@
 //! Runs the simulator over many seeds.
 //!
-//! `FLASH_SIM_SEED=n` runs one seed and prints every step, `FLASH_SIM_SEEDS=n` runs that many.
+//! `FLASH_SIM_SEED=n` runs one seed and prints every step; `FLASH_SIM_SEEDS=n` runs that many, from
+//! `FLASH_SIM_FIRST` on.
 
 use std::{
     collections::BTreeSet,
@@ -82,9 +83,10 @@ fn seeds() {
         return;
     }
     let count = number("FLASH_SIM_SEEDS").unwrap_or(SEEDS);
+    let first = number("FLASH_SIM_FIRST").unwrap_or(0);
     let begun = Instant::now();
     let mut stats = Stats::default();
-    for seed in REGRESSIONS.into_iter().chain(0..count) {
+    for seed in REGRESSIONS.into_iter().chain(first..first + count) {
         stats.merge(&of_seed(seed).stats);
     }
     let seconds = begun.elapsed().as_secs_f64();

@@ -33,11 +33,21 @@ impl World {
             let ticks = self.rng.between(5, 40);
             self.break_link(ticks);
         }
+        self.check_told(side);
         if self.party(side).has_pending() && !self.party(side).write_due {
             self.party_mut(side).write_due = true;
             let ticks = self.rng.below(self.plan.commit_ticks + 1);
             self.later(ticks, Event::Write(side));
         }
+    }
+
+    /// I4 as the payer's user sees it: what counts as acknowledged is on the payee's disk.
+    fn check_told(&mut self, side: Side) {
+        let Some(channel) = self.party(side).channel() else { return };
+        let (acknowledged, held) = (channel.outgoing().acknowledged, self.party(!side).durable.held_seq());
+        self.oracle.require(!self.honest_link || held >= acknowledged, || {
+            format!("I4: {side} counts update {acknowledged} as acknowledged, the peer's disk has {held}")
+        });
     }
 
     /// A fault for the commit that is due, if there is to be one.

@@ -74,6 +74,8 @@ pub(super) struct World {
     pub(super) trace: Trace,
     /// Payments asked for so far: their references.
     pub(super) payments: u64,
+    /// Every message is one that an honest peer with all its records sent.
+    pub(super) honest_link: bool,
     /// Until then the hostile party says nothing.
     pub(super) silent_until: u64,
     pub(super) paid_out: bool,
@@ -126,6 +128,7 @@ impl World {
             stats: Stats::default(),
             trace: Trace::new(plan.print),
             payments: 0,
+            honest_link: plan.hostile.is_none() && plan.corrupt == 0 && plan.old_store.is_none(),
             silent_until: 0,
             paid_out: false,
             closed_together: false,
