@@ -251,6 +251,10 @@ impl Oracle {
     }
 
     fn close_leaves(&mut self, side: Side, close: CooperativeClose, durable: &Durable, index: u64) -> bool {
+        if close.expiry_milestone < index {
+            // Said again after a break, while the ledger showed that it had lapsed: it can do nothing.
+            return true;
+        }
         let payout = side.pick(close.payout_a, close.payout_b);
         let owns = self.owns(side, durable);
         self.require(owns == Some(payout), || {
