@@ -112,8 +112,11 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn every_persist_point() {
     let mut crashes = 0;
-    for seed in 0..2 {
-        let commits = checked(Plan::calm(seed)).unwrap().commits;
+    let mut stats = Stats::default();
+    for seed in 0..4 {
+        let calm = checked(Plan::calm(seed)).unwrap();
+        stats.merge(&calm.stats);
+        let commits = calm.commits;
         for (side, commits) in Side::BOTH.into_iter().zip(commits) {
             for commit in 2..=commits {
                 for fault in [Fault::CrashBefore, Fault::CrashAfter] {
@@ -127,5 +130,8 @@ fn every_persist_point() {
             }
         }
     }
-    println!("{crashes} crashes");
+    println!("{crashes} crashes: {stats}");
+    for end in ["ended_together", "ended_alone", "claims"] {
+        assert!(stats.of(end) > 0, "{end} is not among the runs");
+    }
 }

@@ -135,7 +135,7 @@ impl Plan {
     pub fn calm(seed: u64) -> Self {
         Self {
             open_expiry: 50,
-            busy_milestones: 8,
+            busy_milestones: 4,
             heavy_tail: false,
             breaks: 0,
             duplicates: 0,
