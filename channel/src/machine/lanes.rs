@@ -255,7 +255,7 @@ impl Channel {
     }
 
     /// Why nothing is taken now, if so.
-    fn refusal(&self) -> Option<PauseReason> {
+    pub(super) fn refusal(&self) -> Option<PauseReason> {
         match self.phase {
             Phase::Opening => Some(PauseReason::NotOpenYet),
             Phase::Open if self.fresh && self.seen.is_some() => None,

@@ -415,6 +415,21 @@ fn an_opening_that_is_never_applied_lapses() {
 }
 
 #[test]
+fn a_view_from_before_the_opening_does_not_close_a_channel_after_a_restart() {
+    let mut pair = Pair::open([1_000, 0]);
+    let opened = pair.index;
+    for half in &mut pair.halves {
+        half.restart();
+        let view = LedgerView { index: opened - 1, record: None, payouts: None };
+        half.handle(vec![Input::Ledger(view), Input::Fresh(true)]).unwrap();
+        assert_eq!(half.channel.phase, Phase::Open);
+        assert_eq!(half.channel.refusal(), Some(PauseReason::StaleLedgerView), "nothing was seen yet");
+    }
+    pair.see(ChannelPhase::Open);
+    assert_eq!(pair.of(Side::A).channel.refusal(), None);
+}
+
+#[test]
 fn nothing_is_taken_while_the_ledger_is_out_of_sight() {
     let mut pair = Pair::open([1_000, 0]);
     pair.of(Side::B).handle(vec![Input::Fresh(false)]).unwrap();
