@@ -79,6 +79,12 @@ impl LocalProcess {
         if program.file_stem().is_none_or(|name| name != "flashd") {
             command.arg("flashd");
         }
+        // What configures the daemon of whoever runs this is not for these.
+        for (name, _) in std::env::vars_os() {
+            if name.to_string_lossy().starts_with("FLASH_") {
+                command.env_remove(name);
+            }
+        }
         let child = command
             .args(args)
             .env(STOP_WITH_STDIN_ENV, "1")

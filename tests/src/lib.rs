@@ -4,6 +4,8 @@
 //! each the real binary with a data directory of its own. Whatever still runs when it is dropped is
 //! killed; after a failed test the directory stays, and its place and the end of each log are printed.
 //!
+//! [`sim`] is the other way to test: two parties, a ledger and a link in one deterministic simulation.
+//!
 //! Two environment variables matter: `FLASH_SEED` repeats the choices of an earlier run, `FLASH_FULL=1`
 //! runs the long versions.
 
@@ -16,6 +18,7 @@ mod process;
 mod random;
 mod raw;
 mod scripted;
+pub mod sim;
 
 pub use binaries::{binary, is_release};
 pub use daemon::Daemon;

@@ -140,7 +140,10 @@ impl WriterThread {
                     return;
                 }
             };
-            self.metrics.committed(started.elapsed(), waiting.len());
+            // Jobs without changes, such as those of acknowledgements, cost no sync.
+            if !batch.is_empty() {
+                self.metrics.committed(started.elapsed(), waiting.len());
+            }
             batch.clear();
             self.log.publish();
             for job in waiting.drain(..) {
