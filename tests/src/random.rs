@@ -16,7 +16,7 @@ impl Random {
     pub fn new() -> Self {
         let given = std::env::var("FLASH_SEED").ok();
         let seed = given.map_or_else(rand::random, |seed| seed.parse().expect("FLASH_SEED is a number"));
-        println!("FLASH_SEED={seed}");
+        println!("these choices are repeated by FLASH_SEED={seed} cargo test --package flash-tests");
         Self::seeded(seed)
     }
 

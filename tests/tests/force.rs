@@ -1,12 +1,12 @@
 //! Closing alone: who is honest gets the exact balance, whatever the other does or leaves undone.
 
-use std::{path::Path, process::Command};
+use std::{path::Path, process::Command, time::Duration};
 
 use flash_node_client::wallet::Account;
 use flash_proto::{
     Action, Amount, ChannelId, Essence, SecretKey, Side, Transaction, transaction::UnilateralClose,
 };
-use flash_tests::{Daemon, Net, RawNode};
+use flash_tests::{Daemon, Net, Random, RawNode, full};
 use flashd::api::{ChannelInfo, CloseRequest};
 
 const DEPOSIT: u64 = 1_000_000;
@@ -75,14 +75,18 @@ impl Scene {
         self.net.client.submit_and_wait(transaction, None).await.expect("the close is applied");
     }
 
-    /// The kinds of the transactions of the channel that the ledger has applied.
     async fn kinds(&self) -> Vec<&'static str> {
-        let node = RawNode::connect(&self.net.node.address).await;
-        let transactions = node.transactions_of(self.channel, self.net.params().pow_bits).await;
-        let mut kinds: Vec<_> = transactions.iter().map(|it| it.essence.action.name()).collect();
-        kinds.sort_unstable();
-        kinds
+        kinds(&self.net, self.channel).await
     }
+}
+
+/// The kinds of the transactions of a channel that are in the Tangle, in alphabetical order.
+async fn kinds(net: &Net, channel: ChannelId) -> Vec<&'static str> {
+    let node = RawNode::connect(&net.node.address).await;
+    let transactions = node.transactions_of(channel, net.params().pow_bits).await;
+    let mut kinds: Vec<_> = transactions.iter().map(|it| it.essence.action.name()).collect();
+    kinds.sort_unstable();
+    kinds
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,20 +175,31 @@ async fn a_close_with_an_old_balance_is_corrected_to_the_newest() {
     assert_eq!(scene.kinds().await, ["claim", "claim", "open", "unilateral_close"]);
 }
 
+/// Whichever of the two the ledger sees first, and however far the other had come by then.
 #[tokio::test(flavor = "multi_thread")]
 async fn closing_together_raced_by_closing_alone_pays_the_same() {
-    let mut scene = Scene::set(12).await;
-    scene.car_pays(111_111).await;
-    scene.charger_pays(22_222).await;
-    let (together, alone) = tokio::join!(
-        scene.car.client().close(scene.channel, CloseRequest { force: false }, true),
-        scene.charger.client().close(scene.channel, CloseRequest { force: true }, true),
-    );
-    let closed = scene.assert_exact().await;
-    assert_eq!(together.expect("it closes").payout, closed.payout);
-    // The charger may have heard of the wish to close together first and have signed that; then its own
-    // wish found a channel that is closing already.
-    println!("{}", alone.map_or_else(|error| error.to_string(), |info| info.state));
-    scene.charger.wait(scene.channel, "closed", |info| info.state == "closed").await;
-    println!("{:?}", scene.kinds().await);
+    let mut random = Random::new();
+    let net = Net::start().await;
+    let money = Amount::new(10 * DEPOSIT);
+    let (car, charger) = tokio::join!(net.daemon("car", money), net.daemon("charger", money));
+    let races = (0..if full() { 20 } else { 4 }).map(|_| Duration::from_millis(random.between(0, 250)));
+    for head_start in races.collect::<Vec<_>>() {
+        let channel = car.open(&charger, DEPOSIT, DEPOSIT, 8).await;
+        car.pay(channel, 111_111).await.expect("the car pays");
+        charger.pay(channel, 22_222).await.expect("the charger pays");
+        let alone = async {
+            tokio::time::sleep(head_start).await;
+            charger.client().close(channel, CloseRequest { force: true }, true).await
+        };
+        let (together, alone) = tokio::join!(car.close(channel), alone);
+        let (ours, peers) = (Amount::new(DEPOSIT - 88_889), Amount::new(DEPOSIT + 88_889));
+        assert_eq!((together.payout, together.peer_payout), (Some(ours), Some(peers)));
+        // Too late, it finds nothing left to close.
+        let ended = alone.map_or_else(|error| error.message, |info| info.state);
+        let kinds = kinds(&net, channel).await;
+        println!("{head_start:?}: {ended}; {kinds:?}");
+        let closed = charger.wait(channel, "closed", |info| info.state == "closed").await;
+        assert_eq!((closed.payout, closed.peer_payout), (Some(peers), Some(ours)));
+        net.assert_supply().await;
+    }
 }

@@ -3,11 +3,13 @@
 use std::time::Duration;
 
 use flash_proto::{
-    Amount, ChannelId, NetworkId, PaymentList, SecretKey, Side, SignedBalance, codec, limits,
+    Action, Amount, ChannelId, Essence, NetworkId, PaymentList, SecretKey, Side, SignedBalance, codec,
+    limits,
     message::{ChannelMessage, Hello, OpenReply, Reestablish, Refusal, RefusalCode, StreamStart, Update},
+    transaction::CooperativeClose,
 };
 use flash_tests::{Daemon, Ending, Net, ScriptedPeer, Stream, until};
-use flashd::api::{ErrorCode, OpenRequest};
+use flashd::api::{CloseRequest, ErrorCode, OpenRequest};
 
 const DEPOSIT: u64 = 1_000_000;
 
@@ -171,6 +173,45 @@ async fn frames_that_are_no_messages_are_refused_with_the_reason_and_change_noth
     lying.say(&ChannelMessage::Reestablish(Box::new(standing))).await;
     assert_misbehaved("a forged balance", &lying.ending().await, "a signature");
     scene.assert_unharmed("a forged balance").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_close_that_is_not_what_the_records_say_is_refused() {
+    let scene = Scene::set().await;
+    let close = |gift: u64, expiry_milestone: u64| CooperativeClose {
+        channel: scene.channel,
+        final_seq_a: 1,
+        final_seq_b: 0,
+        payout_a: Amount::new(DEPOSIT - 100 + gift),
+        payout_b: Amount::new(100 - gift),
+        expiry_milestone,
+    };
+    let signed = |close: CooperativeClose, key: &SecretKey| {
+        let essence = Essence::acting(scene.net.params().id(), Action::CooperativeClose(close));
+        ChannelMessage::CloseSigned { close, signature: essence.unlock(key).signature }
+    };
+    let expiry = scene.net.info().await.milestone_index + 1_000;
+    let unasked = scene.after(signed(close(0, expiry), &scene.peer.key)).await;
+    assert_misbehaved("unasked", &unasked, "a close that nobody asked for");
+    scene.assert_unharmed("unasked").await;
+
+    scene.charger.client().close(scene.channel, CloseRequest { force: false }, false).await.unwrap();
+    let foreign = SecretKey::from_bytes([9; 32]);
+    let cases = [
+        ("one more for itself", signed(close(1, expiry), &scene.peer.key), "not what the records say"),
+        ("all for itself", signed(close(100, expiry), &scene.peer.key), "not what the records say"),
+        ("a foreign signature", signed(close(0, expiry), &foreign), "a signature is not the peer's"),
+    ];
+    for (case, message, why) in cases {
+        assert_misbehaved(case, &scene.after(message).await, why);
+        assert_eq!(scene.charger.channel(scene.channel).await.state, "closing", "{case}");
+    }
+    let mut stream = scene.stream().await;
+    stream.say(&signed(close(0, expiry), &scene.peer.key)).await;
+    let closed = scene.charger.wait(scene.channel, "closed", |info| info.state == "closed").await;
+    assert_eq!(closed.payout, Some(Amount::new(100)));
+    assert_eq!(closed.peer_payout, Some(Amount::new(DEPOSIT - 100)));
+    scene.net.assert_supply().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

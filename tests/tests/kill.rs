@@ -92,6 +92,7 @@ impl Payer {
 }
 
 async fn kill_one(net: &mut Net, sides: [&mut Daemon; 2], random: &mut Random) {
+    // Nothing is waited for here: this is the random moment.
     tokio::time::sleep(Duration::from_millis(random.between(0, 400))).await;
     let [car, charger] = sides;
     match random.between(0, 9) {
