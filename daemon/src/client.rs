@@ -178,6 +178,12 @@ impl Client {
         self.get("/v1/info").await
     }
 
+    /// What the daemon counts, in the OpenMetrics format.
+    pub async fn metrics(&self) -> Answer<String> {
+        let response = self.send_request(self.request(Method::GET, "/metrics")).await?;
+        response.text().await.map_err(|error| self.unreachable(&error))
+    }
+
     /// A new address to receive money at.
     pub async fn new_address(&self) -> Answer<NewAddress> {
         self.post("/v1/wallet/addresses", &()).await

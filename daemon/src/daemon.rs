@@ -8,8 +8,9 @@ use flash_node_client::{
     quic::PeerAddress,
 };
 use flash_proto::{
-    Block, BlockId, ChannelId, NetworkParams, Payload, Payment, PublicKey, Transaction, TransactionId,
+    Amount, Block, BlockId, ChannelId, NetworkParams, Payload, Payment, PublicKey, Transaction, TransactionId,
 };
+use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{oneshot, watch};
 
 use crate::{
@@ -208,24 +209,36 @@ impl Daemon {
     /// # Errors
     /// [`ApiError`]; [`ErrorCode::Timeout`] if it is queued but not acknowledged yet.
     pub async fn pay(&self, id: ChannelId, request: api::PayRequest) -> Answer<api::PayResult> {
-        self.place(id, request).await?.acknowledged().await
+        self.order(id, request).await?.placed().await?.acknowledged().await
     }
 
-    /// For streams of payments: queues the payment (waiting while the queue is full), so that thousands
-    /// can be on their way.
+    /// For streams of payments: asks for the payment, so that thousands can be on their way, in the order
+    /// of the calls. What it gives back waits until the payee has acknowledged the payment; one that finds
+    /// the queue full is asked for again, behind those that came meanwhile.
     ///
     /// # Errors
     /// [`ApiError`].
-    pub async fn queue_payment(&self, id: ChannelId, request: api::PayRequest) -> Answer<PendingPayment> {
-        loop {
-            match self.place(id, request.clone()).await {
-                Err(error) if error.code == ErrorCode::Busy => tokio::time::sleep(QUEUE_PAUSE).await,
-                other => return other,
+    pub async fn queue_payment(
+        &self,
+        id: ChannelId,
+        request: api::PayRequest,
+    ) -> Answer<impl Future<Output = Answer<api::PayResult>> + use<>> {
+        let mut ordered = self.order(id, request.clone()).await?;
+        let daemon = self.clone();
+        Ok(async move {
+            loop {
+                match ordered.placed().await {
+                    Err(error) if error.code == ErrorCode::Busy => tokio::time::sleep(QUEUE_PAUSE).await,
+                    placed => return placed?.acknowledged().await,
+                }
+                ordered = daemon.order(id, request.clone()).await?;
             }
-        }
+        })
     }
 
-    async fn place(&self, id: ChannelId, request: api::PayRequest) -> Answer<PendingPayment> {
+    /// Hands a payment to the engine and does not wait for its answer: whoever has many wakes the engine
+    /// once for all of them.
+    async fn order(&self, id: ChannelId, request: api::PayRequest) -> Answer<Ordered> {
         let reference = request.reference.unwrap_or_default();
         let payment = Payment::new(request.amount, reference.as_bytes()).map_err(|error| {
             let hint = "an amount is at least 1i, and a reference has at most 32 bytes";
@@ -240,10 +253,8 @@ impl Daemon {
         let (acknowledge, acknowledged) = oneshot::channel();
         let order = Order { payment, key, queued, acknowledged: acknowledge };
         self.0.engine.pay(id, order).await?;
-        let Placed { number, repeated } = placed.await.map_err(stopping)??;
-        self.0.metrics.payments_queued.inc();
-        let result = api::PayResult { number, amount: payment.amount, repeated };
-        Ok(PendingPayment { number, result, acknowledged })
+        let queued = self.0.metrics.payments_queued.clone();
+        Ok(Ordered { amount: payment.amount, placed, acknowledged, queued })
     }
 
     /// Events after number `after`, at most `limit`, oldest first.
@@ -350,11 +361,28 @@ impl Daemon {
     }
 }
 
+/// A payment that the engine was asked for.
+struct Ordered {
+    amount: Amount,
+    placed: oneshot::Receiver<Answer<Placed>>,
+    acknowledged: oneshot::Receiver<Answer<()>>,
+    queued: Counter,
+}
+
+impl Ordered {
+    /// Waits until it is queued.
+    async fn placed(self) -> Answer<PendingPayment> {
+        let Self { amount, placed, acknowledged, queued } = self;
+        let Placed { number, repeated } = placed.await.map_err(stopping)??;
+        if !repeated {
+            queued.inc();
+        }
+        Ok(PendingPayment { result: api::PayResult { number, amount, repeated }, acknowledged })
+    }
+}
+
 /// A payment on its way.
-#[derive(Debug)]
-pub struct PendingPayment {
-    /// Its number on the lane.
-    pub number: u64,
+struct PendingPayment {
     result: api::PayResult,
     acknowledged: oneshot::Receiver<Answer<()>>,
 }
@@ -364,10 +392,10 @@ impl PendingPayment {
     ///
     /// # Errors
     /// [`ErrorCode::Timeout`] if the peer does not acknowledge it; it may still.
-    pub async fn acknowledged(self) -> Answer<api::PayResult> {
+    async fn acknowledged(self) -> Answer<api::PayResult> {
         let waited = tokio::time::timeout(ACKNOWLEDGE_WAIT, self.acknowledged).await;
         let acknowledged = waited.map_err(|_| {
-            let (number, seconds) = (self.number, ACKNOWLEDGE_WAIT.as_secs());
+            let (number, seconds) = (self.result.number, ACKNOWLEDGE_WAIT.as_secs());
             let message = format!("payment {number} is not acknowledged after {seconds} s");
             let hint = "it may still be: ask again with the same --key, which never pays twice";
             ApiError::new(ErrorCode::Timeout, message, hint)

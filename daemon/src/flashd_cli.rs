@@ -117,6 +117,12 @@ struct NodeRunArgs {
 
 #[derive(Debug, Subcommand)]
 enum NodeCommand {
+    /// Print where the running node is: KEY@HOST:PORT, for `flash init --node`
+    Address {
+        /// The node's data directory [default: ~/.flash-node]
+        #[arg(long, value_name = "DIR", env = "FLASH_NODE_DATA")]
+        data: Option<PathBuf>,
+    },
     /// Send money from the development network's treasury over the running node
     Fund(FundArgs),
 }
@@ -140,6 +146,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Run(args)) => daemon(&args),
         Some(Command::Config(args)) => configuration(&args).map(|config| print!("{}", config.to_toml())),
         Some(Command::Node(NodeArgs { command: None, run })) => node(&run),
+        Some(Command::Node(NodeArgs { command: Some(NodeCommand::Address { data }), .. })) => {
+            node_service::address(&node_data(data.as_deref())).map(|address| println!("{address}"))
+        }
         Some(Command::Node(NodeArgs { command: Some(NodeCommand::Fund(args)), .. })) => fund(&args),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "flashd", &mut std::io::stdout());

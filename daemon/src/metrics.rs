@@ -26,6 +26,8 @@ pub struct Metrics {
     pub payments_received: Counter,
     /// Signed updates sent or received.
     pub updates: Counter,
+    /// Bytes of frames sent to peers on channels' streams.
+    pub channel_bytes_sent: Counter,
     /// Commits to the store.
     pub commits: Counter,
     /// Seconds that a commit took, sync included.
@@ -58,6 +60,7 @@ impl Default for Metrics {
             payments_acknowledged: Counter::default(),
             payments_received: Counter::default(),
             updates: Counter::default(),
+            channel_bytes_sent: Counter::default(),
             commits: Counter::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
             commit_jobs: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
@@ -80,6 +83,11 @@ impl Metrics {
             ("payments_acknowledged", "Payments that peers have acknowledged", &self.payments_acknowledged),
             ("payments_received", "Payments received and durable", &self.payments_received),
             ("updates", "Signed updates sent or received", &self.updates),
+            (
+                "channel_bytes_sent",
+                "Bytes of frames sent on the streams of channels",
+                &self.channel_bytes_sent,
+            ),
             ("commits", "Commits to the store", &self.commits),
             ("peers_misbehaved", "Times that a peer broke the protocol", &self.peers_misbehaved),
         ];

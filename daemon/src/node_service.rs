@@ -166,22 +166,30 @@ fn make_dev(dir: &DataDir, dev: DevNetwork) -> Result<(), Failure> {
     Ok(())
 }
 
+/// Where the node is that runs on a data directory.
+///
+/// # Errors
+/// [`Failure`] if no node runs there.
+pub fn address(data: &Path) -> Result<PeerAddress, Failure> {
+    let text = std::fs::read_to_string(datadir::ready_path(data)).map_err(|_| {
+        Failure::new(format!("no node runs on {}: start it with `flashd node`", data.display()))
+    })?;
+    let ready: NodeReady = serde_json::from_str(&text).map_err(Failure::new)?;
+    Ok(ready.node)
+}
+
 /// A client of the node that runs on a data directory, with its network.
 ///
 /// # Errors
 /// [`Failure`] if no node runs there.
 pub fn connect(data: &Path) -> Result<(NodeClient, Arc<NetworkParams>), Failure> {
-    let path = datadir::ready_path(data);
-    let text = std::fs::read_to_string(&path).map_err(|_| {
-        Failure::new(format!("no node runs on {}: start it with `flashd node`", data.display()))
-    })?;
-    let ready: NodeReady = serde_json::from_str(&text).map_err(Failure::new)?;
+    let address = address(data)?;
     let params = Arc::new(read_network(&datadir::network_path(data))?);
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(bytes.as_mut()).map_err(Failure::new)?;
     let client = NodeClient::start(ClientConfig {
         params: Arc::clone(&params),
-        nodes: vec![ready.node],
+        nodes: vec![address],
         key: SecretKey::from_bytes(*bytes),
         checkpoint: None,
         bind: SocketAddr::from(([0, 0, 0, 0], 0)),

@@ -28,8 +28,8 @@ use crate::{
 
 /// Milestones that an Open may take to be applied.
 const OPEN_EXPIRY_MILESTONES: u64 = 120;
-/// Milestones that a peer's proposal may ask us to wait.
-const PEER_EXPIRY_MILESTONES_MAX: u64 = 100_000;
+/// Milestones that a peer's proposal may ask us to wait, with a deposit reserved.
+const PEER_EXPIRY_MILESTONES_MAX: u64 = 1_000;
 
 /// Opens channels; cheap to clone.
 #[derive(Clone)]
@@ -118,7 +118,7 @@ impl Opening {
                 "the peer does not follow the protocol; choose another",
             )
         })?;
-        let ours = self.wallet.unlocks(&essence, prepared).await;
+        let ours = self.wallet.unlocks(&essence, prepared).await?;
         let transaction = open::transaction(essence, ours, accept.unlocks);
         let link = LinkRecord { address: Some(wish.peer.to_string()), created_ms: now_ms() };
         let id = self.add(transaction, Side::A, wish.peer.key, prepared.key_index, link).await?;
@@ -198,12 +198,11 @@ impl Opening {
         let party_b = party(prepared, proposal.deposit_b);
         let essence = open::answer(self.network(), proposal, &party_b)
             .map_err(|error| Refusal::new(RefusalCode::Misbehaved, error.to_string()))?;
-        let unlocks = self.wallet.unlocks(&essence, prepared).await;
+        let busy = |error: ApiError| Refusal::new(RefusalCode::Busy, error.message);
+        let unlocks = self.wallet.unlocks(&essence, prepared).await.map_err(busy)?;
         let transaction = open::transaction(essence, Vec::new(), unlocks.clone());
         let link = LinkRecord { address: None, created_ms: now_ms() };
-        self.add(transaction, Side::B, peer, prepared.key_index, link)
-            .await
-            .map_err(|error| Refusal::new(RefusalCode::Busy, error.message))?;
+        self.add(transaction, Side::B, peer, prepared.key_index, link).await.map_err(busy)?;
         Ok(OpenAccept { party_b, unlocks })
     }
 }

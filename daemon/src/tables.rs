@@ -2,7 +2,7 @@
 
 use bincode::{Decode, Encode};
 use flash_channel::store::{Batch, Store, StoreError, Table};
-use flash_proto::{ChannelId, MilestoneEssence, Output, OutputId, codec, limits};
+use flash_proto::{ChannelId, MilestoneEssence, Output, OutputId, Transaction, TransactionId, codec, limits};
 use serde::de::DeserializeOwned;
 
 use crate::api::{Event, HistoryEntry};
@@ -17,6 +17,9 @@ const LINKS: Table = Table::small(66, "links");
 const HISTORY: Table = Table::small(67, "wallet history");
 /// The wallet's unspent outputs by their id.
 const WALLET_OUTPUTS: Table = Table::small(68, "wallet outputs");
+
+/// Transfers that were signed and are not applied yet, by their id.
+const TRANSFERS: Table = Table::large(69, "transfers");
 
 /// Entries that are read at a time.
 const PAGE: usize = 256;
@@ -120,6 +123,32 @@ pub fn put_wallet_output(batch: &mut Batch, id: &OutputId, output: &Output) {
 /// Forgets an output of the wallet: it is spent.
 pub fn delete_wallet_output(batch: &mut Batch, id: &OutputId) {
     batch.delete(WALLET_OUTPUTS, &codec::encode(id));
+}
+
+/// A transfer that was signed and is not applied yet.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TransferRecord {
+    /// The wallet's reservation of its inputs.
+    pub reservation: u64,
+    /// The transfer.
+    pub transaction: Transaction,
+}
+
+/// The transfers that are not applied yet.
+pub fn transfers(store: &dyn Store) -> Result<Vec<TransferRecord>, StoreError> {
+    // Each holds outputs of the wallet reserved, so they are few.
+    let entries = store.scan(TRANSFERS, &[], None, usize::MAX)?;
+    entries.into_iter().map(|(key, bytes)| decode(TRANSFERS, &key, &bytes)).collect()
+}
+
+/// Keeps a transfer until it is applied.
+pub fn put_transfer(batch: &mut Batch, transfer: &TransferRecord) {
+    batch.put(TRANSFERS, transfer.transaction.id().as_bytes(), codec::encode(transfer));
+}
+
+/// Forgets a transfer: it is applied, or never will be.
+pub fn delete_transfer(batch: &mut Batch, id: TransactionId) {
+    batch.delete(TRANSFERS, id.as_bytes());
 }
 
 /// What is known of a channel's peer.

@@ -1,10 +1,13 @@
 //! The wallet in the daemon: its record is durable before an address or a transaction leaves.
 
-use std::{sync::Arc, time::Duration};
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
 
-use flash_channel::store::{Batch, Store};
+use flash_channel::{
+    machine::tables as channel_tables,
+    store::{Batch, Store},
+};
 use flash_node_client::{
-    client::NodeClient,
+    client::{ClientError, NodeClient},
     wallet::{Seed, Wallet, WalletError, WalletEvent},
 };
 use flash_proto::{
@@ -21,7 +24,7 @@ use crate::{
     events::NewEvent,
     run::Failure,
     stop::Stop,
-    tables,
+    tables::{self, TransferRecord},
 };
 
 /// How often the wallet looks for money while nobody asks.
@@ -123,7 +126,8 @@ impl WalletService {
         if changes.is_empty() {
             return Ok(());
         }
-        let (mut batch, mut events, mut history) = (Batch::new(), Vec::new(), Vec::new());
+        let (mut batch, mut events) = (Batch::new(), Vec::new());
+        let mut history = self.opened(&changes, proven.milestone_index)?;
         for change in &changes {
             match change {
                 WalletEvent::Received { id, output, .. } => tables::put_wallet_output(&mut batch, id, output),
@@ -145,9 +149,32 @@ impl WalletService {
         self.keep_with(&wallet, batch, events, history).await
     }
 
+    /// The channels whose opening has spent some of our outputs.
+    fn opened(&self, changes: &[WalletEvent], milestone_index: u64) -> Result<Vec<HistoryEntry>, ApiError> {
+        let spenders: BTreeSet<TransactionId> = changes
+            .iter()
+            .filter_map(|change| match change {
+                WalletEvent::Spent { by, .. } => *by,
+                WalletEvent::Received { .. } => None,
+            })
+            .collect();
+        let channels = channel_tables::channels(self.0.store.as_ref())?;
+        let mut history = Vec::new();
+        for transaction in spenders {
+            let channel = ChannelId::opened_by(transaction);
+            if channels.contains(&channel) {
+                let agreement = channel_tables::agreement(self.0.store.as_ref(), channel)?;
+                let open = agreement.open;
+                let deposit = agreement.side.pick(open.party_a.deposit, open.party_b.deposit);
+                history.push(entry("channel_open", deposit, transaction, None, milestone_index));
+            }
+        }
+        Ok(history)
+    }
+
     /// Whether an output was paid by one of our channels.
     fn source(&self, id: &OutputId) -> Result<(&'static str, Option<ChannelId>), ApiError> {
-        for channel in flash_channel::machine::tables::channels(self.0.store.as_ref())? {
+        for channel in channel_tables::channels(self.0.store.as_ref())? {
             if Side::BOTH.iter().any(|side| channel.payout(*side) == *id) {
                 return Ok(("channel_payout", Some(channel)));
             }
@@ -165,40 +192,61 @@ impl WalletService {
         })
     }
 
+    /// Sends money; returns when the transfer is applied. Once it is signed it is seen through, also
+    /// across restarts.
     pub(crate) async fn send(&self, to: Address, amount: Amount) -> Result<api::SendResult, ApiError> {
         self.refresh().await?;
-        let (transaction, reservation) = {
+        let transfer = {
             let mut wallet = self.0.wallet.lock().await;
-            let made =
+            let (transaction, reservation) =
                 wallet.transfer(to, amount, self.0.client.params()).map_err(|error| wallet_error(&error))?;
-            self.keep(&wallet).await?;
-            made
+            let transfer = TransferRecord { reservation: reservation.id, transaction };
+            let mut batch = Batch::new();
+            tables::put_transfer(&mut batch, &transfer);
+            self.keep_with(&wallet, batch, Vec::new(), Vec::new()).await?;
+            transfer
         };
-        let id = transaction.id();
-        let sent = self.0.client.submit_and_wait(transaction, None);
-        let applied = match tokio::time::timeout(SEND_WAIT, sent).await {
-            Ok(Ok(applied)) => applied,
-            Ok(Err(error)) => {
-                let mut wallet = self.0.wallet.lock().await;
-                wallet.release(reservation.id);
-                self.keep(&wallet).await?;
-                return Err(ledger_error(error));
-            }
+        let id = transfer.transaction.id();
+        let sent = tokio::spawn(self.clone().see_through(transfer));
+        match tokio::time::timeout(SEND_WAIT, sent).await {
+            Ok(sent) => sent.map_err(stopping)?,
             Err(_) => {
                 let message = format!("transaction {id} is not applied after {} s", SEND_WAIT.as_secs());
-                let hint = "it may still be; see `flash ledger tx`";
-                return Err(ApiError::new(ErrorCode::Timeout, message, hint));
+                let hint = "it is tried on; see `flash ledger tx`";
+                Err(ApiError::new(ErrorCode::Timeout, message, hint))
             }
-        };
-        {
-            let wallet = self.0.wallet.lock().await;
-            let details = json!({ "amount": amount, "address": to, "transaction": id });
-            let event = NewEvent { kind: "funds_sent", channel: None, details };
-            let entry = entry("sent", amount, id, Some(to), applied.milestone_index);
-            self.keep_with(&wallet, Batch::new(), vec![event], vec![entry]).await?;
         }
-        self.refresh().await?;
-        Ok(api::SendResult { transaction: id, milestone_index: applied.milestone_index })
+    }
+
+    /// Submits a transfer until it is applied or refused.
+    async fn see_through(self, transfer: TransferRecord) -> Result<api::SendResult, ApiError> {
+        let TransferRecord { reservation, transaction } = transfer;
+        let (id, sent) = (transaction.id(), transaction.essence.outputs.first().copied());
+        let result = self.0.client.submit_and_wait(transaction, None).await;
+        let mut batch = Batch::new();
+        tables::delete_transfer(&mut batch, id);
+        let mut wallet = self.0.wallet.lock().await;
+        match result {
+            Ok(applied) => {
+                let (mut events, mut history) = (Vec::new(), Vec::new());
+                if let Some(Output { address, amount }) = sent {
+                    let details = json!({ "amount": amount, "address": address, "transaction": id });
+                    events.push(NewEvent { kind: "funds_sent", channel: None, details });
+                    history.push(entry("sent", amount, id, Some(address), applied.milestone_index));
+                }
+                self.keep_with(&wallet, batch, events, history).await?;
+                drop(wallet);
+                self.refresh().await?;
+                Ok(api::SendResult { transaction: id, milestone_index: applied.milestone_index })
+            }
+            Err(error @ (ClientError::Rejected { .. } | ClientError::Refused { .. })) => {
+                wallet.release(reservation);
+                self.keep_with(&wallet, batch, Vec::new(), Vec::new()).await?;
+                Err(ledger_error(error))
+            }
+            // Kept: it is tried again at the next start.
+            Err(error) => Err(ledger_error(error)),
+        }
     }
 
     /// What came and went, newest first.
@@ -238,10 +286,15 @@ impl WalletService {
     }
 
     /// Signs our part of an Open.
-    pub(crate) async fn unlocks(&self, essence: &Essence, prepared: &Prepared) -> Vec<Unlock> {
+    pub(crate) async fn unlocks(
+        &self,
+        essence: &Essence,
+        prepared: &Prepared,
+    ) -> Result<Vec<Unlock>, ApiError> {
         let mut wallet = self.0.wallet.lock().await;
         wallet.spends(prepared.reservation, essence.id());
-        wallet.unlocks(essence, &prepared.funding)
+        self.keep(&wallet).await?;
+        Ok(wallet.unlocks(essence, &prepared.funding))
     }
 
     /// The Open never left this machine: what was reserved is free again.
@@ -253,6 +306,12 @@ impl WalletService {
 
     /// Looks for money until the daemon stops, so that its events come by themselves.
     pub(crate) async fn follow(self, stop: Stop) {
+        match tables::transfers(self.0.store.as_ref()) {
+            Ok(transfers) => transfers.into_iter().for_each(|transfer| {
+                tokio::spawn(self.clone().see_through(transfer));
+            }),
+            Err(error) => return stop.fail(format!("the store failed: {error}"), true),
+        }
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {

@@ -3,7 +3,6 @@
 use std::{fmt, ops::Not, str::FromStr};
 
 use bincode::{Decode, Encode};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use thiserror::Error;
 
 use crate::hash::{Layout, Tag};
@@ -229,18 +228,7 @@ impl FromStr for Side {
 #[error("`{0}` is not a side: use A or B")]
 pub struct SideError(String);
 
-impl Serialize for Side {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for Side {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(D::Error::custom)
-    }
-}
+serde_as_text!(Side);
 
 #[cfg(test)]
 mod tests {

@@ -1,1 +1,31 @@
-//! Placeholder
+//! What the whole-system tests share: networks of real processes on this machine.
+//!
+//! A [`Net`] is a temporary directory with a node of a development network and any number of daemons,
+//! each the real binary with a data directory of its own. Whatever still runs when it is dropped is
+//! killed; after a failed test the directory stays, and its place and the end of each log are printed.
+//!
+//! [`sim`] is the other way to test: two parties, a ledger and a link in one deterministic simulation.
+//!
+//! Two environment variables matter: `FLASH_SEED` repeats the choices of an earlier run, `FLASH_FULL=1`
+//! runs the long versions.
+
+mod binaries;
+mod daemon;
+mod net;
+mod payments;
+mod poll;
+mod process;
+mod random;
+mod raw;
+mod scripted;
+pub mod sim;
+
+pub use binaries::{binary, is_release};
+pub use daemon::Daemon;
+pub use net::{Net, NetOptions, Node};
+pub use payments::{Flow, Lane};
+pub use poll::{poll, until};
+pub use process::{Ended, Process, run};
+pub use random::{Random, full};
+pub use raw::RawNode;
+pub use scripted::{Ending, Greeted, ScriptedPeer, Stream};

@@ -102,7 +102,11 @@ pub(super) fn put_key(batch: &mut Batch, id: ChannelId, key: &[u8], number: u64,
     batch.put(KEYS, &[id.as_bytes(), key].concat(), codec::encode(&record));
 }
 
-pub(super) fn agreement(store: &dyn Store, id: ChannelId) -> Result<Agreement, StoreError> {
+/// What never changes about a channel.
+///
+/// # Errors
+/// [`StoreError`]: damaged, or there is none.
+pub fn agreement(store: &dyn Store, id: ChannelId) -> Result<Agreement, StoreError> {
     load(store, AGREEMENTS, id.as_bytes())?.ok_or_else(|| damaged_channel(id, "missing"))
 }
 

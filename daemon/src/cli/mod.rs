@@ -1,5 +1,6 @@
 //! The command line `flash`: a thin client of the daemon's RPC.
 
+mod bench;
 mod channel;
 mod demo;
 mod events;
@@ -85,6 +86,8 @@ pub enum Command {
     Init(init::Init),
     /// Show the daemon at a glance
     Info,
+    /// Print what peers need to open a channel with this daemon: KEY@HOST:PORT
+    Ticket,
     /// The money outside of channels
     #[command(subcommand)]
     Wallet(wallet::Wallet),
@@ -102,6 +105,8 @@ pub enum Command {
     Ledger(ledger::Ledger),
     /// Stop the daemon and wait until it has stopped
     Stop,
+    /// Measure payments on this machine: a network of its own, two daemons, the streams of the RPC
+    Bench(crate::bench::Bench),
     /// Print a script that completes this command line in a shell
     Completions {
         /// The shell
@@ -116,6 +121,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Demo(command) => demo::run(command, &context).await,
         Command::Init(command) => command.run(&context),
         Command::Info => node::info(&context).await,
+        Command::Ticket => node::ticket(&context).await,
         Command::Wallet(command) => command.run(&context).await,
         Command::Channel(command) => command.run(&context).await,
         Command::Pay(command) => command.run(&context).await,
@@ -123,6 +129,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Events(command) => command.run(&context).await,
         Command::Ledger(command) => command.run(&context).await,
         Command::Stop => node::stop(&context).await,
+        Command::Bench(command) => bench::run(command, &context).await,
         Command::Completions { shell } => completions(&context, shell),
     };
     match done {

@@ -21,6 +21,12 @@ pub(super) async fn info(context: &Context) -> Result<(), Failure> {
     context.output.value(&info, view)
 }
 
+/// As plain text everywhere, so that it can stand in the next command.
+pub(super) async fn ticket(context: &Context) -> Result<(), Failure> {
+    let info = context.client(Scope::Read)?.info().await?;
+    context.output.bytes(format!("{}\n", info.ticket).as_bytes())
+}
+
 fn view(info: &Info) -> String {
     view::details([
         ("version", Some(info.version.clone())),

@@ -72,6 +72,15 @@ pub(super) fn list<const N: usize>(
     text(&table)
 }
 
+/// Names with their values, one per line.
+pub(super) fn rows(rows: &[(String, String)]) -> String {
+    let mut table = plain();
+    for (name, value) in rows {
+        table.add_row([name, value]);
+    }
+    text(&table)
+}
+
 fn plain() -> Table {
     let mut table = Table::new();
     // Lines are never broken: ids must stay whole for copying.

@@ -13,7 +13,11 @@ use crate::{
 #[derive(Debug, Subcommand)]
 pub enum Wallet {
     /// Make a new address to receive money at
-    Address,
+    Address {
+        /// Print the address alone, also into a pipe, so that it can stand in another command
+        #[arg(long, conflicts_with = "json")]
+        plain: bool,
+    },
     /// Show the balance
     Balance,
     /// Send money on the ledger; returns when the transfer is applied
@@ -34,8 +38,11 @@ pub enum Wallet {
 impl Wallet {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
-            Self::Address => {
+            Self::Address { plain } => {
                 let address = context.client(Scope::Admin)?.new_address().await?;
+                if plain {
+                    return context.output.bytes(format!("{}\n", address.address).as_bytes());
+                }
                 context.output.value(&address, |new| new.address.to_string())
             }
             Self::Balance => {

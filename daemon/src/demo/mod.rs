@@ -203,9 +203,7 @@ impl Machines {
 
 async fn show_progress(progress: Arc<Progress>, wh: u64, sessions: usize) {
     let bar = ProgressBar::new(wh);
-    if let Ok(style) =
-        ProgressStyle::with_template("{bar:40} {pos} of {len} Wh paid, {per_sec}, {msg} ({elapsed})")
-    {
+    if let Ok(style) = ProgressStyle::with_template("{bar:40} {pos} of {len} Wh paid, {msg} ({elapsed})") {
         bar.set_style(style);
     }
     let (began, mut said) = (Instant::now(), Instant::now());

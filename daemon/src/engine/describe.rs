@@ -12,8 +12,9 @@ use crate::{
     events::NewEvent,
 };
 
-/// Payments that an event lists one by one; of more it gives the number and the sum.
-const ITEMS_MAX: usize = 32;
+/// Payments that an event lists one by one; of more it gives the number and the sum. So many fit a stored
+/// event whatever their references hold.
+const ITEMS_MAX: usize = 16;
 
 pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
     let agreement = channel.agreement();
@@ -134,4 +135,25 @@ fn received(update: &Update) -> Value {
         "cumulative": update.cumulative,
         "items": items,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use flash_channel::store::SMALL_VALUE_BYTES_MAX;
+    use flash_proto::{Payment, PaymentList, Signature};
+
+    use super::*;
+
+    #[test]
+    fn the_largest_event_of_payments_can_be_stored() {
+        let mut payments = PaymentList::new();
+        for _ in 0..100 {
+            // Every byte of this reference is escaped in JSON.
+            payments.push(&Payment::new(Amount::MAX, &[b'"'; 32]).unwrap()).unwrap();
+        }
+        let signature = Signature::new([0; 64]);
+        let update = Update { seq: u64::MAX, cumulative: Amount::MAX, payments, signature };
+        let bytes = serde_json::to_vec(&received(&update)).unwrap();
+        assert!(bytes.len() + 512 < SMALL_VALUE_BYTES_MAX, "{} bytes", bytes.len());
+    }
 }

@@ -14,8 +14,8 @@ use flash_channel::{
     machine::{Effects, tables as channel_tables},
     store::{Store, StoreError},
 };
-use flash_proto::{ChannelId, Transaction};
-use tokio::sync::mpsc;
+use flash_proto::{ChannelId, Transaction, message::ChannelMessage};
+use tokio::sync::{OwnedSemaphorePermit, mpsc};
 
 use super::{ChannelKeys, Command, Views, slot::Slot, writer::Writer};
 use crate::{
@@ -81,7 +81,7 @@ impl EngineThread {
     }
 
     fn show(&self, slot: &mut Slot) {
-        self.metrics.channel_moved(None, slot.channel.state());
+        slot.count(&self.metrics);
         slot.shown = Some(self.views.add(slot.view()));
     }
 
@@ -135,8 +135,8 @@ impl EngineThread {
                 continue;
             };
             let job = slot.job();
+            slot.count(&self.metrics);
             if slot.shown.is_none() {
-                self.metrics.channel_moved(None, slot.channel.state());
                 slot.shown = Some(self.views.add(slot.view()));
             }
             self.writer.bring(job).await?;
@@ -171,8 +171,7 @@ impl EngineThread {
                 }
             }
             Command::Message { channel, number, message, room } => {
-                self.message(channel, number, message);
-                drop(room);
+                self.message(channel, number, message, room);
                 touched.push(channel);
             }
             Command::Pay { channel, order } => match self.slots.get_mut(&channel) {
@@ -203,16 +202,18 @@ impl EngineThread {
         }
     }
 
-    fn message(&mut self, channel: ChannelId, number: u64, message: flash_proto::message::ChannelMessage) {
+    fn message(
+        &mut self,
+        channel: ChannelId,
+        number: u64,
+        message: ChannelMessage,
+        room: OwnedSemaphorePermit,
+    ) {
         let Some(slot) = self.slots.get_mut(&channel) else { return };
-        let before = (slot.channel.incoming().payments, slot.channel.outgoing().acknowledged_payments);
-        if let Err(error) = slot.message(number, message) {
+        if let Err(error) = slot.message(number, message, room) {
             self.metrics.peers_misbehaved.inc();
             tracing::warn!(%channel, %error, "the stream ends");
         }
-        let after = (slot.channel.incoming().payments, slot.channel.outgoing().acknowledged_payments);
-        self.metrics.payments_received.inc_by(after.0.saturating_sub(before.0));
-        self.metrics.payments_acknowledged.inc_by(after.1.saturating_sub(before.1));
     }
 
     fn milestone(
@@ -225,9 +226,7 @@ impl EngineThread {
         self.tip = Some((index, Instant::now(), age));
         let mut proven: BTreeMap<ChannelId, _> = views.into_iter().collect();
         for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_live()) {
-            let before = slot.channel.state();
             slot.milestone(index, proven.remove(id));
-            self.metrics.channel_moved(Some(before), slot.channel.state());
             touched.push(*id);
         }
         self.freshness(touched);

@@ -14,16 +14,19 @@ use flash_channel::{
     store::{Barrier, Batch, Store},
 };
 use flash_proto::{
-    Payment, Transaction, TransactionId,
+    Payment, SignedBalance, Transaction, TransactionId,
     message::{ChannelMessage, Refusal, RefusalCode},
 };
-use tokio::sync::{oneshot, watch};
+use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::{
     Events, Order, Outbox, Placed, View, Views, describe,
     writer::{Afterwards, Job},
 };
-use crate::api::{ApiError, ErrorCode};
+use crate::{
+    api::{ApiError, ErrorCode},
+    metrics::Metrics,
+};
 
 /// A channel in the engine.
 pub(super) struct Slot {
@@ -38,6 +41,10 @@ pub(super) struct Slot {
     replies: Vec<oneshot::Sender<()>>,
     /// Something changed since the last job.
     pub(super) dirty: bool,
+    /// What the peer's messages take of its share until they are durable: those of the next job, and
+    /// those of the job on its way.
+    rooms: Vec<OwnedSemaphorePermit>,
+    committing_rooms: Vec<OwnedSemaphorePermit>,
     /// Callers who wait for an acknowledgement, by the number of their payment.
     waiting: VecDeque<(u64, oneshot::Sender<Result<(), ApiError>>)>,
     /// Payments with keys that are not in the store yet.
@@ -51,7 +58,30 @@ pub(super) struct Slot {
     refused: Option<String>,
     fresh: bool,
     created_ms: u64,
+    counted: Counted,
     pub(super) shown: Option<Arc<watch::Sender<View>>>,
+}
+
+/// What was counted of a channel already.
+#[derive(Clone, Copy, Default)]
+struct Counted {
+    state: Option<&'static str>,
+    received: u64,
+    acknowledged: u64,
+    updates: u64,
+}
+
+impl Counted {
+    fn of(channel: &Channel) -> Self {
+        let seq = |balance: Option<SignedBalance>| balance.map_or(0, |balance| balance.state.seq);
+        let (incoming, outgoing) = (channel.incoming(), channel.outgoing());
+        Self {
+            state: Some(channel.state()),
+            received: incoming.payments,
+            acknowledged: outgoing.acknowledged_payments,
+            updates: seq(incoming.held).saturating_add(seq(outgoing.signed)),
+        }
+    }
 }
 
 impl Slot {
@@ -65,6 +95,8 @@ impl Slot {
             events: Vec::new(),
             replies: Vec::new(),
             dirty: false,
+            rooms: Vec::new(),
+            committing_rooms: Vec::new(),
             waiting: VecDeque::new(),
             keys: BTreeMap::new(),
             committing_payments: 0,
@@ -73,6 +105,7 @@ impl Slot {
             refused: None,
             fresh: false,
             created_ms,
+            counted: Counted::default(),
             shown: None,
         };
         slot.collect();
@@ -153,7 +186,14 @@ impl Slot {
     }
 
     /// A message of the peer. If it breaks the protocol the stream ends, and nothing changed.
-    pub(super) fn message(&mut self, number: u64, message: ChannelMessage) -> Result<(), Misbehaviour> {
+    pub(super) fn message(
+        &mut self,
+        number: u64,
+        message: ChannelMessage,
+        room: OwnedSemaphorePermit,
+    ) -> Result<(), Misbehaviour> {
+        self.rooms.push(room);
+        self.dirty = true;
         if self.link.as_ref().is_none_or(|(current, _)| *current != number) {
             return Ok(()); // of a stream that is gone
         }
@@ -290,8 +330,23 @@ impl Slot {
     /// The job on its way is on the disk.
     pub(super) fn durable(&mut self) {
         self.committing = false;
+        self.committing_rooms.clear();
         let stored = self.committing_payments;
         self.keys.retain(|_, (number, _)| *number > stored);
+    }
+
+    /// Counts what happened since it was counted last; what was stored before the start counts for
+    /// nothing.
+    pub(super) fn count(&mut self, metrics: &Metrics) {
+        let now = Counted::of(&self.channel);
+        let before = if self.counted.state.is_some() { self.counted } else { Counted { state: None, ..now } };
+        if let Some(state) = now.state {
+            metrics.channel_moved(before.state, state);
+        }
+        metrics.payments_received.inc_by(now.received.saturating_sub(before.received));
+        metrics.payments_acknowledged.inc_by(now.acknowledged.saturating_sub(before.acknowledged));
+        metrics.updates.inc_by(now.updates.saturating_sub(before.updates));
+        self.counted = now;
     }
 
     /// The transaction that the channel needs on the ledger, if it was not passed on yet.
@@ -312,6 +367,7 @@ impl Slot {
         self.collect();
         self.dirty = false;
         self.committing = true;
+        self.committing_rooms = std::mem::take(&mut self.rooms);
         self.committing_payments = self.channel.outgoing().payments;
         let submissions = self.take_wanted().into_iter().collect();
         let publications = self.shown.iter().map(|shown| Views::publication(shown, self.view())).collect();

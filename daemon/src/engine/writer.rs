@@ -1,9 +1,10 @@
 //! The writer: one thread that makes everything durable, many jobs to a commit.
 //!
 //! It takes all jobs that wait, puts their batches into one, commits, and only with the token of that
-//! commit does what the jobs were waiting for (I10): messages go out first, then transactions, then
-//! answers, then the engine learns that it may go on. While it syncs, payments queue up, and the next
-//! update carries all of them.
+//! commit does what the jobs were waiting for (I10): the new state is shown first, so that whoever hears
+//! of it from the peer finds it here as well; then messages go out, then transactions, then answers, then
+//! the engine learns that it may go on. While it syncs, payments queue up, and the next update carries
+//! all of them.
 
 use std::{sync::Arc, thread, time::Instant};
 
@@ -35,12 +36,12 @@ pub struct Job {
 /// What happens once a job is durable, in this order.
 #[derive(Debug, Default)]
 pub struct Afterwards {
+    /// What others may see of the channels.
+    pub publications: Vec<Publication>,
     /// Messages to peers.
     pub sends: Vec<(Outbox, ChannelMessage)>,
     /// Transactions for the ledger.
     pub submissions: Vec<Transaction>,
-    /// What others may see of the channels.
-    pub publications: Vec<Publication>,
     /// Callers who wait for just this.
     pub replies: Vec<oneshot::Sender<()>>,
     /// The channel whose job it is, if it is one of the engine's.
@@ -139,7 +140,10 @@ impl WriterThread {
                     return;
                 }
             };
-            self.metrics.committed(started.elapsed(), waiting.len());
+            // Jobs without changes, such as those of acknowledgements, cost no sync.
+            if !batch.is_empty() {
+                self.metrics.committed(started.elapsed(), waiting.len());
+            }
             batch.clear();
             self.log.publish();
             for job in waiting.drain(..) {
@@ -149,16 +153,16 @@ impl WriterThread {
     }
 
     fn act(&self, after: Barrier<Afterwards>, durable: &Durable) {
-        let Afterwards { sends, submissions, publications, replies, engine } = after.open(durable);
+        let Afterwards { publications, sends, submissions, replies, engine } = after.open(durable);
+        for publication in publications {
+            publication.publish();
+        }
         for (outbox, message) in sends {
             outbox.send(message);
         }
         for transaction in submissions {
             // Gone only while the daemon stops; the channel's record brings the transaction back.
             let _ = self.outlets.submissions.send(transaction);
-        }
-        for publication in publications {
-            publication.publish();
         }
         for reply in replies {
             let _ = reply.send(());

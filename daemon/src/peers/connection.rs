@@ -243,7 +243,7 @@ async fn keep_stream(shared: Arc<Shared>, link: Link, channel: ChannelId) {
         if writer.push(&StreamStart::Channel(channel)).is_err() {
             return;
         }
-        stream::run(&shared.engine, &link, channel, writer, reader).await;
+        stream::run(&shared.engine, &shared.metrics, &link, channel, writer, reader).await;
         if started.elapsed() > longest {
             (pause, _) = REOPEN;
         }
@@ -268,7 +268,7 @@ async fn start_stream(
         Ok(Ok(StreamStart::Channel(channel))) => {
             match shared.views.get(channel).ok().filter(|view| view.info.peer == link.peer) {
                 Some(view) if view.info.side == Side::B => {
-                    stream::run(&shared.engine, &link, channel, writer, reader).await;
+                    stream::run(&shared.engine, &shared.metrics, &link, channel, writer, reader).await;
                     return;
                 }
                 Some(_) => Refusal::new(RefusalCode::Misbehaved, "party A opens a channel's stream"),

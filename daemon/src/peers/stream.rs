@@ -10,7 +10,10 @@ use flash_proto::{
 use tokio::sync::{mpsc, oneshot};
 
 use super::connection::Link;
-use crate::engine::{Engine, Outbox};
+use crate::{
+    engine::{Engine, Outbox},
+    metrics::Metrics,
+};
 
 /// Bytes that are collected before they are handed to the connection at once.
 const WRITE_BYTES: usize = 256 * 1024;
@@ -21,6 +24,7 @@ const LAST_WORDS_MAX: Duration = Duration::from_secs(5);
 /// Runs until either end closes the stream or the engine ends it.
 pub(super) async fn run(
     engine: &Engine,
+    metrics: &Metrics,
     link: &Link,
     channel: ChannelId,
     writer: FrameWriter,
@@ -29,7 +33,7 @@ pub(super) async fn run(
     let (outbox, waiting, closed) = Outbox::new();
     let Ok(number) = engine.linked(channel, outbox).await else { return };
     let (refuse, refused) = oneshot::channel();
-    let mut output = std::pin::pin!(write(writer, waiting, refused));
+    let mut output = std::pin::pin!(write(writer, waiting, refused, metrics));
     tokio::select! {
         refusal = read(engine, link, channel, number, &mut reader) => {
             if let Some(refusal) = refusal {
@@ -81,6 +85,7 @@ async fn write(
     mut writer: FrameWriter,
     mut waiting: mpsc::Receiver<ChannelMessage>,
     mut refused: oneshot::Receiver<Refusal>,
+    metrics: &Metrics,
 ) {
     while let Some(message) = waiting.recv().await {
         if writer.push(&message).is_err() {
@@ -92,6 +97,7 @@ async fn write(
                 return;
             }
         }
+        metrics.channel_bytes_sent.inc_by(u64::try_from(writer.waiting()).unwrap_or(u64::MAX));
         if writer.flush().await.is_err() {
             return;
         }

@@ -22,10 +22,7 @@ use super::{
     Rpc,
     request::{Id, invalid, parse_json},
 };
-use crate::{
-    api::{ApiError, ErrorCode, PayRequest, PayResult, StreamLine, StreamOutcome},
-    daemon::PendingPayment,
-};
+use crate::api::{ApiError, ErrorCode, PayRequest, PayResult, StreamLine, StreamOutcome};
 
 /// Bytes of the longest line.
 pub const LINE_BYTES_MAX: usize = 4 * 1024;
@@ -61,7 +58,7 @@ pub(super) async fn stream(
     let daemon = rpc.daemon;
     let queue = move |request| {
         let daemon = daemon.clone();
-        async move { daemon.queue_payment(id, request).await.map(PendingPayment::acknowledged) }
+        async move { daemon.queue_payment(id, request).await }
     };
     Ok(answer(body, queue, rpc.stop))
 }

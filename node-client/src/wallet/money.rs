@@ -85,6 +85,8 @@ pub enum WalletEvent {
         id: OutputId,
         /// What it held.
         output: Output,
+        /// Our own transaction that was to spend it, if there was one.
+        by: Option<TransactionId>,
     },
 }
 
@@ -213,7 +215,9 @@ impl Wallet {
         }
         for (id, output) in &self.outputs {
             if !now.contains_key(id) {
-                events.push(WalletEvent::Spent { id: *id, output: *output });
+                let mut reserved = self.state.reservations.values();
+                let by = reserved.find(|reserved| reserved.inputs.contains(id)).and_then(|it| it.transaction);
+                events.push(WalletEvent::Spent { id: *id, output: *output, by });
             }
         }
         self.state.reservations.retain(|_, reserved| {
@@ -432,7 +436,7 @@ mod tests {
         assert!(
             events
                 .iter()
-                .any(|event| matches!(event, WalletEvent::Spent { id: spent, .. } if *spent == id(1)))
+                .any(|event| matches!(event, WalletEvent::Spent { id: spent, by, .. } if *spent == id(1) && *by == Some(transaction.id())))
         );
         assert_eq!((wallet.available(), wallet.reserved()), (Amount::new(13_000), Amount::ZERO));
     }

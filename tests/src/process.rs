@@ -1,0 +1,92 @@
+//! Processes that do not outlive their test.
+
+use std::{
+    fs::{File, OpenOptions},
+    path::{Path, PathBuf},
+    process::{Child, Command, ExitStatus, Stdio},
+    time::Duration,
+};
+
+use crate::poll;
+
+/// A running binary. It is killed when this is dropped.
+#[derive(Debug)]
+pub struct Process {
+    child: Child,
+    log: PathBuf,
+}
+
+/// How a process ended.
+#[derive(Debug)]
+pub struct Ended {
+    /// Its exit code; `None` if a signal ended it.
+    pub code: Option<i32>,
+    /// All that it wrote.
+    pub output: String,
+}
+
+impl Process {
+    /// Starts a command whose output goes to the end of `log`.
+    pub fn start(mut command: Command, log: &Path) -> Self {
+        let out = open_log(log);
+        let err = out.try_clone().expect("a log can be written twice");
+        let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
+        let child = child.unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+        Self { child, log: log.to_owned() }
+    }
+
+    /// The process id.
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// `kill -9`; returns when it is dead.
+    pub fn kill(&mut self) {
+        // An error says that it is dead already.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// Sends SIGTERM.
+    pub fn terminate(&self) {
+        self.signal("TERM");
+    }
+
+    /// Sends a signal by its name.
+    pub fn signal(&self, name: &str) {
+        let sent = Command::new("kill").args([&format!("-{name}"), &self.pid().to_string()]).status();
+        assert!(sent.is_ok_and(|status| status.success()), "kill -{name} {}", self.pid());
+    }
+
+    /// How it ended, if it has.
+    pub fn ended(&mut self) -> Option<ExitStatus> {
+        self.child.try_wait().expect("a child can be asked")
+    }
+
+    /// Waits until it ends by itself.
+    pub async fn wait(&mut self) -> Ended {
+        let log = self.log.clone();
+        let status = poll("a process to end", || std::future::ready(self.ended())).await;
+        Ended { code: status.code(), output: std::fs::read_to_string(log).unwrap_or_default() }
+    }
+}
+
+impl Drop for Process {
+    fn drop(&mut self) {
+        self.kill();
+    }
+}
+
+fn open_log(path: &Path) -> File {
+    let opened = OpenOptions::new().create(true).append(true).open(path);
+    opened.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Runs a command to its end, which must come within a minute.
+pub async fn run(mut command: Command) -> Ended {
+    let done = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output());
+    let done = tokio::time::timeout(Duration::from_secs(60), done).await;
+    let output = done.expect("a command ends").expect("it can be waited for").expect("it starts");
+    let text = [output.stdout, output.stderr].concat();
+    Ended { code: output.status.code(), output: String::from_utf8_lossy(&text).into_owned() }
+}

@@ -1,0 +1,45 @@
+//! A deterministic simulation of two parties, a ledger and a link between them.
+//!
+//! The machines, the stores and the ledger's rules are the real ones; only time, chance, the disk and the
+//! wire are made here. One queue of events, one generator, no threads, no clock: the same seed gives the
+//! same run, to the byte. Each seed first draws which faults exist ([`Plan`]); an oracle that knows
+//! nothing of the code under test watches every step.
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `faults.rs` | which faults a seed has |
+//! | `world.rs` | the queue of events and what each does |
+//! | `stages.rs` | the course of a run: busy, calm, ending |
+//! | `party.rs` | one party: the shell around the real machine, with its store |
+//! | `user.rs` | what users do |
+//! | `hostile.rs` | what a party does that wants to take more than is its own |
+//! | `link.rs` | the link, with its faults |
+//! | `ledger.rs` | the pool and the milestones |
+//! | `oracle.rs` | the invariants |
+//! | `report.rs` | counts, the hash of a run, its outcome |
+//! | `rng.rs` | the generator |
+//! | `setup.rs` | the network and the channel in which a run begins |
+//!
+//! ```
+//! use flash_tests::sim::{Plan, run};
+//! let outcome = run(Plan::of_seed(1));
+//! assert_eq!(outcome.violation, None);
+//! assert_eq!(outcome, run(Plan::of_seed(1)));
+//! ```
+
+mod faults;
+mod hostile;
+mod ledger;
+mod link;
+mod oracle;
+mod party;
+mod report;
+mod rng;
+mod setup;
+mod stages;
+mod user;
+mod world;
+
+pub use faults::Plan;
+pub use report::{Outcome, Stats};
+pub use world::run;

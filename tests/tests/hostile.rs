@@ -1,0 +1,274 @@
+//! A peer that breaks the protocol is told why, changes nothing, and harms nobody else's channel.
+
+use std::time::Duration;
+
+use flash_proto::{
+    Amount, ChannelId, NetworkId, PaymentList, SecretKey, Side, SignedBalance, codec, limits,
+    message::{ChannelMessage, Hello, OpenReply, Reestablish, Refusal, RefusalCode, StreamStart, Update},
+};
+use flash_tests::{Daemon, Ending, Net, ScriptedPeer, Stream, until};
+use flashd::api::{ErrorCode, OpenRequest};
+
+const DEPOSIT: u64 = 1_000_000;
+
+/// A daemon with a channel to an honest peer and one to a scripted peer, who has paid 100 in one update.
+struct Scene {
+    net: Net,
+    charger: Daemon,
+    car: Daemon,
+    honest: ChannelId,
+    peer: ScriptedPeer,
+    channel: ChannelId,
+    newest: SignedBalance,
+}
+
+impl Scene {
+    async fn set() -> Self {
+        let net = Net::start().await;
+        let charger = net.daemon("charger", Amount::ZERO).await;
+        let car = net.daemon("car", Amount::new(DEPOSIT)).await;
+        let honest = car.open(&charger, DEPOSIT / 2, 0, 60).await;
+        let peer = ScriptedPeer::new(&net, &charger.ticket().await);
+        let channel = peer.open(&net, Amount::new(DEPOSIT)).await;
+        charger.wait(channel, "open", |info| info.state == "open").await;
+        let mut stream = peer.greet().await.channel(channel, None).await;
+        let (first, newest) = peer.update(peer.lane(channel), &[60, 40]);
+        stream.say(&ChannelMessage::Update(first)).await;
+        stream.acknowledged(1).await;
+        Self { net, charger, car, honest, peer, channel, newest }
+    }
+
+    /// A stream on which both sides have said where they stand.
+    async fn stream(&self) -> Stream {
+        self.peer.greet().await.channel(self.channel, Some(self.newest)).await
+    }
+
+    /// What the peer did changed nothing, and the honest channel pays on.
+    async fn assert_unharmed(&self, case: &str) {
+        let info = self.charger.channel(self.channel).await;
+        let numbers = (info.balance, info.received.payments, info.received.updates, info.state.as_str());
+        assert_eq!(numbers, (Amount::new(100), 2, 1, "open"), "{case}");
+        assert_eq!(info.sent.cumulative, Amount::ZERO, "{case}");
+        self.car.pay(self.honest, 7).await.unwrap_or_else(|error| panic!("{case}: {error:?}"));
+    }
+
+    /// Says one message and gives back how the daemon ends the stream.
+    async fn after(&self, message: ChannelMessage) -> Ending {
+        let mut stream = self.stream().await;
+        stream.say(&message).await;
+        stream.ending().await
+    }
+
+    async fn after_bytes(&self, bytes: &[u8], finish: bool) -> Ending {
+        let mut stream = self.stream().await;
+        stream.bytes(bytes).await;
+        if finish {
+            stream.finish();
+        }
+        stream.ending().await
+    }
+}
+
+fn assert_misbehaved(case: &str, ending: &Ending, why: &str) {
+    let Ending::Refused(Refusal { code, detail }) = ending else { panic!("{case}: {ending}") };
+    assert_eq!(*code, RefusalCode::Misbehaved, "{case}: {detail}");
+    assert!(detail.contains(why), "{case}: `{detail}` should say `{why}`");
+}
+
+/// An update with these packed payments, well signed if that is possible at all.
+fn packed(scene: &Scene, payments: &[(u64, &[u8])]) -> ChannelMessage {
+    let mut bytes = Vec::new();
+    for (amount, reference) in payments {
+        bytes.extend_from_slice(&amount.to_le_bytes());
+        bytes.push(u8::try_from(reference.len()).unwrap());
+        bytes.extend_from_slice(reference);
+    }
+    let payments = PaymentList::from_packed(bytes);
+    let state = scene.newest.state;
+    let next = state.advance(&payments).unwrap_or(flash_proto::LaneState { seq: state.seq + 1, ..state });
+    let SignedBalance { state, signature } = next.sign(scene.net.params().id(), &scene.peer.key);
+    ChannelMessage::Update(Update { seq: state.seq, cumulative: state.cumulative, payments, signature })
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn updates_that_break_a_rule_are_refused_with_the_rule_and_change_nothing() {
+    let scene = Scene::set().await;
+    let next = |amounts: &[u64]| scene.peer.update(scene.newest.state, amounts);
+
+    let foreign = SecretKey::from_bytes([9; 32]);
+    let mut update = next(&[5]).0;
+    let state = next(&[5]).1.state;
+    update.signature = state.sign(scene.net.params().id(), &foreign).signature;
+    let other_network = {
+        let mut update = next(&[5]).0;
+        update.signature = state.sign(NetworkId::new([7; 32]), &scene.peer.key).signature;
+        update
+    };
+    let replayed = scene.peer.update(scene.peer.lane(scene.channel), &[61, 40]).0;
+    let gap = scene.peer.update(next(&[1]).1.state, &[1]).0;
+    let left = DEPOSIT - 100;
+    let mut understated = next(&[5]).0;
+    understated.cumulative = Amount::new(104);
+    let cases = [
+        ("a foreign signature", ChannelMessage::Update(update), "a signature is not the peer's"),
+        (
+            "another network's signature",
+            ChannelMessage::Update(other_network),
+            "a signature is not the peer's",
+        ),
+        ("another body under a used number", ChannelMessage::Update(replayed), "two different updates"),
+        ("a gap", ChannelMessage::Update(gap), "a gap"),
+        ("one too much", ChannelMessage::Update(next(&[left + 1]).0), "cannot have paid"),
+        ("a wrong total", ChannelMessage::Update(understated), "the lane's total is said to be"),
+        ("overflow", packed(&scene, &[(u64::MAX, b""), (2, b"")]), "does not fit 64 bits"),
+        ("overflow of the total", packed(&scene, &[(u64::MAX - 50, b"")]), "does not fit 64 bits"),
+        ("zero", packed(&scene, &[(0, b"")]), "malformed payments"),
+        ("no payments", packed(&scene, &[]), "malformed payments"),
+        ("a long reference", packed(&scene, &[(1, &[b'x'; 33])]), "malformed payments"),
+        ("an acknowledgement of nothing", ChannelMessage::Ack { seq: 1 }, "only 0 were sent"),
+    ];
+    for (case, message, why) in cases {
+        assert_misbehaved(case, &scene.after(message).await, why);
+        scene.assert_unharmed(case).await;
+    }
+    // All of the deposit, to the unit, is no overspending: the limit is where it should be.
+    let (update, _) = next(&[left]);
+    let mut stream = scene.stream().await;
+    stream.say(&ChannelMessage::Update(update)).await;
+    stream.acknowledged(2).await;
+    assert_eq!(scene.charger.channel(scene.channel).await.balance, Amount::new(DEPOSIT));
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn frames_that_are_no_messages_are_refused_with_the_reason_and_change_nothing() {
+    let scene = Scene::set().await;
+    let oversized = u32::try_from(limits::PEER_FRAME_BYTES_MAX + 1).unwrap().to_le_bytes();
+    let truncated = [&100_u32.to_le_bytes()[..], &[1; 10]].concat();
+    let ack = codec::encode(&ChannelMessage::Ack { seq: 0 });
+    let trailing = [&u32::try_from(ack.len() + 1).unwrap().to_le_bytes()[..], &ack, &[0]].concat();
+    let cases = [
+        ("an oversized frame", oversized.to_vec(), false, "at most"),
+        ("a truncated frame", truncated, true, "inside a frame"),
+        ("an empty frame", vec![0; 4], false, "an empty frame"),
+        ("an unknown tag", vec![1, 0, 0, 0, 200], false, ""),
+        ("trailing bytes", trailing, false, ""),
+    ];
+    for (case, bytes, finish, why) in cases {
+        assert_misbehaved(case, &scene.after_bytes(&bytes, finish).await, why);
+        scene.assert_unharmed(case).await;
+    }
+
+    let mut early = scene.peer.greet().await.stream(&StreamStart::Channel(scene.channel)).await;
+    early.say(&ChannelMessage::Update(scene.peer.update(scene.newest.state, &[1]).0)).await;
+    assert_misbehaved("too early", &early.ending().await, "before the re-establishment");
+    scene.assert_unharmed("too early").await;
+
+    // A balance that the daemon never signed, shown as what is held of its lane.
+    let state = flash_proto::LaneState::new(scene.channel, Side::B);
+    let (_, forged) = scene.peer.update(state, &[1]);
+    let mut lying = scene.peer.greet().await.stream(&StreamStart::Channel(scene.channel)).await;
+    let standing = Reestablish { signed: Some(scene.newest), held: Some(forged) };
+    lying.say(&ChannelMessage::Reestablish(Box::new(standing))).await;
+    assert_misbehaved("a forged balance", &lying.ending().await, "a signature");
+    scene.assert_unharmed("a forged balance").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn streams_and_greetings_that_lead_nowhere_are_refused() {
+    let scene = Scene::set().await;
+    let greeted = scene.peer.greet().await;
+    for channel in [scene.honest, ChannelId::new([3; 32])] {
+        let ending = greeted.stream(&StreamStart::Channel(channel)).await.ending().await;
+        let Ending::Refused(refusal) = ending else { panic!("{ending}") };
+        assert_eq!(refusal.code, RefusalCode::UnknownChannel);
+        assert!(refusal.detail.contains("no such channel between us"), "{}", refusal.detail);
+    }
+    let again = greeted.stream(&StreamStart::Control(scene.peer.hello())).await.ending().await;
+    assert_misbehaved("a second greeting", &again, "a second greeting");
+    let mut nonsense = greeted.silent().await;
+    nonsense.frame(&[250, 1, 2, 3]).await;
+    assert_misbehaved("nonsense", &nonsense.ending().await, "");
+
+    let hellos = [
+        (Hello { network: NetworkId::new([7; 32]), ..scene.peer.hello() }, "network"),
+        (Hello { version: 99, ..scene.peer.hello() }, "protocol version 99"),
+    ];
+    for (hello, why) in hellos {
+        let connection = scene.peer.connect().await;
+        let (mut send, _receive) = connection.open_bi().await.unwrap();
+        let body = codec::encode(&StreamStart::Control(hello));
+        send.write_all(&u32::try_from(body.len()).unwrap().to_le_bytes()).await.unwrap();
+        send.write_all(&body).await.unwrap();
+        let closed = tokio::time::timeout(Duration::from_secs(10), connection.closed()).await.unwrap();
+        assert!(closed.to_string().contains(why), "`{closed}` should say `{why}`");
+    }
+    scene.assert_unharmed("greetings").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn endless_proposals_are_bounded() {
+    let scene = Scene::set().await;
+    let greeted = std::sync::Arc::new(scene.peer.greet().await);
+    let expiry = scene.net.info().await.milestone_index + 10_000;
+    // Nothing is behind them: a daemon that locks nothing itself cannot know that yet.
+    let output = flash_proto::Output {
+        address: flash_proto::Address::of(&scene.peer.key.public()),
+        amount: Amount::new(DEPOSIT),
+    };
+    let proposal = |index: u16| {
+        let id = flash_proto::OutputId { transaction: flash_proto::TransactionId::new([5; 32]), index };
+        scene.peer.proposal(vec![flash_proto::message::Funding { id, output }], expiry)
+    };
+    let asked: Vec<_> = (0..200)
+        .map(|index| {
+            let (greeted, proposal) = (std::sync::Arc::clone(&greeted), proposal(index));
+            tokio::spawn(async move { greeted.propose(proposal).await })
+        })
+        .collect();
+    let (mut accepted, mut busy) = (0_usize, 0_usize);
+    for reply in asked {
+        match reply.await.unwrap() {
+            OpenReply::Accept(_) => accepted += 1,
+            OpenReply::Refuse(Refusal { code: RefusalCode::Busy, .. }) => busy += 1,
+            OpenReply::Refuse(refusal) => panic!("{refusal:?}"),
+        }
+    }
+    assert!(busy > 0, "200 at once are more than are answered at once");
+    // One after the other they are answered, up to the limit for one peer.
+    let refusal = loop {
+        match greeted.propose(proposal(1_000 + u16::try_from(accepted).unwrap())).await {
+            OpenReply::Accept(_) => accepted += 1,
+            OpenReply::Refuse(refusal) => break refusal,
+        }
+    };
+    assert_eq!(refusal.code, RefusalCode::Policy, "{refusal:?}");
+    assert!(refusal.detail.contains("channels with one peer"), "{refusal:?}");
+    let live = scene.charger.client().channels(false).await.unwrap().len();
+    assert_eq!((accepted, live), (63, 65), "63 and the open one, and the honest peer's");
+    scene.assert_unharmed("proposals").await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_ticket_with_another_machines_key_is_refused_before_anything_is_said() {
+    let net = Net::start().await;
+    let car = net.daemon("car", Amount::new(DEPOSIT)).await;
+    let charger = net.daemon("charger", Amount::ZERO).await;
+    let ticket = charger.ticket().await;
+    let (_, address) = ticket.split_once('@').unwrap();
+    let other = SecretKey::from_bytes([9; 32]).public();
+    let request = OpenRequest {
+        peer: format!("{other}@{address}"),
+        deposit: Amount::new(10_000),
+        peer_deposit: Amount::ZERO,
+        contest_window_milestones: None,
+    };
+    let error = car.client().open(&request).await.unwrap_err();
+    assert_eq!(error.code, ErrorCode::PeerUnreachable, "{error:?}");
+    assert!(error.message.contains("does not have the expected key"), "{error:?}");
+    // What was set aside for the channel is free again.
+    until("the money to be free", || async {
+        car.client().balance().await.is_ok_and(|balance| balance.available == Amount::new(DEPOSIT))
+    })
+    .await;
+    assert!(charger.client().channels(true).await.unwrap().is_empty());
+}
