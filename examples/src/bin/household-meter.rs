@@ -136,11 +136,13 @@ fn readings(minutes: usize) -> Result<Vec<(&'static str, u64)>, Failure> {
     lines.map(|line| reading(line).ok_or_else(|| Failure::new(format!("`{line}` is no reading")))).collect()
 }
 
-/// Kilowatts with three decimals as whole watts. Never through a float: `0.326` is exactly 326.
+/// Kilowatts with at most three decimals as whole watts. Never through a float: `0.326` is exactly 326.
 fn watts(kilowatts: &str) -> Option<u64> {
-    let (whole, thousandths) = kilowatts.split_once('.')?;
-    let (whole, watts): (u64, u64) = (whole.parse().ok()?, thousandths.parse().ok()?);
-    (thousandths.len() == 3).then_some(whole.checked_mul(1_000)?.checked_add(watts)?)
+    let (whole, decimals) = kilowatts.split_once('.').unwrap_or((kilowatts, ""));
+    if whole.is_empty() || decimals.len() > 3 {
+        return None;
+    }
+    format!("{whole}{decimals:0<3}").parse().ok()
 }
 
 /// What is bought minute by minute; minutes without a new whole Wh buy nothing.
@@ -171,9 +173,8 @@ async fn run(arguments: &Arguments) -> Result<(), Failure> {
     let paid = replay(&household.client, &channel, &readings, arguments.speed).await?;
     let closed = household.client.close(channel.id, CloseRequest { force: false }, true).await?;
     check(&closed, &supplier, &household, deposit, paid).await?;
-    println!("\nclosed: the household got back {}, the supplier {paid}; every unit is accounted for", {
-        deposit.saturating_sub(paid)
-    });
+    let rest = deposit.saturating_sub(paid);
+    println!("\nclosed: the household got back {rest}, the supplier {paid}; every unit is accounted for");
     household.stop().await?;
     supplier.stop().await?;
     network.stop().await
@@ -320,12 +321,9 @@ mod tests {
 
     #[test]
     fn energy_is_counted_exactly() {
-        assert_eq!(
-            ["0.326", "12.000", "0.001"].map(watts),
-            [Some(326), Some(12_000), Some(1)],
-            "three decimals"
-        );
-        assert_eq!(["1", "1.5", "1.2345", "x.000", ""].map(watts), [None; 5]);
+        let kilowatts = ["0.326", "12.000", "0.001", "0.32", "1.5", "7"];
+        assert_eq!(kilowatts.map(watts), [326, 12_000, 1, 320, 1_500, 7_000].map(Some));
+        assert_eq!(["", ".5", "1.2345", "x.000", "1.-5"].map(watts), [None; 5]);
         let readings = readings(1_440).unwrap();
         assert_eq!(readings.len(), 1_440);
         let watt_minutes: u64 = readings.iter().map(|(_, watts)| watts).sum();
