@@ -470,6 +470,34 @@ fn a_side_that_lost_its_records_learns_them_from_its_own_signature() {
     }
 }
 
+/// The old records hold a close that was signed and has lapsed since; more was paid afterwards.
+#[test]
+fn a_side_that_lost_its_records_signs_nothing_twice_after_a_close_that_lapsed() {
+    let mut pair = Pair::open([1_000, 1_000]);
+    pair.of(Side::B).handle(vec![Input::Close]).unwrap();
+    pair.run();
+    let close = closed_by_both(&mut pair);
+    let old = pair.of(Side::A).store.snapshot();
+    pair.index = close.expiry_milestone;
+    for half in &mut pair.halves {
+        half.channel.wants_close = false;
+    }
+    pair.see(ChannelPhase::Open);
+    pair.connect();
+    pair.of(Side::A).pay(10);
+    pair.run();
+    let before = pair.balances();
+    pair.of(Side::A).store = old;
+    pair.of(Side::A).restart();
+    pair.connect();
+    pair.see(ChannelPhase::Open);
+    assert_eq!(pair.of(Side::A).channel.phase, Phase::Open);
+    assert_eq!(pair.balances(), before, "A has learnt what it paid before it may pay again");
+    pair.of(Side::A).pay(1);
+    pair.run();
+    assert_eq!(pair.of(Side::A).channel.outgoing_seq(), 2, "and goes on after it");
+}
+
 /// Every message that is wrong is refused with its reason, and nothing changes.
 #[test]
 #[allow(clippy::too_many_lines, reason = "one table of cases")]
