@@ -208,14 +208,13 @@ impl WalletService {
         };
         let id = transfer.transaction.id();
         let sent = tokio::spawn(self.clone().see_through(transfer));
-        match tokio::time::timeout(SEND_WAIT, sent).await {
-            Ok(sent) => sent.map_err(stopping)?,
-            Err(_) => {
+        let waited = tokio::time::timeout(SEND_WAIT, sent).await;
+        waited
+            .map_err(|_| {
                 let message = format!("transaction {id} is not applied after {} s", SEND_WAIT.as_secs());
-                let hint = "it is tried on; see `flash ledger tx`";
-                Err(ApiError::new(ErrorCode::Timeout, message, hint))
-            }
-        }
+                ApiError::new(ErrorCode::Timeout, message, "it is tried on; see `flash ledger tx`")
+            })?
+            .map_err(stopping)?
     }
 
     /// Submits a transfer until it is applied or refused.

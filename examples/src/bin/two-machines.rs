@@ -61,7 +61,7 @@ impl Machine {
             match after {
                 After::Send(message) => self.sent.push_back(message),
                 After::Event(ChannelEvent::Received(update)) => {
-                    for payment in update.payments.iter() {
+                    for payment in &update.payments {
                         let payment = payment?;
                         println!("{}: got {} for {}", self.name, payment.amount, payment.reference.to_text());
                     }
@@ -134,7 +134,7 @@ fn agree() -> Result<[Agreement; 2], Failure> {
     Ok(Side::BOTH.map(agreement))
 }
 
-fn machine(name: &'static str, agreement: Agreement) -> Result<Machine, Failure> {
+fn machine(name: &'static str, agreement: &Agreement) -> Result<Machine, Failure> {
     let mut effects = Effects::default();
     let channel = Channel::new(agreement.clone(), key(agreement.side), &mut effects);
     let mut machine = Machine { name, channel, store: MemoryStore::new(), sent: VecDeque::new() };
@@ -160,7 +160,7 @@ fn opened(agreement: &Agreement) -> ChannelRecord {
 fn main() -> Result<(), Failure> {
     let [for_a, for_b] = agree()?;
     let record = opened(&for_a);
-    let (mut a, mut b) = (machine("A", for_a)?, machine("B", for_b)?);
+    let (mut a, mut b) = (machine("A", &for_a)?, machine("B", &for_b)?);
 
     // Both see the channel open, and their view of the ledger is young enough. Then they meet.
     let seen = LedgerView { index: 5, record: Some(record), payouts: None };
