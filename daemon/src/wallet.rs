@@ -208,13 +208,12 @@ impl WalletService {
         };
         let id = transfer.transaction.id();
         let sent = tokio::spawn(self.clone().see_through(transfer));
-        let waited = tokio::time::timeout(SEND_WAIT, sent).await;
-        waited
-            .map_err(|_| {
-                let message = format!("transaction {id} is not applied after {} s", SEND_WAIT.as_secs());
-                ApiError::new(ErrorCode::Timeout, message, "it is tried on; see `flash ledger tx`")
-            })?
-            .map_err(stopping)?
+        if let Ok(sent) = tokio::time::timeout(SEND_WAIT, sent).await {
+            return sent.map_err(stopping)?;
+        }
+        let message = format!("transaction {id} is not applied after {} s", SEND_WAIT.as_secs());
+        let hint = "it is tried on; see `flash ledger tx`";
+        Err(ApiError::new(ErrorCode::Timeout, message, hint))
     }
 
     /// Submits a transfer until it is applied or refused.
