@@ -373,9 +373,9 @@ pub struct Event {
     pub number: u64,
     /// Milliseconds since 1970 when it was recorded.
     pub at_ms: u64,
-    /// What happened: `channel_opened`, `payments_received`, `payments_acknowledged`, `channel_paused`,
-    /// `channel_resumed`, `channel_closing`, `claim_submitted`, `channel_closed`, `channel_lapsed`,
-    /// `payments_not_made`, `peer_misbehaved`, `funds_received`, `funds_sent`.
+    /// What happened: `channel_opened`, `channel_lapsed`, `payments_received`, `payments_not_made`,
+    /// `balance_recovered`, `channel_closing`, `close_lapsed`, `channel_contested`, `claim_submitted`,
+    /// `channel_closed`, `peer_misbehaved`, `funds_received`, `funds_sent`.
     pub kind: String,
     /// The channel, where it is about one.
     #[schema(value_type = Option<String>)]

@@ -164,7 +164,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
     };
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(watcher.run());
-    tasks.spawn(submitter::run(client.clone(), engine.clone(), submissions, stop.clone()));
+    tasks.spawn(submitter::run(client.clone(), engine.clone(), views.clone(), submissions, stop.clone()));
     tasks.spawn(wallet.clone().follow(stop.clone()));
     let daemon = Daemon::new(Parts {
         engine,

@@ -13,10 +13,15 @@ use flash_node_client::client::{ClientError, NodeClient};
 use flash_proto::{Action, Transaction, TransactionId};
 use tokio::{sync::mpsc, task::JoinSet};
 
-use crate::{engine::Engine, stop::Stop};
+use crate::{
+    engine::{Engine, Views},
+    stop::Stop,
+};
 
 /// Pause before a transaction is tried again that could not be submitted.
 const AGAIN: Duration = Duration::from_secs(1);
+/// Pause before a close or claim is tried again that a node says is refused.
+const REFUSED_AGAIN: Duration = Duration::from_secs(5);
 
 type UnderWay = Arc<Mutex<HashSet<TransactionId>>>;
 
@@ -24,6 +29,7 @@ type UnderWay = Arc<Mutex<HashSet<TransactionId>>>;
 pub(crate) async fn run(
     client: NodeClient,
     engine: Engine,
+    views: Views,
     mut submissions: mpsc::UnboundedReceiver<Transaction>,
     stop: Stop,
 ) {
@@ -35,9 +41,10 @@ pub(crate) async fn run(
                 let Some(transaction) = transaction else { return };
                 let id = transaction.id();
                 if under_way.lock().unwrap_or_else(PoisonError::into_inner).insert(id) {
-                    let (client, engine, under_way) = (client.clone(), engine.clone(), Arc::clone(&under_way));
+                    let (client, engine, views) = (client.clone(), engine.clone(), views.clone());
+                    let under_way = Arc::clone(&under_way);
                     tasks.spawn(async move {
-                        see_through(&client, &engine, transaction).await;
+                        see_through(&client, &engine, &views, transaction).await;
                         under_way.lock().unwrap_or_else(PoisonError::into_inner).remove(&id);
                     });
                 }
@@ -48,7 +55,7 @@ pub(crate) async fn run(
     }
 }
 
-async fn see_through(client: &NodeClient, engine: &Engine, transaction: Transaction) {
+async fn see_through(client: &NodeClient, engine: &Engine, views: &Views, transaction: Transaction) {
     let (id, kind) = (transaction.id(), transaction.essence.action.name());
     let Some(channel) = transaction.channel() else { return };
     let deadline = match transaction.essence.action {
@@ -69,7 +76,18 @@ async fn see_through(client: &NodeClient, engine: &Engine, transaction: Transact
             ) if !error.is_retryable() => {
                 tracing::warn!(%channel, kind, transaction = %id, %error, "not applied");
                 engine.refused(channel, id, error.to_string()).await;
-                return;
+                // Why something is not applied is only the node's word, and a balance that is due is not
+                // given up on a word: it is tried again until the channel is proven to need it no more.
+                let state = match transaction.essence.action {
+                    Action::UnilateralClose(_) => "closing",
+                    Action::Claim(_) => "contested",
+                    _ => return,
+                };
+                if !views.get(channel).is_ok_and(|view| view.info.state == state) {
+                    return;
+                }
+                client.leave_node();
+                tokio::time::sleep(REFUSED_AGAIN).await;
             }
             Err(error) => {
                 tracing::warn!(%channel, kind, transaction = %id, %error, "tried again in a while");

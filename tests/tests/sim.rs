@@ -1,6 +1,7 @@
 //! Runs the simulator over many seeds.
 //!
-//! `FLASH_SIM_SEED=n` runs one seed and prints every step, `FLASH_SIM_SEEDS=n` runs that many.
+//! `FLASH_SIM_SEED=n` runs one seed and prints every step; `FLASH_SIM_SEEDS=n` runs that many, from
+//! `FLASH_SIM_FIRST` on.
 
 use std::{
     collections::BTreeSet,
@@ -13,9 +14,12 @@ use flash_proto::Side;
 use flash_tests::sim::{Outcome, Plan, Stats, run};
 
 /// Seeds by default.
-const SEEDS: u64 = 500;
+const SEEDS: u64 = 300;
 /// Seeds that found something once. They are run for ever.
-const REGRESSIONS: [u64; 0] = [];
+///
+/// - 10869: a close is said again in the very batch in which it lapses.
+/// - 40577: after a restart the first view of the ledger is from before the opening.
+const REGRESSIONS: [u64; 2] = [10_869, 40_577];
 
 /// What must happen now and then, or the runs show nothing.
 const SOMETIMES: [&str; 27] = [
@@ -82,9 +86,10 @@ fn seeds() {
         return;
     }
     let count = number("FLASH_SIM_SEEDS").unwrap_or(SEEDS);
+    let first = number("FLASH_SIM_FIRST").unwrap_or(0);
     let begun = Instant::now();
     let mut stats = Stats::default();
-    for seed in REGRESSIONS.into_iter().chain(0..count) {
+    for seed in REGRESSIONS.into_iter().chain(first..first + count) {
         stats.merge(&of_seed(seed).stats);
     }
     let seconds = begun.elapsed().as_secs_f64();
@@ -108,8 +113,11 @@ fn the_same_seed_gives_the_same_run() {
 #[test]
 fn every_persist_point() {
     let mut crashes = 0;
-    for seed in 0..2 {
-        let commits = checked(Plan::calm(seed)).unwrap().commits;
+    let mut stats = Stats::default();
+    for seed in 0..4 {
+        let calm = checked(Plan::calm(seed)).unwrap();
+        stats.merge(&calm.stats);
+        let commits = calm.commits;
         for (side, commits) in Side::BOTH.into_iter().zip(commits) {
             for commit in 2..=commits {
                 for fault in [Fault::CrashBefore, Fault::CrashAfter] {
@@ -123,5 +131,8 @@ fn every_persist_point() {
             }
         }
     }
-    println!("{crashes} crashes");
+    println!("{crashes} crashes: {stats}");
+    for end in ["ended_together", "ended_alone", "claims"] {
+        assert!(stats.of(end) > 0, "{end} is not among the runs");
+    }
 }

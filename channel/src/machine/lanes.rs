@@ -156,7 +156,10 @@ impl Channel {
             if held.state.seq == ours.seq && held.state != ours {
                 return Err(Misbehaviour::OwnTwoBodies(ours.seq));
             }
-            if held.state.seq > ours.seq && matches!(self.phase, Phase::Opening | Phase::Open) {
+            // A close that was signed here before those records were lost is no reason to forget them: it
+            // may lapse, and what is signed next must not be a second body under a known number (I6).
+            let in_use = matches!(self.phase, Phase::Opening | Phase::Open | Phase::ClosingTogether { .. });
+            if held.state.seq > ours.seq && in_use {
                 self.recover(held, standing.signed.as_ref(), effects)?;
             }
         }
@@ -255,7 +258,7 @@ impl Channel {
     }
 
     /// Why nothing is taken now, if so.
-    fn refusal(&self) -> Option<PauseReason> {
+    pub(super) fn refusal(&self) -> Option<PauseReason> {
         match self.phase {
             Phase::Opening => Some(PauseReason::NotOpenYet),
             Phase::Open if self.fresh && self.seen.is_some() => None,

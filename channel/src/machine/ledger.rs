@@ -8,9 +8,10 @@ use flash_proto::{
 use super::{After, Channel, ChannelEvent, CommandError, Effects, LedgerView, Phase};
 
 impl Channel {
-    /// The channel on the ledger. Views older than the newest are of no interest.
+    /// The channel on the ledger. Views older than the newest are of no interest, also not those older
+    /// than what an earlier life saw: in them the channel may not be open yet.
     pub(super) fn ledger(&mut self, view: &LedgerView, effects: &mut Effects) {
-        if self.seen.is_some_and(|seen| view.index < seen) {
+        if view.index < self.stored_seen || self.seen.is_some_and(|seen| view.index < seen) {
             return;
         }
         self.seen = Some(view.index);

@@ -371,6 +371,8 @@ pub struct Channel {
     peer_verifier: Option<Verifier>,
     phase: Phase,
     wants_close: bool,
+    /// The newest milestone that was seen when the phase was written: what is older must not undo it.
+    stored_seen: u64,
     outgoing: Outgoing,
     incoming: Incoming,
     // From here on nothing is stored.
@@ -447,6 +449,7 @@ impl Channel {
             peer_verifier: peer_key.verifier(),
             phase: stored.phase,
             wants_close: stored.wants_close,
+            stored_seen: stored.seen,
             outgoing: stored.outgoing,
             incoming: stored.incoming,
             link: Link::Down,
@@ -514,7 +517,8 @@ impl Channel {
         self.cut(effects);
         let dirty = std::mem::take(&mut self.dirty);
         if dirty.phase {
-            tables::put_phase(&mut effects.batch, self.id, &self.phase, self.wants_close);
+            self.stored_seen = self.stored_seen.max(self.seen.unwrap_or(0));
+            tables::put_phase(&mut effects.batch, self.id, &self.phase, self.wants_close, self.stored_seen);
         }
         if dirty.outgoing {
             tables::put_outgoing(&mut effects.batch, self.id, &self.outgoing);

@@ -27,6 +27,8 @@ const PAGE: usize = 256;
 pub(super) struct Stored {
     pub(super) phase: Phase,
     pub(super) wants_close: bool,
+    /// The newest milestone that was seen when the phase was written.
+    pub(super) seen: u64,
     pub(super) outgoing: Outgoing,
     pub(super) incoming: Incoming,
 }
@@ -36,6 +38,7 @@ impl Default for Stored {
         Self {
             phase: Phase::Opening,
             wants_close: false,
+            seen: 0,
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
         }
@@ -115,15 +118,15 @@ pub(super) fn put_agreement(batch: &mut Batch, id: ChannelId, agreement: &Agreem
 }
 
 pub(super) fn stored(store: &dyn Store, id: ChannelId) -> Result<Stored, StoreError> {
-    let (phase, wants_close) =
+    let (phase, wants_close, seen) =
         load(store, PHASES, id.as_bytes())?.ok_or_else(|| damaged(PHASES, id.as_bytes(), "missing"))?;
     let outgoing = load(store, OUTGOING, id.as_bytes())?.unwrap_or_default();
     let incoming = load(store, INCOMING, id.as_bytes())?.unwrap_or_default();
-    Ok(Stored { phase, wants_close, outgoing, incoming })
+    Ok(Stored { phase, wants_close, seen, outgoing, incoming })
 }
 
-pub(super) fn put_phase(batch: &mut Batch, id: ChannelId, phase: &Phase, wants_close: bool) {
-    batch.put(PHASES, id.as_bytes(), codec::encode(&(phase.clone(), wants_close)));
+pub(super) fn put_phase(batch: &mut Batch, id: ChannelId, phase: &Phase, wants_close: bool, seen: u64) {
+    batch.put(PHASES, id.as_bytes(), codec::encode(&(phase.clone(), wants_close, seen)));
 }
 
 pub(super) fn put_outgoing(batch: &mut Batch, id: ChannelId, outgoing: &Outgoing) {

@@ -415,6 +415,21 @@ fn an_opening_that_is_never_applied_lapses() {
 }
 
 #[test]
+fn a_view_from_before_the_opening_does_not_close_a_channel_after_a_restart() {
+    let mut pair = Pair::open([1_000, 0]);
+    let opened = pair.index;
+    for half in &mut pair.halves {
+        half.restart();
+        let view = LedgerView { index: opened - 1, record: None, payouts: None };
+        half.handle(vec![Input::Ledger(view), Input::Fresh(true)]).unwrap();
+        assert_eq!(half.channel.phase, Phase::Open);
+        assert_eq!(half.channel.refusal(), Some(PauseReason::StaleLedgerView), "nothing was seen yet");
+    }
+    pair.see(ChannelPhase::Open);
+    assert_eq!(pair.of(Side::A).channel.refusal(), None);
+}
+
+#[test]
 fn nothing_is_taken_while_the_ledger_is_out_of_sight() {
     let mut pair = Pair::open([1_000, 0]);
     pair.of(Side::B).handle(vec![Input::Fresh(false)]).unwrap();
@@ -453,6 +468,34 @@ fn a_side_that_lost_its_records_learns_them_from_its_own_signature() {
         pair.balances();
         pair.of(loser).restart();
     }
+}
+
+/// The old records hold a close that was signed and has lapsed since; more was paid afterwards.
+#[test]
+fn a_side_that_lost_its_records_signs_nothing_twice_after_a_close_that_lapsed() {
+    let mut pair = Pair::open([1_000, 1_000]);
+    pair.of(Side::B).handle(vec![Input::Close]).unwrap();
+    pair.run();
+    let close = closed_by_both(&mut pair);
+    let old = pair.of(Side::A).store.snapshot();
+    pair.index = close.expiry_milestone;
+    for half in &mut pair.halves {
+        half.channel.wants_close = false;
+    }
+    pair.see(ChannelPhase::Open);
+    pair.connect();
+    pair.of(Side::A).pay(10);
+    pair.run();
+    let before = pair.balances();
+    pair.of(Side::A).store = old;
+    pair.of(Side::A).restart();
+    pair.connect();
+    pair.see(ChannelPhase::Open);
+    assert_eq!(pair.of(Side::A).channel.phase, Phase::Open);
+    assert_eq!(pair.balances(), before, "A has learnt what it paid before it may pay again");
+    pair.of(Side::A).pay(1);
+    pair.run();
+    assert_eq!(pair.of(Side::A).channel.outgoing_seq(), 2, "and goes on after it");
 }
 
 /// Every message that is wrong is refused with its reason, and nothing changes.

@@ -20,6 +20,7 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc};
 use super::{ChannelKeys, Command, Views, slot::Slot, writer::Writer};
 use crate::{
     api::{ApiError, ErrorCode},
+    events::now_ms,
     metrics::Metrics,
     stop::Stop,
     tables,
@@ -36,6 +37,22 @@ pub(super) struct Timing {
     pub(super) freshness_max: Option<Duration>,
 }
 
+/// When a milestone was told of.
+struct Tip {
+    arrived: Instant,
+    arrived_ms: u64,
+    age: Duration,
+}
+
+impl Tip {
+    /// How old the milestone is now, by the clock that says more: the monotonic one stands still while
+    /// the machine sleeps, and the other one may be set back.
+    fn age(&self) -> Duration {
+        let by_wall_clock = Duration::from_millis(now_ms().saturating_sub(self.arrived_ms));
+        self.arrived.elapsed().max(by_wall_clock).saturating_add(self.age)
+    }
+}
+
 /// Everything that the thread owns.
 pub(super) struct EngineThread {
     store: Arc<dyn Store>,
@@ -47,8 +64,8 @@ pub(super) struct EngineThread {
     stop: Stop,
     slots: BTreeMap<ChannelId, Slot>,
     links: u64,
-    /// The newest milestone, and when it was new.
-    tip: Option<(u64, Instant, Duration)>,
+    /// When the newest milestone was told of, by both clocks, and how old it was then.
+    tip: Option<Tip>,
 }
 
 impl EngineThread {
@@ -223,7 +240,7 @@ impl EngineThread {
         views: Vec<(ChannelId, flash_channel::machine::LedgerView)>,
         touched: &mut Vec<ChannelId>,
     ) {
-        self.tip = Some((index, Instant::now(), age));
+        self.tip = Some(Tip { arrived: Instant::now(), arrived_ms: now_ms(), age });
         let mut proven: BTreeMap<ChannelId, _> = views.into_iter().collect();
         for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_live()) {
             slot.milestone(index, proven.remove(id));
@@ -233,7 +250,7 @@ impl EngineThread {
     }
 
     fn freshness(&mut self, touched: &mut Vec<ChannelId>) {
-        let age = self.tip.map(|(_, arrived, age)| arrived.elapsed().saturating_add(age));
+        let age = self.tip.as_ref().map(Tip::age);
         let Timing { milestone_interval_ms, freshness_max } = self.timing;
         let age_ms = age.map_or(i64::MAX, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         self.metrics.milestone_age_ms.set(age_ms);

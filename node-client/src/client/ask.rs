@@ -10,6 +10,7 @@ use flash_proto::{
 use super::{ClientError, NodeClient, Proven, link::Link};
 use crate::{
     ledger::Conflict,
+    light::LightError,
     protocol::{ADDRESSES_MAX, NodeInfo, NodeRequest, NodeResponse, OUTPUTS_MAX, TransactionAnswer},
 };
 
@@ -45,19 +46,26 @@ pub enum TransactionStatus {
 }
 
 impl NodeClient {
-    /// A channel's record, or that there is none, proven.
+    /// A channel's record, or that there is none, proven at the newest milestone that was known when this
+    /// was called, or at a later one. So whoever calls it after a milestone that changed the channel sees
+    /// that change: no node can hide it behind an older proof.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn channel(&self, id: ChannelId) -> Result<Proven<Option<ChannelRecord>>, ClientError> {
         let shared = self.shared();
+        let newest = shared.core().newest().index;
         let link = shared.link().await?;
         let answer = shared.ask(&link, &NodeRequest::Channel(id)).await?;
         let NodeResponse::Channel { milestone_index, record, proof } = answer else {
             return Err(shared.unexpected(&link));
         };
         shared.reach(milestone_index).await;
-        let checked = shared.core().channel(id, milestone_index, record.as_deref(), &proof);
+        let checked = if milestone_index < newest {
+            Err(LightError::Stale { milestone_index, newest })
+        } else {
+            shared.core().channel(id, milestone_index, record.as_deref(), &proof)
+        };
         shared.judge(&link, checked)?;
         Ok(Proven { milestone_index, value: record.map(|record| *record) })
     }

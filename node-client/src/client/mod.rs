@@ -178,6 +178,12 @@ impl NodeClient {
         self.shared().core().newest().clone()
     }
 
+    /// Leaves the node that is followed and goes on with the next one, as one does that does not see a
+    /// transaction through. Of a single node this is a new connection.
+    pub fn leave_node(&self) {
+        self.shared().disconnect(0);
+    }
+
     /// The network.
     pub fn params(&self) -> &Arc<NetworkParams> {
         &self.shared().params

@@ -129,7 +129,12 @@ impl NodeClient {
                 Some(TransactionStatus::Unknown) => true,
                 Some(TransactionStatus::Pending { .. }) => {
                     let since = *attached.get_or_insert(newest);
-                    newest.saturating_sub(since) >= PENDING_MILESTONES_MAX
+                    let overdue = newest.saturating_sub(since) >= PENDING_MILESTONES_MAX;
+                    if overdue {
+                        // Perhaps the node keeps it to itself: the next one gets it, too.
+                        self.leave_node();
+                    }
+                    overdue
                 }
                 None => {
                     wait(&mut view).await;

@@ -9,6 +9,8 @@ use super::rng::Rng;
 pub(super) const MILESTONE_TICKS: u64 = 20;
 /// A view of at most this many milestones' age is fresh.
 pub(super) const FRESH_MILESTONES: u64 = 3;
+/// No party is without a view of the ledger for longer than this.
+pub(super) const BLIND_MILESTONES_MAX: u64 = 8;
 /// No outage of a party is longer than this.
 pub(super) const OUTAGE_MILESTONES_MAX: u64 = 3;
 /// Between two outages of a party lie at least this many milestones.
@@ -18,8 +20,8 @@ pub(super) const DROPS_IN_A_ROW_MAX: u64 = 3;
 /// Milestones that a transaction waits at most before it is confirmed.
 pub(super) const INCLUSION_MILESTONES_MAX: u64 = 2;
 /// The smallest contest window within which an honest party that suffers all of the above still claims
-/// in time: outage, age of the view, lost transactions, late inclusion, and as much again for crashes.
-const WINDOW_MIN: u64 = 20;
+/// in time: no view, a process that is down, lost transactions, late inclusion, and time to spare.
+const WINDOW_MIN: u64 = 24;
 
 /// How the users end a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -100,7 +102,7 @@ impl Plan {
         Self {
             seed,
             deposits,
-            window: u32::try_from(rng.between(WINDOW_MIN, 30)).unwrap_or(30),
+            window: u32::try_from(rng.between(WINDOW_MIN, 40)).unwrap_or(40),
             open_expiry: if rng.chance(90) { 50 } else { rng.between(1, 3) },
             busy_milestones: rng.between(10, 50),
             pace: rng.between(2, 12),
@@ -133,7 +135,7 @@ impl Plan {
     pub fn calm(seed: u64) -> Self {
         Self {
             open_expiry: 50,
-            busy_milestones: 8,
+            busy_milestones: 4,
             heavy_tail: false,
             breaks: 0,
             duplicates: 0,

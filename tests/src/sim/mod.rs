@@ -8,7 +8,10 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `faults.rs` | which faults a seed has |
-//! | `world.rs` | the queue of events and what each does |
+//! | `world.rs` | the queue of events |
+//! | `process.rs` | turns, commits, deaths and returns of a party's process |
+//! | `wire.rs` | what goes over the link, and when it breaks |
+//! | `chain.rs` | milestones, who sees them when, what is submitted |
 //! | `stages.rs` | the course of a run: busy, calm, ending |
 //! | `party.rs` | one party: the shell around the real machine, with its store |
 //! | `user.rs` | what users do |
@@ -27,17 +30,20 @@
 //! assert_eq!(outcome, run(Plan::of_seed(1)));
 //! ```
 
+mod chain;
 mod faults;
 mod hostile;
 mod ledger;
 mod link;
 mod oracle;
 mod party;
+mod process;
 mod report;
 mod rng;
 mod setup;
 mod stages;
 mod user;
+mod wire;
 mod world;
 
 pub use faults::Plan;

@@ -11,7 +11,12 @@ use flash_proto::{
     transaction::CooperativeClose,
 };
 
-use super::{ledger::Confirmed, party::Durable, setup};
+use super::{
+    faults::{FRESH_MILESTONES, Plan},
+    ledger::Confirmed,
+    party::Durable,
+    setup,
+};
 
 /// What is known of one party.
 #[derive(Debug, Default)]
@@ -52,18 +57,28 @@ pub(super) struct Oracle {
     known: [Known; 2],
     asked: BTreeMap<u64, Asked>,
     applied: u64,
+    /// The milestone at which one side closed alone.
+    closed_alone: Option<u64>,
+    window: u64,
     violation: Option<String>,
 }
 
 impl Oracle {
-    pub(super) fn new(network: NetworkId, deposits: [Amount; 2], hostile: Option<Side>) -> Self {
-        let [a, b] = deposits;
+    pub(super) fn new(network: NetworkId, plan: &Plan) -> Self {
         let known = Side::BOTH.map(|side| Known {
-            hostile: hostile == Some(side),
-            deposit: side.pick(a, b),
+            hostile: plan.is_hostile(side),
+            deposit: plan.deposit(side),
             ..Known::default()
         });
-        Self { network, known, asked: BTreeMap::new(), applied: 0, violation: None }
+        Self {
+            network,
+            known,
+            asked: BTreeMap::new(),
+            applied: 0,
+            closed_alone: None,
+            window: u64::from(plan.window),
+            violation: None,
+        }
     }
 
     pub(super) fn violation(&self) -> Option<&str> {
@@ -108,8 +123,9 @@ impl Oracle {
         known.close = None;
     }
 
-    /// The disk of `side` holds this now, `index` being the newest milestone anywhere.
-    pub(super) fn durable(&mut self, side: Side, durable: &Durable, index: u64) {
+    /// The disk of `side` holds this now, `index` being the newest milestone anywhere and `seen` the
+    /// newest that its process was shown.
+    pub(super) fn durable(&mut self, side: Side, durable: &Durable, index: u64, seen: Option<u64>) {
         if self.of(side).hostile {
             return;
         }
@@ -124,6 +140,11 @@ impl Oracle {
             self.require(rose, || format!("I3: a counter of {side} went down: {before:?} then {durable:?}"));
             if before.incoming.held != durable.incoming.held {
                 self.check_held(side, durable);
+                // One milestone until its clock says so, one for the commit.
+                let in_sight = seen.is_some_and(|seen| index <= seen + FRESH_MILESTONES + 2);
+                self.require(in_sight, || {
+                    format!("I4: {side} takes payments at {index}, but saw {seen:?} last")
+                });
             }
         }
         let acknowledged = self.of(side).acknowledged;
@@ -230,6 +251,10 @@ impl Oracle {
     }
 
     fn close_leaves(&mut self, side: Side, close: CooperativeClose, durable: &Durable, index: u64) -> bool {
+        if close.expiry_milestone < index {
+            // Said again after a break, while the ledger showed that it had lapsed: it can do nothing.
+            return true;
+        }
         let payout = side.pick(close.payout_a, close.payout_b);
         let owns = self.owns(side, durable);
         self.require(owns == Some(payout), || {
@@ -257,13 +282,18 @@ impl Oracle {
     }
 
     /// A milestone dealt with these transactions and the ledger holds this much.
-    pub(super) fn milestone(&mut self, confirmed: &[Confirmed], money: Option<Amount>) {
+    pub(super) fn milestone(&mut self, index: u64, confirmed: &[Confirmed], money: Option<Amount>) {
         self.require(money == Some(Amount::SUPPLY), || format!("I1: the ledger holds {money:?}"));
         for Confirmed { by, transaction, conflict } in confirmed {
             if conflict.is_some() {
                 continue;
             }
             self.applied += 1;
+            match transaction.essence.action {
+                Action::UnilateralClose(_) => self.closed_alone = Some(index),
+                Action::CooperativeClose(_) => self.closed_alone = None,
+                _ => {}
+            }
             let known = self.of_mut(*by);
             match transaction.essence.action {
                 Action::UnilateralClose(_) => known.closes += 1,
@@ -280,8 +310,14 @@ impl Oracle {
         self.require(self.of(by).hostile, || format!("I15: {by} submits what cannot apply: {conflict}"));
     }
 
-    /// The ledger has paid out.
-    pub(super) fn paid_out(&mut self, payouts: Balances, exempt: [bool; 2]) {
+    /// The ledger has paid out at milestone `index`; nothing is promised to the `exempt`.
+    pub(super) fn paid_out(&mut self, index: u64, payouts: Balances, exempt: [bool; 2]) {
+        if let Some(closed) = self.closed_alone {
+            let settles = closed + self.window + 1;
+            self.require(index == settles, || {
+                format!("I7: closed alone at {closed}, paid out at {index} instead of {settles}")
+            });
+        }
         for side in Side::BOTH {
             let payout = payouts.of(side);
             let most = self.of(side).deposit.checked_add(self.of(!side).signed);

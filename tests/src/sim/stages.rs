@@ -128,7 +128,7 @@ impl World {
         let Some(payouts) = self.ledger.newest().payouts else { return };
         self.paid_out = true;
         let gone = Side::BOTH.map(|side| self.party(side).gone);
-        self.oracle.paid_out(payouts, gone);
+        self.oracle.paid_out(self.ledger.index(), payouts, gone);
     }
 
     /// What each honest party knows at the end.

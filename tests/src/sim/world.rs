@@ -2,19 +2,11 @@
 
 use std::{cmp::Reverse, collections::BinaryHeap};
 
-use flash_channel::{
-    machine::{Channel, ChannelEvent, Effects, Input},
-    store::Fault,
-};
-use flash_node_client::ledger::Conflict;
-use flash_proto::{Action, ChannelPhase, NetworkId, Side, Transaction, codec, message::ChannelMessage};
+use flash_channel::machine::{Channel, Effects, Input};
+use flash_proto::{NetworkId, Side, message::ChannelMessage};
 
 use super::{
-    faults::{
-        DROPS_IN_A_ROW_MAX, FRESH_MILESTONES, INCLUSION_MILESTONES_MAX, MILESTONE_TICKS,
-        OUTAGE_MILESTONES_MAX, OUTAGE_REST_MILESTONES, Plan,
-    },
-    hostile,
+    faults::{MILESTONE_TICKS, Plan},
     ledger::Ledger,
     link::Link,
     oracle::Oracle,
@@ -73,17 +65,19 @@ pub(super) struct World {
     pub(super) now: u64,
     order: u64,
     queue: BinaryHeap<Reverse<Due>>,
-    network: NetworkId,
+    pub(super) network: NetworkId,
     pub(super) ledger: Ledger,
-    parties: [Party; 2],
-    link: Link,
+    pub(super) parties: [Party; 2],
+    pub(super) link: Link,
     pub(super) oracle: Oracle,
     pub(super) stats: Stats,
-    trace: Trace,
+    pub(super) trace: Trace,
     /// Payments asked for so far: their references.
     pub(super) payments: u64,
+    /// Every message is one that an honest peer with all its records sent.
+    pub(super) honest_link: bool,
     /// Until then the hostile party says nothing.
-    silent_until: u64,
+    pub(super) silent_until: u64,
     pub(super) paid_out: bool,
     pub(super) closed_together: bool,
 }
@@ -120,7 +114,6 @@ impl World {
         });
         let [a, _] = &parties;
         let ledger = Ledger::new(params, a.id);
-        let deposits = Side::BOTH.map(|side| plan.deposit(side));
         Self {
             // Not the stream of numbers from which the plan was drawn.
             rng: Rng::new(!plan.seed),
@@ -131,10 +124,11 @@ impl World {
             ledger,
             parties,
             link: Link::new(),
-            oracle: Oracle::new(network, deposits, plan.hostile),
+            oracle: Oracle::new(network, &plan),
             stats: Stats::default(),
             trace: Trace::new(plan.print),
             payments: 0,
+            honest_link: plan.hostile.is_none() && plan.corrupt == 0 && plan.old_store.is_none(),
             silent_until: 0,
             paid_out: false,
             closed_together: false,
@@ -208,337 +202,5 @@ impl World {
     pub(super) fn input(&mut self, side: Side, input: Input) {
         self.party_mut(side).push(input);
         self.turn_soon(side);
-    }
-
-    pub(super) fn turn_soon(&mut self, side: Side) {
-        if self.party(side).is_up() && !self.party(side).turn_due {
-            self.party_mut(side).turn_due = true;
-            let ticks = self.rng.below(3);
-            self.later(ticks, Event::Turn(side));
-        }
-    }
-
-    fn turn(&mut self, side: Side) {
-        self.party_mut(side).turn_due = false;
-        let link = self.link.number;
-        if let Err(misbehaviour) = self.party_mut(side).turn(link) {
-            self.stats.count("messages_refused");
-            self.trace.line(self.now, format_args!("{side} refuses: {misbehaviour}"));
-            let faultless = self.plan.hostile.is_none()
-                && self.plan.corrupt == 0
-                && !self.is_calm()
-                && self.plan.reorder == 0
-                && self.plan.old_store.is_none();
-            self.oracle.require(!faultless, || format!("{side} refuses an honest peer: {misbehaviour}"));
-            let ticks = self.rng.between(5, 40);
-            self.break_link(ticks);
-        }
-        if self.party(side).has_pending() && !self.party(side).write_due {
-            self.party_mut(side).write_due = true;
-            let ticks = self.rng.below(self.plan.commit_ticks + 1);
-            self.later(ticks, Event::Write(side));
-        }
-    }
-
-    /// A fault for the commit that is due, if there is to be one.
-    fn fault(&mut self, side: Side) -> Option<Fault> {
-        if let Some((at, commit, fault)) = self.plan.crash_at
-            && at == side
-            && commit == self.party(side).commits + 1
-        {
-            return Some(fault);
-        }
-        let rested = self.now >= self.party(side).well_since + 2 * MILESTONE_TICKS;
-        if rested && self.rng.chance(self.plan.crashes) {
-            let faults = [Fault::CrashBefore, Fault::CrashAfter, Fault::CrashAfter, Fault::Full, Fault::Io];
-            return self.rng.pick(&faults).copied();
-        }
-        None
-    }
-
-    fn write(&mut self, side: Side) {
-        self.party_mut(side).write_due = false;
-        if !self.party(side).is_up() {
-            return;
-        }
-        let fault = self.fault(side);
-        let commits = self.party(side).commits;
-        let Ok(released) = self.party_mut(side).write(fault) else {
-            self.stats.count(match fault {
-                Some(Fault::CrashBefore) => "crashes_before_the_write",
-                Some(Fault::CrashAfter) => "crashes_after_the_write",
-                Some(Fault::Full) => "disks_full",
-                Some(Fault::Io) => "disk_errors",
-                None => "stores_broken",
-            });
-            self.oracle.require(fault.is_some(), || format!("I13: the store of {side} fails by itself"));
-            let ticks = self.downtime(side);
-            self.crash(side, ticks);
-            return;
-        };
-        if self.party(side).commits > commits {
-            self.stats.count("commits");
-            let written = self.party(side).is_written();
-            self.oracle.require(written, || format!("I10: {side} knows more than it writes"));
-            self.check_disk(side);
-            if self.plan.old_store == Some(side) && self.rng.chance(10) {
-                self.party_mut(side).keep_copy();
-            }
-        }
-        for event in &released.events {
-            self.trace.line(self.now, format_args!("{side} {event:?}"));
-            self.oracle.told(side, event);
-            if matches!(event, ChannelEvent::NotMade { .. }) {
-                self.party_mut(side).not_made();
-            }
-            if matches!(event, ChannelEvent::Recovered { .. }) {
-                self.stats.count("records_recovered");
-            }
-        }
-        for (link, message) in released.messages {
-            self.send(side, link, message);
-        }
-        if let Some((transaction, seen)) = released.wanted {
-            self.submit(side, transaction, seen);
-        }
-    }
-
-    fn check_disk(&mut self, side: Side) {
-        let index = self.ledger.index();
-        let durable = self.party(side).durable.clone();
-        self.oracle.durable(side, &durable, index);
-    }
-
-    fn send(&mut self, side: Side, link: u64, message: ChannelMessage) {
-        let index = self.ledger.index();
-        let [a, b] = &self.parties;
-        self.oracle.leaves(side, &message, &side.pick(a, b).durable, index);
-        self.trace.add(&codec::encode(&message));
-        if !self.link.up || link != self.link.number {
-            self.stats.count("messages_lost");
-            return;
-        }
-        let mut message = message;
-        if self.plan.is_hostile(side) && self.now < self.silent_until {
-            self.stats.count("messages_withheld");
-            return;
-        }
-        if self.plan.is_hostile(side) && self.rng.chance(10) {
-            let [a, b] = &self.parties;
-            if let Some(bad) = hostile::message(side.pick(a, b), self.network, &mut self.rng) {
-                self.stats.count("hostile_messages");
-                message = bad;
-            }
-        }
-        self.deliver(side, message);
-        if self.rng.below(1_000) < self.plan.breaks {
-            self.stats.count("links_broken");
-            let ticks = self.rng.between(1, 30);
-            self.break_link(ticks);
-        }
-    }
-
-    fn deliver(&mut self, from: Side, message: ChannelMessage) {
-        if let ChannelMessage::Update(_) = message {
-            self.stats.count("updates_sent");
-        }
-        let faults = (&self.plan, &mut self.rng, &mut self.stats);
-        let arrivals = self.link.carry(from, message, self.now, faults);
-        let link = self.link.number;
-        for (at, message) in arrivals {
-            self.schedule(at, Event::Arrives(!from, link, message));
-        }
-    }
-
-    /// The stream ends on both sides; a new one is tried later.
-    pub(super) fn break_link(&mut self, ticks: u64) {
-        if self.link.up {
-            self.link.up = false;
-            for side in Side::BOTH {
-                self.party_mut(side).disconnect();
-                self.turn_soon(side);
-            }
-        }
-        self.later(ticks, Event::Connect);
-    }
-
-    fn connect(&mut self) {
-        if self.link.up || !Side::BOTH.into_iter().all(|side| self.party(side).is_up()) {
-            return;
-        }
-        self.link.connect();
-        self.stats.count("connections");
-        for side in Side::BOTH {
-            self.input(side, Input::Connected);
-        }
-    }
-
-    /// How long a process is down, within what an honest party may suffer.
-    fn downtime(&mut self, side: Side) -> u64 {
-        let rested = self.now >= self.party(side).well_since + OUTAGE_REST_MILESTONES * MILESTONE_TICKS;
-        if rested && self.rng.chance(10) {
-            return OUTAGE_MILESTONES_MAX * MILESTONE_TICKS;
-        }
-        self.rng.between(1, MILESTONE_TICKS)
-    }
-
-    pub(super) fn crash(&mut self, side: Side, ticks: u64) {
-        if self.plan.old_store == Some(side) && self.rng.chance(60) {
-            let which = self.rng.below(8);
-            if self.party_mut(side).lose_records(which) {
-                self.stats.count("old_stores_restored");
-                self.oracle.lost_records(side);
-                self.plan.old_store = None;
-            }
-        }
-        self.party_mut(side).crash();
-        self.break_link(ticks + 1);
-        if !self.party(side).gone {
-            self.party_mut(side).well_since = self.now + ticks;
-            self.later(ticks, Event::Restart(side));
-        }
-    }
-
-    fn restart(&mut self, side: Side) {
-        if self.party(side).gone || self.party(side).is_up() {
-            return;
-        }
-        self.stats.count("restarts");
-        let restarted = self.party_mut(side).restart();
-        self.oracle
-            .require(restarted.is_ok(), || format!("I13: {side} cannot read its store: {restarted:?}"));
-        self.check_disk(side);
-        self.check_claim(side);
-        let index = self.ledger.index();
-        self.later(1, Event::View(side, index));
-        self.later(2, Event::Connect);
-    }
-
-    /// I4: what the disk holds is what the ledger takes.
-    fn check_claim(&mut self, side: Side) {
-        if let Some(held) = self.party(side).durable.incoming.held {
-            let essence = flash_proto::Essence::acting(self.network, Action::Claim(held.state));
-            let key = setup::channel_key(!side).public();
-            let unlocks = vec![flash_proto::Unlock { key, signature: held.signature }];
-            let good = self.ledger.is_wellformed(Transaction { essence, unlocks });
-            self.oracle.require(good, || format!("I4: {side} cannot claim {held:?}"));
-        }
-    }
-
-    fn milestone(&mut self) {
-        let confirmed = self.ledger.milestone(self.plan.censored_closes);
-        let money = self.ledger.money();
-        self.oracle.milestone(&confirmed, money);
-        for it in &confirmed {
-            self.trace.line(
-                self.now,
-                format_args!("{} {} {:?}", it.by, it.transaction.essence.action.name(), it.conflict),
-            );
-            self.stats.count(if it.conflict.is_some() { "transactions_in_vain" } else { "transactions" });
-            let applied = it.conflict.is_none();
-            if applied && matches!(it.transaction.essence.action, Action::Claim(_)) {
-                self.stats.count("claims");
-            }
-            if applied && matches!(it.transaction.essence.action, Action::CooperativeClose(_)) {
-                self.closed_together = true;
-            }
-        }
-        self.check_payout();
-        let index = self.ledger.index();
-        for side in Side::BOTH {
-            self.see_soon(side, index);
-        }
-        self.next_stage();
-        self.later(MILESTONE_TICKS, Event::Milestone);
-    }
-
-    /// A party will be shown the milestone, sometimes late; its clock goes on in any case.
-    fn see_soon(&mut self, side: Side, index: u64) {
-        let rested = self.now >= self.party(side).well_since + OUTAGE_REST_MILESTONES * MILESTONE_TICKS;
-        if rested && self.rng.chance(self.plan.stale) {
-            self.stats.count("views_gone");
-            let until = self.now + self.rng.between(1, OUTAGE_MILESTONES_MAX) * MILESTONE_TICKS;
-            let party = self.party_mut(side);
-            party.stale_until = until;
-            party.well_since = until;
-        }
-        if self.party(side).seen.is_some_and(|seen| index > seen + FRESH_MILESTONES) {
-            self.input(side, Input::Fresh(false));
-        }
-        let late = if self.plan.late_inclusion { 2 * MILESTONE_TICKS } else { MILESTONE_TICKS / 2 };
-        let ticks = self.rng.between(1, late);
-        self.later(ticks, Event::View(side, index));
-    }
-
-    fn shows(&mut self, side: Side, index: u64) {
-        if self.now < self.party(side).stale_until || !self.party(side).is_up() {
-            return;
-        }
-        let view = self.ledger.view(index);
-        let party = self.party_mut(side);
-        party.seen = Some(party.seen.map_or(index, |seen| seen.max(index)));
-        let fresh = self.ledger.index() <= index + FRESH_MILESTONES;
-        self.input(side, Input::Ledger(view));
-        self.input(side, Input::Fresh(fresh));
-    }
-
-    /// Passes a transaction on, at most once a milestone.
-    fn submit(&mut self, by: Side, transaction: Transaction, seen: u64) {
-        let (id, index) = (transaction.id(), self.ledger.index());
-        if self.party(by).submitted == Some((id, index)) || self.ledger.waits(id) {
-            return;
-        }
-        self.party_mut(by).submitted = Some((id, index));
-        self.check_use(by, &transaction, seen);
-        if self.party(by).drops_in_a_row < DROPS_IN_A_ROW_MAX && self.rng.chance(self.plan.lost_transactions)
-        {
-            self.stats.count("transactions_lost");
-            self.party_mut(by).drops_in_a_row += 1;
-            return;
-        }
-        self.party_mut(by).drops_in_a_row = 0;
-        let late = if self.plan.late_inclusion { self.rng.below(INCLUSION_MILESTONES_MAX + 1) } else { 0 };
-        let taken = self.ledger.submit(by, transaction, index + 1 + late);
-        self.oracle.require(taken, || format!("{by} submits a transaction that no node takes"));
-    }
-
-    /// I15: no fee-like waste; an honest party asks for nothing that it was shown to be pointless.
-    fn check_use(&mut self, by: Side, transaction: &Transaction, seen: u64) {
-        let Some(record) = self.ledger.view(seen).record else { return };
-        if let Action::Claim(state) = transaction.essence.action {
-            if record.phase == ChannelPhase::Open {
-                self.oracle.useless(by, Conflict::ChannelOpen);
-            }
-            if state.cumulative <= record.lane(state.payer).cumulative {
-                self.oracle.useless(by, Conflict::NotHigher);
-            }
-        }
-    }
-
-    fn hostile_acts(&mut self, side: Side) {
-        let ticks = self.rng.between(5, 200);
-        self.later(ticks, Event::Hostile(side));
-        if !self.party(side).is_up() {
-            return;
-        }
-        if self.rng.chance(10) {
-            self.silent_until = self.now + self.rng.between(1, 100);
-        }
-        let [a, b] = &self.parties;
-        let party = side.pick(a, b);
-        if self.rng.chance(80) {
-            if let Some(message) = hostile::message(party, self.network, &mut self.rng)
-                && self.link.up
-            {
-                self.stats.count("hostile_messages");
-                self.deliver(side, message);
-            }
-        } else if self.ledger.newest().record.is_some() && self.rng.chance(40) {
-            let transaction = hostile::on_ledger(party, self.network, &mut self.rng);
-            let from = self.ledger.index() + 1;
-            if self.ledger.submit(side, transaction, from) {
-                self.stats.count("hostile_transactions");
-            }
-        }
     }
 }

@@ -20,7 +20,7 @@ use crate::{
 pub(super) enum Lie {
     /// Another record than the ledger's.
     Record,
-    /// The state of nine milestones ago.
+    /// The state of the milestone before.
     Old,
     /// No record where there is one.
     NoRecord,
@@ -270,7 +270,7 @@ impl Script {
             _ => {}
         }
         let proof = self.ledger.state.tree().prove(&StateKey::Channel(id).tree_key());
-        let milestone_index = milestone_index - if self.lie == Some(Lie::Old) { 9 } else { 0 };
+        let milestone_index = milestone_index - u64::from(self.lie == Some(Lie::Old));
         NodeResponse::Channel { milestone_index, record: record.map(Box::new), proof }
     }
 
