@@ -208,14 +208,12 @@ impl WalletService {
         };
         let id = transfer.transaction.id();
         let sent = tokio::spawn(self.clone().see_through(transfer));
-        match tokio::time::timeout(SEND_WAIT, sent).await {
-            Ok(sent) => sent.map_err(stopping)?,
-            Err(_) => {
-                let message = format!("transaction {id} is not applied after {} s", SEND_WAIT.as_secs());
-                let hint = "it is tried on; see `flash ledger tx`";
-                Err(ApiError::new(ErrorCode::Timeout, message, hint))
-            }
-        }
+        let Ok(sent) = tokio::time::timeout(SEND_WAIT, sent).await else {
+            let message = format!("transaction {id} is not applied after {} s", SEND_WAIT.as_secs());
+            let hint = "it is tried on; see `flash ledger tx`";
+            return Err(ApiError::new(ErrorCode::Timeout, message, hint));
+        };
+        sent.map_err(stopping)?
     }
 
     /// Submits a transfer until it is applied or refused.
