@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flash_proto::{Amount, ChannelId};
 use flash_tests::{Daemon, Net, NetOptions, Random, full, until};
-use flashd::api::{ChannelInfo, CloseRequest, OpenRequest, WalletBalance};
+use flashd::api::{ChannelInfo, CloseRequest, OpenRequest, SendRequest, WalletBalance};
 
 const MONEY: u64 = 10_000_000;
 const DEPOSIT: u64 = 1_000_000;
@@ -99,5 +99,36 @@ async fn no_money_is_lost_whenever_an_opening_or_closing_is_interrupted() {
         daemon.assert_nothing_forgotten().await;
     }
     assert_eq!(net.info().await.channels, (0, Amount::ZERO));
+    net.assert_supply().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_transfer_that_is_interrupted_is_made_once_or_not_at_all() {
+    const AMOUNT: u64 = 100_000;
+    let mut random = Random::new();
+    let net = Net::with(NetOptions { milestone_ms: 50, ..NetOptions::default() }).await;
+    let (mut car, charger) =
+        tokio::join!(net.daemon("car", Amount::new(MONEY)), net.daemon("charger", Amount::ZERO));
+    let mut received = 0;
+    for _ in 0..if full() { 30 } else { 5 } {
+        let to = charger.client().new_address().await.expect("an address").address;
+        let client = car.client().clone();
+        let request = SendRequest { to, amount: Amount::new(AMOUNT) };
+        let sending = tokio::spawn(async move { client.send(&request).await });
+        // Nothing is waited for here: this is the random moment.
+        let latest_ms = if random.coin() { 4 } else { 150 };
+        tokio::time::sleep(Duration::from_millis(random.between(0, latest_ms))).await;
+        car.crash().await;
+        let sent = sending.await.expect("the call ends").is_ok();
+        wait_for_money(&car, |it| it.reserved.is_zero()).await;
+        let left = car.client().balance().await.expect("it answers").available;
+        assert!([received, received + AMOUNT].contains(&(MONEY - left.units())), "{left} is left");
+        if sent {
+            assert_eq!(MONEY - left.units(), received + AMOUNT, "what was said to be sent was sent");
+        }
+        received = MONEY - left.units();
+        wait_for_money(&charger, |it| it.available == Amount::new(received)).await;
+    }
+    println!("{} transfers were made", received / AMOUNT);
     net.assert_supply().await;
 }
