@@ -61,7 +61,7 @@ impl Machine {
             match after {
                 After::Send(message) => self.sent.push_back(message),
                 After::Event(ChannelEvent::Received(update)) => {
-                    for payment in update.payments.iter() {
+                    for payment in &update.payments {
                         let payment = payment?;
                         println!("{}: got {} for {}", self.name, payment.amount, payment.reference.to_text());
                     }
@@ -136,7 +136,8 @@ fn agree() -> Result<[Agreement; 2], Failure> {
 
 fn machine(name: &'static str, agreement: Agreement) -> Result<Machine, Failure> {
     let mut effects = Effects::default();
-    let channel = Channel::new(agreement.clone(), key(agreement.side), &mut effects);
+    let key = key(agreement.side);
+    let channel = Channel::new(agreement, key, &mut effects);
     let mut machine = Machine { name, channel, store: MemoryStore::new(), sent: VecDeque::new() };
     machine.perform(effects)?;
     Ok(machine)
