@@ -248,7 +248,7 @@ async fn replay(
 /// The hour that is being shown.
 #[derive(Clone, Copy, Debug, Default)]
 struct Hour {
-    hour: &'static str,
+    name: &'static str,
     wh: u64,
     paid_before: Amount,
 }
@@ -256,18 +256,18 @@ struct Hour {
 impl Hour {
     /// Counts a purchase; the first one of a new hour shows the hour before.
     fn with(self, purchase: &Purchase, paid: Amount) -> Self {
-        if self.hour == purchase.hour() {
+        if self.name == purchase.hour() {
             return Self { wh: self.wh.saturating_add(purchase.wh), ..self };
         }
         self.show(paid);
-        Self { hour: purchase.hour(), wh: purchase.wh, paid_before: paid }
+        Self { name: purchase.hour(), wh: purchase.wh, paid_before: paid }
     }
 
     fn show(self, paid: Amount) {
         if self.wh > 0 {
             let kwh = format!("{}.{:03}", self.wh / 1_000, self.wh % 1_000);
             let in_hour = paid.saturating_sub(self.paid_before);
-            println!("{:<15} {kwh:>7} {:>14} {:>14}", self.hour, in_hour.to_string(), paid.to_string());
+            println!("{:<15} {kwh:>7} {:>14} {:>14}", self.name, in_hour.to_string(), paid.to_string());
         }
     }
 }
