@@ -231,6 +231,31 @@ async fn a_node_that_lags_behind_its_own_milestones_is_left() {
 }
 
 #[tokio::test]
+async fn a_node_that_keeps_a_transaction_to_itself_is_left() {
+    let (censor, honest) = (ScriptedNode::start(142), ScriptedNode::start(143));
+    let client = client(&[&censor, &honest]);
+    censor.milestone();
+    honest.milestone();
+    reach(&client, 1).await;
+    let waiting = tokio::spawn({
+        let client = client.clone();
+        let transaction = transfer(&params(), destination());
+        async move { client.submit_and_wait(transaction, None).await }
+    });
+    censor.submitted(1).await;
+    // Milestones come, but none with the transaction.
+    censor.hold();
+    for index in 2..=8 {
+        censor.milestone();
+        honest.milestone();
+        reach(&client, index).await;
+    }
+    honest.submitted(1).await;
+    honest.milestone();
+    waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
 async fn forged_milestones_are_not_followed() {
     for (n, lie) in [Lie::Unsigned, Lie::Channels].into_iter().enumerate() {
         let n = 120 + 2 * u8::try_from(n).unwrap();
