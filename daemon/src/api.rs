@@ -176,6 +176,17 @@ pub struct WalletBalance {
     pub milestone_index: u64,
 }
 
+/// Addresses that a wallet can be told to look at.
+pub const RECOVER_ADDRESSES_MAX: u32 = 100_000;
+
+/// A wish to find money again from the words of a seed.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct RecoverRequest {
+    /// How many of the seed's first addresses to look at, at most 100,000.
+    pub addresses: u32,
+}
+
 /// A wish to send money on the ledger.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

@@ -17,8 +17,8 @@ use zeroize::Zeroizing;
 use crate::{
     api::{
         ApiError, ChannelInfo, CloseRequest, ErrorCode, Event, HistoryEntry, Info, LedgerStatus,
-        MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, SendRequest, SendResult, Stopping,
-        StreamLine, TransactionInfo, WalletBalance,
+        MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, RecoverRequest, SendRequest,
+        SendResult, Stopping, StreamLine, TransactionInfo, WalletBalance,
     },
     datadir::ready_path,
     rpc::{Scope, read_token},
@@ -197,6 +197,11 @@ impl Client {
     /// What came and went, newest first.
     pub async fn history(&self, limit: usize) -> Answer<Vec<HistoryEntry>> {
         self.get(&format!("/v1/wallet/history?limit={limit}")).await
+    }
+
+    /// Looks for money at the first addresses of the seed.
+    pub async fn recover(&self, request: RecoverRequest) -> Answer<WalletBalance> {
+        self.post("/v1/wallet/recover", &request).await
     }
 
     /// Sends money; returns when the transfer is applied.

@@ -102,6 +102,19 @@ impl Daemon {
         self.0.wallet.balance().await
     }
 
+    /// Looks for money at the first `addresses` addresses of the seed, for a wallet made from old words.
+    ///
+    /// # Errors
+    /// [`ErrorCode::LedgerUnavailable`] if no node can be reached; the addresses are watched all the same.
+    pub async fn recover(&self, request: api::RecoverRequest) -> Answer<api::WalletBalance> {
+        if request.addresses > api::RECOVER_ADDRESSES_MAX {
+            let message =
+                format!("{} addresses; at most {} at a time", request.addresses, api::RECOVER_ADDRESSES_MAX);
+            return Err(ApiError::new(ErrorCode::InvalidRequest, message, "ask for fewer"));
+        }
+        self.0.wallet.recover(request.addresses).await
+    }
+
     /// Returns when the transfer is applied.
     ///
     /// # Errors

@@ -182,6 +182,16 @@ impl WalletService {
         Ok(("received", None))
     }
 
+    /// Looks at the first `addresses` addresses, too, from now on.
+    pub(crate) async fn recover(&self, addresses: u32) -> Result<api::WalletBalance, ApiError> {
+        {
+            let mut wallet = self.0.wallet.lock().await;
+            wallet.watch_until(addresses);
+            self.keep(&wallet).await?;
+        }
+        self.balance().await
+    }
+
     pub(crate) async fn balance(&self) -> Result<api::WalletBalance, ApiError> {
         self.refresh().await?;
         let wallet = self.0.wallet.lock().await;

@@ -44,6 +44,10 @@ pub const CONTEST_WINDOW_MILESTONES_MAX: u32 = 1_000_000;
 /// Milestones of the contest window when nobody says otherwise: a minute at one a second.
 pub const CONTEST_WINDOW_MILESTONES_DEFAULT: u32 = 60;
 
+/// Channels that one milestone settles; those beyond it wait for the next, and take no more claims. With
+/// the blocks that a milestone can confirm, this keeps the list of touched channels within a frame.
+pub const SETTLEMENTS_PER_MILESTONE_MAX: usize = 8_192;
+
 /// Funding outputs that one party may bring to an Open.
 pub const FUNDING_INPUTS_MAX: usize = 32;
 /// Bytes of the human-readable text in a refusal.

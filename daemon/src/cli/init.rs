@@ -104,7 +104,8 @@ fn text(report: &Report<'_>, made: &Made) -> String {
     if let Some(words) = report.words {
         parts.push(format!(
             "Write down these 24 words, in this order, and keep them where nobody else finds them. They \
-             are not shown again, and they are all that brings the money back if this disk is lost:\n\n{}",
+             are not shown again. If this disk is lost, they bring back the keys and the money outside of \
+             channels (`flash init --words`, then `flash wallet recover`):\n\n{}",
             numbered(words)
         ));
     }

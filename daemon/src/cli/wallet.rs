@@ -5,7 +5,7 @@ use flash_proto::{Address, Amount};
 
 use super::{Context, output::Failure, view, wait::wait};
 use crate::{
-    api::{HistoryEntry, SendRequest},
+    api::{HistoryEntry, RECOVER_ADDRESSES_MAX, RecoverRequest, SendRequest, WalletBalance},
     rpc::Scope,
 };
 
@@ -20,6 +20,12 @@ pub enum Wallet {
     },
     /// Show the balance
     Balance,
+    /// Look for money at the first addresses of the seed, after a set-up with `flash init --words`
+    Recover {
+        /// How many addresses to look at, and to watch from now on
+        #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(RECOVER_ADDRESSES_MAX)))]
+        addresses: u32,
+    },
     /// Send money on the ledger; returns when the transfer is applied
     Send {
         /// Who gets it
@@ -35,6 +41,14 @@ pub enum Wallet {
     },
 }
 
+fn balance_view(balance: &WalletBalance) -> String {
+    view::details([
+        ("available", Some(view::amount(balance.available))),
+        ("reserved", Some(view::amount(balance.reserved))),
+        ("at milestone", Some(balance.milestone_index.to_string())),
+    ])
+}
+
 impl Wallet {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
@@ -47,13 +61,14 @@ impl Wallet {
             }
             Self::Balance => {
                 let balance = context.client(Scope::Read)?.balance().await?;
-                context.output.value(&balance, |balance| {
-                    view::details([
-                        ("available", Some(view::amount(balance.available))),
-                        ("reserved", Some(view::amount(balance.reserved))),
-                        ("at milestone", Some(balance.milestone_index.to_string())),
-                    ])
-                })
+                context.output.value(&balance, balance_view)
+            }
+            Self::Recover { addresses } => {
+                let client = context.client(Scope::Admin)?;
+                let goes_on = "`flash wallet balance` shows what was found";
+                let found = client.recover(RecoverRequest { addresses });
+                let balance = wait("looking at the addresses", goes_on, found).await?;
+                context.output.value(&balance, balance_view)
             }
             Self::Send { to, amount } => {
                 let client = context.client(Scope::Admin)?;

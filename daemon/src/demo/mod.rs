@@ -3,9 +3,9 @@
 //! | file | what it does |
 //! | --- | --- |
 //! | `mod.rs` | brings the machines up, runs all sessions, checks every sum |
-//! | [`sessions`] | reads the records |
-//! | [`replay`] | one session: open, pay per Wh as the energy flows, close |
-//! | [`report`] | what came out, as a table and as JSON |
+//! | `sessions.rs` | reads the records |
+//! | `replay.rs` | one session: open, pay per Wh as the energy flows, close |
+//! | `report.rs` | what came out, as a table and as JSON |
 
 mod replay;
 mod report;

@@ -49,8 +49,9 @@ pub(super) struct Slot {
     waiting: VecDeque<(u64, oneshot::Sender<Result<(), ApiError>>)>,
     /// Payments with keys that are not in the store yet.
     keys: BTreeMap<PaymentKey, (u64, Payment)>,
-    /// Payments that were signed when the job on its way was made.
+    /// Payments that were signed when the job on its way was made, and those whose update is on the disk.
     committing_payments: u64,
+    stored_payments: u64,
     /// The channel on the ledger, as it was proven last.
     seen: Option<LedgerView>,
     /// The transaction that was passed on last.
@@ -87,6 +88,7 @@ impl Counted {
 impl Slot {
     pub(super) fn new(channel: Channel, effects: Effects, created_ms: u64) -> Self {
         let mut slot = Self {
+            stored_payments: channel.outgoing().payments,
             channel,
             link: None,
             committing: false,
@@ -317,9 +319,10 @@ impl Slot {
         }
     }
 
-    /// Tells the callers whose payments the peer has on its disk.
+    /// Tells the callers whose payments the peer has on its disk. An acknowledgement of what is not even
+    /// on our own cannot be honest, and waits for it (I10).
     fn acknowledge(&mut self) {
-        let acknowledged = self.channel.outgoing().acknowledged_payments;
+        let acknowledged = self.channel.outgoing().acknowledged_payments.min(self.stored_payments);
         while self.waiting.front().is_some_and(|(number, _)| *number <= acknowledged) {
             if let Some((_, caller)) = self.waiting.pop_front() {
                 let _ = caller.send(Ok(()));
@@ -331,8 +334,10 @@ impl Slot {
     pub(super) fn durable(&mut self) {
         self.committing = false;
         self.committing_rooms.clear();
-        let stored = self.committing_payments;
+        self.stored_payments = self.committing_payments;
+        let stored = self.stored_payments;
         self.keys.retain(|_, (number, _)| *number > stored);
+        self.acknowledge();
     }
 
     /// Counts what happened since it was counted last; what was stored before the start counts for

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::api::{
     ApiError, ChannelInfo, CloseRequest, ErrorCode, HistoryEntry, Info, NewAddress, OpenRequest, PayRequest,
-    PayResult, SendRequest, SendResult, Stopping, WalletBalance,
+    PayResult, RecoverRequest, SendRequest, SendResult, Stopping, WalletBalance,
 };
 
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -101,6 +101,17 @@ pub(super) async fn history(
         return Err(super::request::invalid(format!("limit is {}; it must be 1 to 10000", params.limit)));
     }
     rpc.daemon.wallet_history(params.limit).map(Json)
+}
+
+/// Looks for money at the first addresses of the seed: for a wallet made from old words.
+#[utoipa::path(post, path = "/v1/wallet/recover", tag = "wallet", request_body = RecoverRequest,
+    security(("token" = ["admin"])),
+    responses((status = 200, body = WalletBalance), (status = "default", body = ApiError)))]
+pub(super) async fn recover(
+    State(rpc): State<Rpc>,
+    Body(request): Body<RecoverRequest>,
+) -> Answer<WalletBalance> {
+    to_its_end(async move { rpc.daemon.recover(request).await }).await.map(Json)
 }
 
 /// Sends money on the ledger. The answer comes when the transfer is applied.

@@ -121,6 +121,7 @@ fn pay_routes() -> Router<Rpc> {
 fn admin_routes() -> Router<Rpc> {
     Router::new()
         .route("/v1/wallet/addresses", post(handlers::new_address))
+        .route("/v1/wallet/recover", post(handlers::recover))
         .route("/v1/wallet/transfers", post(handlers::send))
         .route("/v1/channels", post(handlers::open))
         .route("/v1/channels/{id}/close", post(handlers::close))

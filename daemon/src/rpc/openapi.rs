@@ -25,6 +25,7 @@ use super::{events, handlers, ledger, stream};
         handlers::new_address,
         handlers::balance,
         handlers::history,
+        handlers::recover,
         handlers::send,
         handlers::channels,
         handlers::open,

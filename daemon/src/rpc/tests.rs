@@ -78,7 +78,7 @@ fn routes() -> Vec<(Method, String, Scope)> {
 async fn every_call_needs_a_token_of_its_scope() {
     let server = Server::start().await;
     let routes = routes();
-    assert_eq!(routes.len(), 17);
+    assert_eq!(routes.len(), 18);
     for (method, path, needed) in routes {
         let (status, missing) = error(server.request(method.clone(), &path, None)).await;
         assert_eq!((status, missing.code), (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized), "{path}");

@@ -137,7 +137,7 @@ fn agree() -> Result<[Agreement; 2], Failure> {
 fn machine(name: &'static str, agreement: &Agreement) -> Result<Machine, Failure> {
     let mut effects = Effects::default();
     let key = key(agreement.side);
-    let channel = Channel::new(agreement, key, &mut effects);
+    let channel = Channel::new(agreement.clone(), key, &mut effects);
     let mut machine = Machine { name, channel, store: MemoryStore::new(), sent: VecDeque::new() };
     machine.perform(effects)?;
     Ok(machine)

@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 
 use flash_proto::{
     Action, Address, Amount, Balances, ChannelId, ChannelPhase, ChannelRecord, Essence, LaneClaim, LaneState,
-    Open, Output, OutputId, Side, StateKey, TransactionId, Unlock,
+    Open, Output, OutputId, Side, StateKey, TransactionId, Unlock, limits,
     transaction::{CooperativeClose, UnilateralClose, commit_inputs},
 };
 
@@ -52,9 +52,10 @@ impl<'a> Overlay<'a> {
         self.changes.insert(StateKey::Output(id), Some(StateValue::Output(output)));
     }
 
-    /// Pays out the channels whose contest is over.
+    /// Pays out the channels whose contest is over, the longest over first, as many as fit one milestone.
     pub(super) fn settle_due(&mut self) {
-        let due: Vec<ChannelId> = self.base.due(self.index).collect();
+        let due: Vec<ChannelId> =
+            self.base.due(self.index).take(limits::SETTLEMENTS_PER_MILESTONE_MAX).collect();
         for id in due {
             if let Ok(record) = self.channel(id) {
                 let balances = record.settle();
@@ -180,8 +181,11 @@ impl<'a> Overlay<'a> {
 
     fn claim(&mut self, state: &LaneState, unlocks: &[Unlock]) -> Result<(), Conflict> {
         let mut record = self.channel(state.channel)?;
-        if record.phase == ChannelPhase::Open {
-            return Err(Conflict::ChannelOpen);
+        match record.phase {
+            ChannelPhase::Open => return Err(Conflict::ChannelOpen),
+            // Over, and only not settled yet because too many were due at once.
+            ChannelPhase::Closing { deadline, .. } if deadline < self.index => return Err(Conflict::Expired),
+            ChannelPhase::Closing { .. } => {}
         }
         signed_by(&record, state.payer, unlocks.first())?;
         raise(&mut record, state)?;

@@ -177,6 +177,13 @@ impl Wallet {
         Ok(Address::of(&self.seed.key(Account::Money, 0, index).public()))
     }
 
+    /// Watches the first `count` addresses and gives none of them out again: after a recovery from words,
+    /// when nobody knows how many were given out.
+    pub fn watch_until(&mut self, count: u32) {
+        self.state.next_address = self.state.next_address.max(count.min(1 << 30));
+        self.watch();
+    }
+
     /// The index and key of a channel key that was never given out before.
     ///
     /// # Errors
@@ -406,6 +413,10 @@ mod tests {
         recovered.observe(5, vec![(id(0), Output { address, amount: Amount::new(7_000) })]);
         assert_eq!(recovered.available(), Amount::new(7_000));
         assert_ne!(recovered.fresh_address().unwrap(), address, "it is not given out again");
+        let far = (0..300).map(|_| old.fresh_address().unwrap()).last().unwrap();
+        assert!(!recovered.addresses().contains(&far));
+        recovered.watch_until(320);
+        assert!(recovered.addresses().contains(&far));
     }
 
     #[test]

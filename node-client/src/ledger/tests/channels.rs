@@ -1,12 +1,15 @@
 //! Channels: opening, and every way to close.
 
 use flash_proto::{
-    Action, Address, Amount, ChannelId, ChannelPhase, Output, Side, Transaction, limits,
+    Action, Address, Amount, BlockId, ChannelId, ChannelPhase, ChannelRecord, LaneClaim, Output, OutputId,
+    Side, StateKey, Transaction, TransactionId,
+    hash::{Layout, Tag},
+    limits,
     transaction::CooperativeClose,
 };
 
 use super::support::*;
-use crate::ledger::Conflict;
+use crate::ledger::{Checked, Conflict, LedgerState, StateValue};
 
 /// What the payouts of the standard channel hold.
 fn payouts(ledger: &Ledger, channel: ChannelId) -> [Option<u64>; 2] {
@@ -283,4 +286,52 @@ fn the_longest_window_fits() {
     ledger.apply(&opened);
     ledger.apply(&unilateral(&ledger.params, channel, Side::A, None));
     assert_eq!(deadline(&ledger, channel), 2 + u64::from(limits::CONTEST_WINDOW_MILESTONES_MAX));
+}
+
+/// A ledger with so many channels of 2,000 whose contests ended with milestone 5.
+fn many_due(count: usize) -> (LedgerState, Vec<ChannelId>) {
+    let open = opening(1_500, 500, 5);
+    let record = ChannelRecord {
+        party_a: open.party_a,
+        party_b: open.party_b,
+        withdrawn_a: Amount::ZERO,
+        withdrawn_b: Amount::ZERO,
+        contest_window_milestones: WINDOW,
+        lane_a: LaneClaim::default(),
+        lane_b: LaneClaim::default(),
+        phase: ChannelPhase::Closing { closer: Side::A, deadline: 5 },
+    };
+    let ids: Vec<ChannelId> = (0_u64..)
+        .take(count)
+        .map(|n| {
+            ChannelId::opened_by(TransactionId::new(*Layout::new(Tag::TRANSACTION).u64(n).hash().as_bytes()))
+        })
+        .collect();
+    let locked = Amount::new(2_000).checked_mul(u64::try_from(count).unwrap()).unwrap();
+    let rest = Output { address: address(1), amount: Amount::SUPPLY.checked_sub(locked).unwrap() };
+    let output = OutputId { transaction: TransactionId::new([7; 32]), index: 0 };
+    let channels = ids.iter().map(|id| (StateKey::Channel(*id), StateValue::Channel(record)));
+    let rest = [(StateKey::Output(output), StateValue::Output(rest))];
+    (LedgerState::from_entries(channels.chain(rest)), ids)
+}
+
+/// More contests that end at once than one milestone settles: the rest is settled by the next, and takes
+/// no more claims meanwhile.
+#[test]
+fn many_settlements_at_once_are_spread_over_milestones() {
+    let (mut ledger, mut ids) = many_due(limits::SETTLEMENTS_PER_MILESTONE_MAX + 1);
+    ids.sort_unstable();
+    let left = *ids.last().unwrap();
+    let params = params();
+    let transaction = claim(&params, &balance(&params, left, Side::A, 9));
+    let claim = Checked::new(transaction, &params).unwrap();
+    let confirmation = ledger.confirm(6, &[(BlockId::new([1; 32]), Some(&claim))]);
+    assert_eq!(confirmation.channels.len(), limits::SETTLEMENTS_PER_MILESTONE_MAX);
+    assert!(matches!(confirmation.conflicts[..], [(_, _, Conflict::Expired)]));
+    ledger.accept(&confirmation);
+    assert!(ledger.channel(&left).is_some());
+    let confirmation = ledger.confirm(7, &[]);
+    assert_eq!(confirmation.channels, [left]);
+    ledger.accept(&confirmation);
+    assert_eq!(ledger.channels_count(), 0);
 }
