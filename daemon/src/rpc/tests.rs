@@ -198,7 +198,7 @@ async fn the_document_describes_every_route() {
         }
     }
     assert_eq!(routed, described);
-    assert_eq!(routed.len(), 18);
+    assert_eq!(routed.len(), 19);
 }
 
 #[tokio::test]
