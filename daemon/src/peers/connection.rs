@@ -26,7 +26,7 @@ const SIMULTANEOUS_MAX: Duration = Duration::from_secs(5);
 /// Bytes of a peer's messages, over all its channels, that may wait for the engine.
 const WAITING_BYTES_MAX: usize = 8 * limits::PEER_FRAME_BYTES_MAX;
 /// Negotiations with one peer at a time.
-const NEGOTIATIONS_MAX: usize = 4;
+pub(super) const NEGOTIATIONS_MAX: usize = 4;
 /// Pause before the stream of a channel that ended is opened again, and the longest such pause.
 const REOPEN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
@@ -81,7 +81,11 @@ pub(super) async fn accepted(shared: Arc<Shared>, connection: Connection, permit
     let greeted = tokio::time::timeout(GREETING_MAX, greet_back(&shared, &link)).await;
     drop(permit);
     match greeted {
-        Ok(Ok(())) => run(shared, link).await,
+        Ok(Ok(())) => {
+            if install(&shared, &link) {
+                run(shared, link).await;
+            }
+        }
         Ok(Err(reason)) => {
             tracing::info!(%peer, reason, "refused a connection");
             link.close(&reason);
@@ -109,8 +113,12 @@ pub(super) async fn dial(shared: &Arc<Shared>, peer: &PeerAddress) -> Result<Lin
         Ok(link) => link?,
         Err(_) => return Err(unreachable("no answer in time".to_owned())),
     };
-    tokio::spawn(run(Arc::clone(shared), link.clone()));
-    Ok(link)
+    if install(shared, &link) {
+        tokio::spawn(run(Arc::clone(shared), link.clone()));
+        return Ok(link);
+    }
+    let other = shared.links().get(&peer.key).cloned();
+    other.ok_or_else(|| unreachable("the connection was displaced and is gone".to_owned()))
 }
 
 fn hello(shared: &Shared) -> Hello {
@@ -180,21 +188,26 @@ fn replaces(new: &Link, old: &Link, here: PublicKey) -> bool {
     dialler == here.min(new.peer)
 }
 
-/// Serves a connection until it ends.
-async fn run(shared: Arc<Shared>, link: Link) {
+/// Makes this the connection to the peer, unless another one stays. False if so; it is closed then.
+fn install(shared: &Shared, link: &Link) -> bool {
     let here = shared.endpoint.public_key();
     let displaced = {
         let mut links = shared.links();
-        if links.get(&link.peer).is_some_and(|old| !replaces(&link, old, here)) {
+        if links.get(&link.peer).is_some_and(|old| !replaces(link, old, here)) {
             drop(links);
             link.close("another connection stays");
-            return;
+            return false;
         }
         links.insert(link.peer, link.clone())
     };
     if let Some(old) = displaced {
         old.close("another connection stays");
     }
+    true
+}
+
+/// Serves a connection until it ends.
+async fn run(shared: Arc<Shared>, link: Link) {
     shared.link_changed();
     tracing::info!(peer = %link.peer, dialled = link.dialled_here, "connected");
     serve(&shared, &link).await;

@@ -7,7 +7,7 @@ use flash_node_client::quic::PeerAddress;
 use flash_proto::PublicKey;
 use tokio::sync::watch;
 
-use super::{Shared, connection};
+use super::Shared;
 
 /// Pause before a peer is dialled again, and the longest such pause.
 const REDIAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
@@ -54,7 +54,7 @@ async fn run(shared: Arc<Shared>, peer: PublicKey, mut address: watch::Receiver<
             continue;
         }
         let to = address.borrow_and_update().clone();
-        if let Err(error) = connection::dial(&shared, &to).await {
+        if let Err(error) = shared.reach(&to).await {
             tracing::debug!(%peer, %error, "dialling again in a while");
             tokio::select! {
                 () = tokio::time::sleep(jittered(pause)) => {}

@@ -57,9 +57,17 @@ struct Shared {
     metrics: Metrics,
     stop: Stop,
     links: Mutex<HashMap<PublicKey, Link>>,
+    /// By peer: one dial at a time, and as many proposals as it takes.
+    reaching: Mutex<HashMap<PublicKey, Arc<Reaching>>>,
     /// Rises with every connection that comes or goes.
     changed: watch::Sender<u64>,
     dialers: Mutex<HashMap<PublicKey, watch::Sender<PeerAddress>>>,
+}
+
+/// What is shared by those who want something of one peer.
+struct Reaching {
+    dial: tokio::sync::Mutex<()>,
+    proposals: tokio::sync::Semaphore,
 }
 
 /// Why a peer did not answer.
@@ -93,6 +101,7 @@ impl Peers {
             metrics,
             stop,
             links: Mutex::default(),
+            reaching: Mutex::default(),
             changed: watch::Sender::new(0),
             dialers: Mutex::default(),
         };
@@ -137,6 +146,9 @@ impl Peers {
         peer: &PeerAddress,
         proposal: OpenProposal,
     ) -> Result<OpenReply, PeerError> {
+        let reaching = self.0.reaching(peer.key);
+        // More at a time the peer would refuse. Never closed.
+        let _permit = reaching.proposals.acquire().await;
         let link = self.0.reach(peer).await?;
         match tokio::time::timeout(PROPOSAL_MAX, connection::propose(&link, proposal)).await {
             Ok(reply) => reply,
@@ -162,9 +174,20 @@ impl Shared {
 
     /// The connection to a peer: the one there is, or a new one.
     async fn reach(self: &Arc<Self>, peer: &PeerAddress) -> Result<Link, PeerError> {
+        let reaching = self.reaching(peer.key);
+        let _dialling = reaching.dial.lock().await;
         if let Some(link) = self.links().get(&peer.key) {
             return Ok(link.clone());
         }
         connection::dial(self, peer).await
+    }
+
+    fn reaching(&self, peer: PublicKey) -> Arc<Reaching> {
+        let mut reaching = self.reaching.lock().unwrap_or_else(PoisonError::into_inner);
+        let new = || Reaching {
+            dial: tokio::sync::Mutex::new(()),
+            proposals: tokio::sync::Semaphore::new(connection::NEGOTIATIONS_MAX),
+        };
+        Arc::clone(reaching.entry(peer).or_insert_with(|| Arc::new(new())))
     }
 }
