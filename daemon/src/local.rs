@@ -88,6 +88,7 @@ impl LocalProcess {
         let child = command
             .args(args)
             .env(STOP_WITH_STDIN_ENV, "1")
+            .env("FLASH_ACCEPT_CHANNELS_PER_PEER_MAX", "1000000") // they are all ours
             .stdin(Stdio::piped())
             .stdout(Stdio::null())
             .stderr(output)
