@@ -1,8 +1,11 @@
 //! The daemon's own tables in the store, and the only code that knows their keys and encodings.
 
 use bincode::{Decode, Encode};
-use flash_channel::store::{Batch, Store, StoreError, Table};
-use flash_proto::{ChannelId, MilestoneEssence, Output, OutputId, Transaction, TransactionId, codec, limits};
+use flash_channel::store::{
+    Batch, Store, StoreError, Table,
+    records::{corrupt, decode, for_each, load},
+};
+use flash_proto::{ChannelId, MilestoneEssence, Output, OutputId, Transaction, TransactionId, codec};
 use serde::de::DeserializeOwned;
 
 use crate::api::{Event, HistoryEntry};
@@ -21,9 +24,6 @@ const WALLET_OUTPUTS: Table = Table::small(68, "wallet outputs");
 /// Transfers that were signed and are not applied yet, by their id.
 const TRANSFERS: Table = Table::large(69, "transfers");
 
-/// Entries that are read at a time.
-const PAGE: usize = 256;
-
 const EVENT_NUMBER: &[u8] = b"event number";
 const CHECKPOINT: &[u8] = b"checkpoint";
 const WALLET: &[u8] = b"wallet";
@@ -37,20 +37,8 @@ pub struct LinkRecord {
     pub created_ms: u64,
 }
 
-fn damaged(table: Table, key: &[u8], what: &'static str) -> StoreError {
-    StoreError::Corrupt { table: table.name(), key: hex::encode(key), what }
-}
-
-fn decode<T: Decode<()>>(table: Table, key: &[u8], bytes: &[u8]) -> Result<T, StoreError> {
-    codec::decode::<T, { limits::RECORD_BYTES_MAX }>(bytes).map_err(|_| damaged(table, key, "encoding"))
-}
-
-fn load<T: Decode<()>>(store: &dyn Store, table: Table, key: &[u8]) -> Result<Option<T>, StoreError> {
-    store.get(table, key)?.map(|bytes| decode(table, key, &bytes)).transpose()
-}
-
 fn from_json<T: DeserializeOwned>(table: Table, key: &[u8], json: &[u8]) -> Result<T, StoreError> {
-    serde_json::from_slice(json).map_err(|_| damaged(table, key, "encoding"))
+    serde_json::from_slice(json).map_err(|_| corrupt(table, key, "encoding"))
 }
 
 /// The newest event's number.
@@ -104,15 +92,11 @@ pub fn put_wallet(batch: &mut Batch, record: Vec<u8>) {
 /// The wallet's unspent outputs.
 pub fn wallet_outputs(store: &dyn Store) -> Result<Vec<(OutputId, Output)>, StoreError> {
     let mut outputs = Vec::new();
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let page = store.scan(WALLET_OUTPUTS, &[], after.as_deref(), PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(outputs) };
-        after = Some(last.clone());
-        for (key, bytes) in &page {
-            outputs.push((decode(WALLET_OUTPUTS, key, key)?, decode(WALLET_OUTPUTS, key, bytes)?));
-        }
-    }
+    for_each(store, WALLET_OUTPUTS, &[], |(key, bytes)| {
+        outputs.push((decode(WALLET_OUTPUTS, &key, &key)?, decode(WALLET_OUTPUTS, &key, &bytes)?));
+        Ok::<_, StoreError>(())
+    })?;
+    Ok(outputs)
 }
 
 /// Keeps an unspent output of the wallet.
@@ -136,9 +120,12 @@ pub struct TransferRecord {
 
 /// The transfers that are not applied yet.
 pub fn transfers(store: &dyn Store) -> Result<Vec<TransferRecord>, StoreError> {
-    // Each holds outputs of the wallet reserved, so they are few.
-    let entries = store.scan(TRANSFERS, &[], None, usize::MAX)?;
-    entries.into_iter().map(|(key, bytes)| decode(TRANSFERS, &key, &bytes)).collect()
+    let mut transfers = Vec::new();
+    for_each(store, TRANSFERS, &[], |(key, bytes)| {
+        transfers.push(decode(TRANSFERS, &key, &bytes)?);
+        Ok::<_, StoreError>(())
+    })?;
+    Ok(transfers)
 }
 
 /// Keeps a transfer until it is applied.

@@ -1,10 +1,13 @@
 //! The records of channels in the store, and the only code that knows their keys and encodings.
 
 use bincode::{Decode, Encode};
-use flash_proto::{Amount, ChannelId, Payment, codec, limits, message::Update};
+use flash_proto::{Amount, ChannelId, Payment, codec, message::Update};
 
 use super::{Agreement, Incoming, Outgoing, Phase};
-use crate::store::{Batch, Store, StoreError, Table};
+use crate::store::{
+    Batch, Store, StoreError, Table,
+    records::{corrupt, decode, for_each, load},
+};
 
 /// What never changes about a channel, by its id.
 const AGREEMENTS: Table = Table::large(1, "channels");
@@ -18,9 +21,6 @@ const INCOMING: Table = Table::small(4, "incoming lanes");
 const UPDATES: Table = Table::large(5, "updates");
 /// Payments by the channel's id and their key.
 const KEYS: Table = Table::small(6, "payment keys");
-
-/// Entries that are read at a time.
-const PAGE: usize = 256;
 
 /// What is stored of a channel beside its agreement.
 #[derive(Clone, Debug)]
@@ -56,20 +56,8 @@ pub struct KeyRecord {
     pub reference: Vec<u8>,
 }
 
-fn damaged(table: Table, key: &[u8], what: &'static str) -> StoreError {
-    StoreError::Corrupt { table: table.name(), key: hex::encode(key), what }
-}
-
 pub(super) fn damaged_channel(id: ChannelId, what: &'static str) -> StoreError {
-    damaged(AGREEMENTS, id.as_bytes(), what)
-}
-
-fn decode<T: Decode<()>>(table: Table, key: &[u8], bytes: &[u8]) -> Result<T, StoreError> {
-    codec::decode::<T, { limits::RECORD_BYTES_MAX }>(bytes).map_err(|_| damaged(table, key, "encoding"))
-}
-
-fn load<T: Decode<()>>(store: &dyn Store, table: Table, key: &[u8]) -> Result<Option<T>, StoreError> {
-    store.get(table, key)?.map(|bytes| decode(table, key, &bytes)).transpose()
+    corrupt(AGREEMENTS, id.as_bytes(), what)
 }
 
 /// Ids of all channels.
@@ -77,18 +65,13 @@ fn load<T: Decode<()>>(store: &dyn Store, table: Table, key: &[u8]) -> Result<Op
 /// # Errors
 /// [`StoreError`].
 pub fn channels(store: &dyn Store) -> Result<Vec<ChannelId>, StoreError> {
-    let mut ids: Vec<ChannelId> = Vec::new();
-    loop {
-        let after = ids.last().map(|id| id.as_bytes().as_slice());
-        let page = store.scan(PHASES, &[], after, PAGE)?;
-        if page.is_empty() {
-            return Ok(ids);
-        }
-        for (key, _) in page {
-            let id = <[u8; 32]>::try_from(key.as_slice()).map_err(|_| damaged(PHASES, &key, "key"))?;
-            ids.push(ChannelId::new(id));
-        }
-    }
+    let mut ids = Vec::new();
+    for_each(store, PHASES, &[], |(key, _)| {
+        let id = <[u8; 32]>::try_from(key.as_slice()).map_err(|_| corrupt(PHASES, &key, "key"))?;
+        ids.push(ChannelId::new(id));
+        Ok::<_, StoreError>(())
+    })?;
+    Ok(ids)
 }
 
 /// The payment that was made under a key, if one was.
@@ -119,7 +102,7 @@ pub(super) fn put_agreement(batch: &mut Batch, id: ChannelId, agreement: &Agreem
 
 pub(super) fn stored(store: &dyn Store, id: ChannelId) -> Result<Stored, StoreError> {
     let (phase, wants_close, seen) =
-        load(store, PHASES, id.as_bytes())?.ok_or_else(|| damaged(PHASES, id.as_bytes(), "missing"))?;
+        load(store, PHASES, id.as_bytes())?.ok_or_else(|| corrupt(PHASES, id.as_bytes(), "missing"))?;
     let outgoing = load(store, OUTGOING, id.as_bytes())?.unwrap_or_default();
     let incoming = load(store, INCOMING, id.as_bytes())?.unwrap_or_default();
     Ok(Stored { phase, wants_close, seen, outgoing, incoming })
@@ -151,13 +134,9 @@ pub(super) fn delete_update(batch: &mut Batch, id: ChannelId, seq: u64) {
 
 pub(super) fn updates(store: &dyn Store, id: ChannelId) -> Result<Vec<Update>, StoreError> {
     let mut updates = Vec::new();
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let page = store.scan(UPDATES, id.as_bytes(), after.as_deref(), PAGE)?;
-        let Some((last, _)) = page.last() else { return Ok(updates) };
-        after = Some(last.clone());
-        for (key, bytes) in &page {
-            updates.push(decode(UPDATES, key, bytes)?);
-        }
-    }
+    for_each(store, UPDATES, id.as_bytes(), |(key, bytes)| {
+        updates.push(decode(UPDATES, &key, &bytes)?);
+        Ok::<_, StoreError>(())
+    })?;
+    Ok(updates)
 }

@@ -26,6 +26,7 @@
 
 mod envelope;
 mod memory;
+pub mod records;
 #[cfg(feature = "sled")]
 mod sled_store;
 #[cfg(test)]

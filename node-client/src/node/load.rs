@@ -5,13 +5,16 @@ use std::{
     sync::Arc,
 };
 
-use flash_channel::store::{Batch, Entry, SMALL_VALUE_BYTES_MAX, Store, Table};
+use flash_channel::store::{
+    Batch, Store,
+    records::{decode, for_each},
+};
 use flash_proto::{Amount, Block, BlockId, Milestone, NetworkParams, Payload, codec};
 
 use super::{
     NodeError,
     core::{Core, Waiting},
-    records::{self, BLOCKS, INCLUDED, MILESTONES, MilestoneRecord, PAGE_ENTRIES, STATE, WAITING},
+    records::{self, BLOCKS, INCLUDED, MILESTONES, MilestoneRecord, STATE, WAITING},
 };
 use crate::{
     ledger::{
@@ -67,12 +70,9 @@ fn begin(store: &dyn Store, params: &NetworkParams) -> Result<u64, NodeError> {
 
 fn load_ledger(store: &dyn Store, last: &Milestone) -> Result<LedgerState, NodeError> {
     let mut entries = Vec::new();
-    for_each(store, STATE, |(key, value)| {
-        entries.push((
-            records::decode::<_, SMALL_VALUE_BYTES_MAX>(&key, "ledger state")?,
-            records::decode::<StateValue, SMALL_VALUE_BYTES_MAX>(&value, "ledger state")?,
-        ));
-        Ok(())
+    for_each(store, STATE, &[], |(key, value)| {
+        entries.push((decode(STATE, &key, &key)?, decode::<StateValue>(STATE, &key, &value)?));
+        Ok::<_, NodeError>(())
     })?;
     let ledger = LedgerState::from_entries(entries);
     if ledger.root() != last.essence.state_root {
@@ -88,7 +88,7 @@ fn load_ledger(store: &dyn Store, last: &Milestone) -> Result<LedgerState, NodeE
 
 /// The blocks that wait for a milestone, in the order in which they came.
 fn load_waiting(store: &dyn Store, params: &NetworkParams, core: &mut Core) -> Result<(), NodeError> {
-    for_each(store, WAITING, |(key, id)| {
+    for_each(store, WAITING, &[], |(key, id)| {
         let number = index_of(&key)?;
         let id = <[u8; 32]>::try_from(id).map_err(|_| NodeError::Damaged("waiting block"))?;
         let bytes = store.get(BLOCKS, &id)?.ok_or(NodeError::Damaged("waiting block"))?;
@@ -105,20 +105,6 @@ fn load_waiting(store: &dyn Store, params: &NetworkParams, core: &mut Core) -> R
         core.next_number = number.checked_add(1).ok_or(NodeError::Counter)?;
         Ok(())
     })
-}
-
-fn for_each(
-    store: &dyn Store,
-    table: Table,
-    mut take: impl FnMut(Entry) -> Result<(), NodeError>,
-) -> Result<(), NodeError> {
-    let mut after: Option<Vec<u8>> = None;
-    loop {
-        let page = store.scan(table, &[], after.as_deref(), PAGE_ENTRIES)?;
-        let Some((last, _)) = page.last() else { return Ok(()) };
-        after = Some(last.clone());
-        page.into_iter().try_for_each(&mut take)?;
-    }
 }
 
 fn index_of(key: &[u8]) -> Result<u64, NodeError> {

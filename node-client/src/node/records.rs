@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
-use flash_channel::store::{Batch, LARGE_VALUE_BYTES_MAX, SMALL_VALUE_BYTES_MAX, Store, StoreError, Table};
+use flash_channel::store::{Batch, LARGE_VALUE_BYTES_MAX, Store, StoreError, Table, records::load};
 use flash_proto::{BlockId, ChannelId, Milestone, TransactionId, codec};
 
 use super::NodeError;
@@ -26,8 +26,6 @@ pub(super) const STATE: Table = Table::small(38, "ledger state");
 /// Transaction id to [`TransactionRecord`].
 pub(super) const TRANSACTIONS: Table = Table::small(39, "transactions");
 
-/// Entries read at a time.
-pub(super) const PAGE_ENTRIES: usize = 1_000;
 /// Ids in one page of a list.
 const PAGE_IDS: usize = 8_000;
 const _: () = assert!(PAGE_IDS * 32 + 8 <= LARGE_VALUE_BYTES_MAX, "a page of ids fits a value");
@@ -106,35 +104,15 @@ impl<'a> TransactionRecords<'a> {
     }
 }
 
-/// A stored value.
-fn small<T: Decode<()>>(
-    store: &dyn Store,
-    table: Table,
-    key: &[u8],
-    what: &'static str,
-) -> Result<Option<T>, NodeError> {
-    let Some(bytes) = store.get(table, key)? else { return Ok(None) };
-    decode::<T, SMALL_VALUE_BYTES_MAX>(&bytes, what).map(Some)
-}
-
-/// Decodes what was stored.
-pub(super) fn decode<T: Decode<()>, const LIMIT: usize>(
-    bytes: &[u8],
-    what: &'static str,
-) -> Result<T, NodeError> {
-    codec::decode::<T, LIMIT>(bytes).map_err(|_| NodeError::Damaged(what))
-}
-
 pub(super) fn transaction(
     store: &dyn Store,
     id: TransactionId,
 ) -> Result<Option<TransactionRecord>, NodeError> {
-    small(store, TRANSACTIONS, id.as_bytes(), "transaction index")
+    Ok(load(store, TRANSACTIONS, id.as_bytes())?)
 }
 
 pub(super) fn milestone(store: &dyn Store, index: u64) -> Result<Option<MilestoneRecord>, NodeError> {
-    let Some(bytes) = store.get(MILESTONES, &index.to_be_bytes())? else { return Ok(None) };
-    decode::<_, LARGE_VALUE_BYTES_MAX>(&bytes, "milestone").map(Some)
+    Ok(load(store, MILESTONES, &index.to_be_bytes())?)
 }
 
 /// A milestone with the channels that it changed.

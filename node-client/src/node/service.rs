@@ -160,7 +160,7 @@ impl Client {
                 after = followed.milestone.essence.index;
                 let response = NodeResponse::Followed(Box::new(followed.as_ref().clone()));
                 if let Err(error) = writer.push(&response) {
-                    // Only a milestone that changes 30,000 channels is too long. None may be skipped.
+                    // The ledger's limits keep every milestone within a frame. None may be skipped.
                     return respond(writer, refused(RefusedCode::Busy, &error)).await;
                 }
                 flush(writer).await?;
