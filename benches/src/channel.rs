@@ -8,9 +8,8 @@ use flash_channel::{
     store::{MemoryStore, Store},
 };
 use flash_proto::{
-    Action, Address, Amount, ChannelPhase, ChannelRecord, Essence, LaneClaim, NetworkId, Open, Payment,
-    PaymentList, SecretKey, Side, Transaction, message::ChannelMessage, record::Party,
-    transaction::commit_inputs,
+    Action, Address, Amount, ChannelRecord, Essence, NetworkId, Open, Payment, PaymentList, SecretKey, Side,
+    Transaction, message::ChannelMessage, record::Party, transaction::commit_inputs,
 };
 
 /// The network of everything here.
@@ -66,21 +65,6 @@ fn agreement(side: Side) -> Agreement {
         key_index: 0,
         transaction: Transaction { essence, unlocks: Vec::new() },
         open,
-    }
-}
-
-fn record() -> ChannelRecord {
-    let Open { party_a, party_b, contest_window_milestones, .. } = open();
-    let lane = LaneClaim { seq: 0, cumulative: Amount::ZERO };
-    ChannelRecord {
-        party_a,
-        party_b,
-        withdrawn_a: Amount::ZERO,
-        withdrawn_b: Amount::ZERO,
-        contest_window_milestones,
-        lane_a: lane,
-        lane_b: lane,
-        phase: ChannelPhase::Open,
     }
 }
 
@@ -146,7 +130,7 @@ pub struct Pair {
 impl Pair {
     /// An open channel, both sides connected.
     pub fn open() -> Self {
-        let view = LedgerView { index: 1, record: Some(record()), payouts: None };
+        let view = LedgerView { index: 1, record: Some(ChannelRecord::opened(&open())), payouts: None };
         let mut halves = Side::BOTH.map(Half::new);
         for half in &mut halves {
             half.take([Input::Ledger(view), Input::Fresh(true), Input::Connected]);

@@ -164,8 +164,7 @@ impl WalletService {
             let channel = ChannelId::opened_by(transaction);
             if channels.contains(&channel) {
                 let agreement = channel_tables::agreement(self.0.store.as_ref(), channel)?;
-                let open = agreement.open;
-                let deposit = agreement.side.pick(open.party_a.deposit, open.party_b.deposit);
+                let deposit = agreement.open.party(agreement.side).deposit;
                 history.push(entry("channel_open", deposit, transaction, None, milestone_index));
             }
         }

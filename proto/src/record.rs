@@ -4,7 +4,7 @@ use bincode::{Decode, Encode};
 use serde::{Deserialize, Serialize};
 
 use crate::{
-    Address, Amount, ChannelId, Hash, OutputId, PublicKey, Side,
+    Address, Amount, ChannelId, Hash, Open, OutputId, PublicKey, Side,
     balance::{Balances, Totals},
     hash::{Layout, Tag},
 };
@@ -75,6 +75,20 @@ pub struct ChannelRecord {
 }
 
 impl ChannelRecord {
+    /// The record that `open` makes.
+    pub fn opened(open: &Open) -> Self {
+        Self {
+            party_a: open.party_a,
+            party_b: open.party_b,
+            withdrawn_a: Amount::ZERO,
+            withdrawn_b: Amount::ZERO,
+            contest_window_milestones: open.contest_window_milestones,
+            lane_a: LaneClaim::default(),
+            lane_b: LaneClaim::default(),
+            phase: ChannelPhase::Open,
+        }
+    }
+
     /// One of the parties.
     pub fn party(&self, side: Side) -> &Party {
         side.pick(&self.party_a, &self.party_b)

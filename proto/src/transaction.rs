@@ -22,6 +22,13 @@ pub struct Open {
     pub expiry_milestone: u64,
 }
 
+impl Open {
+    /// One of the parties.
+    pub fn party(&self, side: Side) -> &Party {
+        side.pick(&self.party_a, &self.party_b)
+    }
+}
+
 /// Both parties close at once.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct CooperativeClose {

@@ -158,7 +158,6 @@ impl Channel {
     }
 
     fn peer_key(&self) -> flash_proto::PublicKey {
-        let open = &self.agreement.open;
-        (!self.agreement.side).pick(open.party_a.key, open.party_b.key)
+        self.agreement.open.party(!self.agreement.side).key
     }
 }

@@ -439,7 +439,7 @@ impl Channel {
 
     fn restore(agreement: Agreement, key: SecretKey, stored: tables::Stored, sent: VecDeque<Sent>) -> Self {
         let id = agreement.channel();
-        let peer_key = (!agreement.side).pick(agreement.open.party_a.key, agreement.open.party_b.key);
+        let peer_key = agreement.open.party(!agreement.side).key;
         let forgotten =
             sent.front().map_or(stored.outgoing.acknowledged, |first| first.update.seq.saturating_sub(1));
         Self {
@@ -606,7 +606,7 @@ impl Channel {
     fn totals(&self, side: Side) -> Totals {
         let sent = if side == self.agreement.side { self.outgoing_state() } else { self.incoming_state() };
         Totals {
-            deposit: side.pick(self.agreement.open.party_a.deposit, self.agreement.open.party_b.deposit),
+            deposit: self.agreement.open.party(side).deposit,
             withdrawn: Amount::ZERO,
             sent: sent.cumulative,
         }

@@ -135,14 +135,10 @@ impl Pair {
         let open = self.halves[0].channel.agreement.open;
         let lane = |cumulative| LaneClaim { seq: 1, cumulative: amount(cumulative) };
         ChannelRecord {
-            party_a: open.party_a,
-            party_b: open.party_b,
-            withdrawn_a: Amount::ZERO,
-            withdrawn_b: Amount::ZERO,
-            contest_window_milestones: open.contest_window_milestones,
             lane_a: lane(lanes[0]),
             lane_b: lane(lanes[1]),
             phase,
+            ..ChannelRecord::opened(&open)
         }
     }
 

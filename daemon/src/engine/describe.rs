@@ -41,8 +41,8 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         side,
         state: channel.state().to_owned(),
         paused: channel.paused().map(str::to_owned),
-        deposit: side.pick(open.party_a.deposit, open.party_b.deposit),
-        peer_deposit: side.pick(open.party_b.deposit, open.party_a.deposit),
+        deposit: open.party(side).deposit,
+        peer_deposit: open.party(!side).deposit,
         balance: balances.of(side),
         peer_balance: balances.of(!side),
         sent: LaneInfo {

@@ -23,8 +23,8 @@ use flash_channel::{
     store::{Barrier, MemoryStore, Store},
 };
 use flash_proto::{
-    Address, Amount, Balances, ChannelPhase, ChannelRecord, Essence, LaneClaim, NetworkId, Output, OutputId,
-    Payment, SecretKey, Side, Transaction, TransactionId, Unlock,
+    Address, Amount, Balances, ChannelRecord, Essence, NetworkId, Output, OutputId, Payment, SecretKey, Side,
+    Transaction, TransactionId, Unlock,
     message::{ChannelMessage, Funding, OpenAccept, OpenParty, OpenProposal},
 };
 
@@ -143,24 +143,10 @@ fn machine(name: &'static str, agreement: &Agreement) -> Result<Machine, Failure
     Ok(machine)
 }
 
-/// What the ledger shows once it has applied the opening transaction.
-fn opened(agreement: &Agreement) -> ChannelRecord {
-    let open = agreement.open;
-    ChannelRecord {
-        party_a: open.party_a,
-        party_b: open.party_b,
-        withdrawn_a: Amount::ZERO,
-        withdrawn_b: Amount::ZERO,
-        contest_window_milestones: open.contest_window_milestones,
-        lane_a: LaneClaim::default(),
-        lane_b: LaneClaim::default(),
-        phase: ChannelPhase::Open,
-    }
-}
-
 fn main() -> Result<(), Failure> {
     let [for_a, for_b] = agree()?;
-    let record = opened(&for_a);
+    // What the ledger shows once it has applied the opening transaction.
+    let record = ChannelRecord::opened(&for_a.open);
     let (mut a, mut b) = (machine("A", &for_a)?, machine("B", &for_b)?);
 
     // Both see the channel open, and their view of the ledger is young enough. Then they meet.

@@ -130,17 +130,7 @@ impl<'a> Overlay<'a> {
             self.put_output(OutputId { transaction: id, index }, *output);
         }
         if let Some(open) = open {
-            let record = ChannelRecord {
-                party_a: open.party_a,
-                party_b: open.party_b,
-                withdrawn_a: Amount::ZERO,
-                withdrawn_b: Amount::ZERO,
-                contest_window_milestones: open.contest_window_milestones,
-                lane_a: LaneClaim::default(),
-                lane_b: LaneClaim::default(),
-                phase: ChannelPhase::Open,
-            };
-            self.put_channel(ChannelId::opened_by(id), Some(record));
+            self.put_channel(ChannelId::opened_by(id), Some(ChannelRecord::opened(open)));
         }
         Ok(())
     }

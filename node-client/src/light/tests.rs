@@ -1,8 +1,8 @@
 //! A network of three coordinators of which two must sign, and everything that a node could try.
 
 use flash_proto::{
-    Action, Address, Amount, Essence, LaneClaim, Open, Output, PublicKey, SecretKey, StateKey, Unlock,
-    block::Work, record::Party, transaction::commit_inputs,
+    Action, Address, Amount, Essence, Open, Output, PublicKey, SecretKey, StateKey, Unlock, block::Work,
+    record::Party, transaction::commit_inputs,
 };
 
 use super::*;
@@ -83,16 +83,12 @@ fn party(key: PublicKey, deposit: u64) -> Party {
 }
 
 pub(crate) fn record() -> ChannelRecord {
-    ChannelRecord {
+    ChannelRecord::opened(&Open {
         party_a: party(key(20).public(), 500),
         party_b: party(key(21).public(), 0),
-        withdrawn_a: Amount::ZERO,
-        withdrawn_b: Amount::ZERO,
         contest_window_milestones: 10,
-        lane_a: LaneClaim::default(),
-        lane_b: LaneClaim::default(),
-        phase: flash_proto::ChannelPhase::Open,
-    }
+        expiry_milestone: 0,
+    })
 }
 
 pub(crate) fn sign(essence: MilestoneEssence) -> Milestone {

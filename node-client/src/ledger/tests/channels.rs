@@ -1,8 +1,8 @@
 //! Channels: opening, and every way to close.
 
 use flash_proto::{
-    Action, Address, Amount, BlockId, ChannelId, ChannelPhase, ChannelRecord, LaneClaim, Output, OutputId,
-    Side, StateKey, Transaction, TransactionId,
+    Action, Address, Amount, BlockId, ChannelId, ChannelPhase, ChannelRecord, Output, OutputId, Side,
+    StateKey, Transaction, TransactionId,
     hash::{Layout, Tag},
     limits,
     transaction::CooperativeClose,
@@ -290,16 +290,9 @@ fn the_longest_window_fits() {
 
 /// A ledger with so many channels of 2,000 whose contests ended with milestone 5.
 fn many_due(count: usize) -> (LedgerState, Vec<ChannelId>) {
-    let open = opening(1_500, 500, 5);
     let record = ChannelRecord {
-        party_a: open.party_a,
-        party_b: open.party_b,
-        withdrawn_a: Amount::ZERO,
-        withdrawn_b: Amount::ZERO,
-        contest_window_milestones: WINDOW,
-        lane_a: LaneClaim::default(),
-        lane_b: LaneClaim::default(),
         phase: ChannelPhase::Closing { closer: Side::A, deadline: 5 },
+        ..ChannelRecord::opened(&opening(1_500, 500, 5))
     };
     let ids: Vec<ChannelId> = (0_u64..)
         .take(count)
