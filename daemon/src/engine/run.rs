@@ -91,15 +91,11 @@ impl EngineThread {
             if let Some(transaction) = slot.take_wanted() {
                 let _ = submit.send(transaction);
             }
-            self.show(&mut slot);
+            slot.count(&self.metrics);
+            slot.publication(&self.views).publish();
             self.slots.insert(id, slot);
         }
         Ok(())
-    }
-
-    fn show(&self, slot: &mut Slot) {
-        slot.count(&self.metrics);
-        slot.shown = Some(self.views.add(slot.view()));
     }
 
     /// Runs until every handle is dropped or the daemon stops.
@@ -151,11 +147,8 @@ impl EngineThread {
             let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.dirty && !slot.committing) else {
                 continue;
             };
-            let job = slot.job();
+            let job = slot.job(&self.views);
             slot.count(&self.metrics);
-            if slot.shown.is_none() {
-                slot.shown = Some(self.views.add(slot.view()));
-            }
             self.writer.bring(job).await?;
         }
         Ok(())
