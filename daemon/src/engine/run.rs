@@ -237,7 +237,9 @@ impl EngineThread {
         let mut proven: BTreeMap<ChannelId, _> = views.into_iter().collect();
         for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_live()) {
             slot.milestone(index, proven.remove(id));
-            touched.push(*id);
+            if slot.dirty {
+                touched.push(*id);
+            }
         }
         self.freshness(touched);
     }
@@ -249,7 +251,9 @@ impl EngineThread {
         self.metrics.milestone_age_ms.set(age_ms);
         for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_live()) {
             slot.freshness(age, milestone_interval_ms, freshness_max);
-            touched.push(*id);
+            if slot.dirty {
+                touched.push(*id);
+            }
         }
     }
 }

@@ -58,7 +58,6 @@ pub(super) struct Slot {
     /// The transaction that was passed on last.
     submitted: Option<TransactionId>,
     refused: Option<String>,
-    fresh: bool,
     created_ms: u64,
     counted: Counted,
     /// Shows the channel; none before its first view was made.
@@ -107,7 +106,6 @@ impl Slot {
             seen: None,
             submitted: None,
             refused: None,
-            fresh: false,
             created_ms,
             counted: Counted::default(),
             shown: None,
@@ -238,8 +236,7 @@ impl Slot {
         let window = u64::from(self.channel.agreement().open.contest_window_milestones);
         let half = Duration::from_millis(window.saturating_mul(interval_ms) / 2);
         let fresh = self.seen.is_some() && age.is_some_and(|age| age < max.unwrap_or(half).min(half));
-        if fresh != self.fresh {
-            self.fresh = fresh;
+        if fresh != self.channel.is_fresh() {
             let _ = self.input(Input::Fresh(fresh));
         }
     }
