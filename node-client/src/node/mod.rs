@@ -10,7 +10,7 @@
 //! | [`service`] | serving clients over QUIC |
 //! | [`dev`] | making a network for development |
 //! | `receive`, `milestone`, `queries` | what a node does |
-//! | `core`, `records`, `load` | what it holds in memory, on disk, and the way from one to the other |
+//! | `core`, `records`, `pages`, `load` | what it holds in memory, on disk, and the way from one to the other |
 
 mod coordinate;
 mod core;
@@ -18,6 +18,7 @@ pub mod dev;
 mod error;
 mod load;
 mod milestone;
+mod pages;
 mod queries;
 mod receive;
 mod records;

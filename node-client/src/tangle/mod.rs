@@ -164,6 +164,11 @@ impl Tangle {
         self.tips.len()
     }
 
+    /// The blocks that no milestone has confirmed yet, in the order of arrival.
+    pub fn waiting(&self) -> impl Iterator<Item = &BlockId> {
+        self.waiting.values()
+    }
+
     /// Blocks that no milestone has confirmed yet.
     pub fn waiting_count(&self) -> usize {
         self.waiting.len()
