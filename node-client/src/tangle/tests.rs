@@ -1,5 +1,12 @@
 //! Small graphs drawn by hand, and random ones.
 
+mod issuers;
+mod linked;
+mod selection;
+
+use std::collections::HashSet;
+
+use flash_proto::limits;
 use proptest::prelude::*;
 
 use super::*;

@@ -1,6 +1,6 @@
 //! The set of tips, and picking from it by random numbers that come from outside.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use flash_proto::BlockId;
 
@@ -32,12 +32,20 @@ impl Tips {
         self.list.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = BlockId> + '_ {
-        self.list.iter().copied()
+    pub(super) fn contains(&self, tip: &BlockId) -> bool {
+        self.place.contains_key(tip)
     }
 
-    pub(super) fn pick(&self, draw: u64) -> Option<BlockId> {
-        self.list.get(below(draw, self.list.len())).copied()
+    /// As many different members as there are, up to `count`, each as likely as any other (Floyd's way).
+    pub(super) fn sample(&self, count: usize, draws: &mut impl Iterator<Item = u64>) -> Vec<BlockId> {
+        let mut places = BTreeSet::new();
+        for (last, draw) in (self.list.len().saturating_sub(count)..self.list.len()).zip(draws) {
+            let place = below(draw, last.saturating_add(1));
+            if !places.insert(place) {
+                places.insert(last);
+            }
+        }
+        places.into_iter().filter_map(|place| self.list.get(place).copied()).collect()
     }
 }
 
