@@ -119,7 +119,9 @@ fn only_so_many_confirmed_blocks_keep_their_parents() {
         let first = milestone * 100_000;
         let blocks: Vec<_> = (first + 1..=first + width).collect();
         let parent = if milestone == 1 { 0 } else { first - 100_000 };
-        blocks.iter().for_each(|block| insert(&mut tangle, *block, &[parent]));
+        for block in &blocks {
+            insert(&mut tangle, *block, &[parent]);
+        }
         insert(&mut tangle, first, &[first + width]);
         let cone = [parent].iter().filter(|parent| **parent > 0).chain(&blocks).copied().map(id).collect();
         tangle.confirm(u64::from(milestone), id(first), cone);
