@@ -20,7 +20,7 @@ use super::{Graph, Score, State, Tangle, linked::OWN_WEIGHT};
 
 /// Milestones that a walk starts back at most: what the classic clients asked for.
 pub const WALK_MILESTONES: usize = 3;
-/// Blocks that are weighed for a walk: some 5 MB and a few hundredths of a second.
+/// Blocks that are weighed for a walk: some 5 MB and a twentieth of a second.
 pub const WALK_BLOCKS_MAX: usize = 32_768;
 /// So strong a preference takes the heaviest way always, and times any weight is still a number.
 const ALPHA_MAX: f64 = 1e6;

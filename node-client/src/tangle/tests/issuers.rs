@@ -105,19 +105,18 @@ fn a_flood_of_lazy_blocks_delays_nobody_and_ends() {
 fn lazy_blocks_on_top_of_all_tips_hide_none() {
     let mut network = Network::new(20);
     for _ in 0..10 {
-        network.honest(10);
-        let mut parents = network.tangle.select_tips(1);
-        assert!(parents.iter().all(|tip| network.honest.contains_key(tip)));
-        parents.truncate(limits::PARENTS_MAX - 1);
-        parents.push(id(0));
-        let offered = network.tangle.select_tips(2);
-        network.bad(parents);
-        assert_eq!(network.tangle.select_tips(2), offered);
-        network.honest(10);
+        // More than a milestone can name, so that it does not come to the block on top of the tips.
+        for _ in 0..3 * HEADS_MAX {
+            network.bad(vec![id(0)]);
+        }
+        network.honest(20);
+        let tips = network.tangle.select_tips(1);
+        assert!(tips.iter().all(|tip| network.honest.contains_key(tip)));
+        network.bad(tips.iter().take(limits::PARENTS_MAX - 1).copied().chain([id(0)]).collect());
+        assert_eq!(network.tangle.select_tips(1), tips);
         network.confirm();
     }
-    network.confirm();
-    assert_eq!((network.honest.len(), network.slowest), (0, 1));
+    assert_eq!((network.honest.len(), network.slowest, network.bad_offered), (0, 1, false));
 }
 
 #[test]

@@ -4,8 +4,8 @@ use super::*;
 
 const WALK: TipSelection = TipSelection::Weighted { alpha: 0.1 };
 
-#[test]
-fn among_many_lazy_tips_the_few_others_are_found() {
+/// A Tangle in which what stands on block 0 is lazy, and the newest milestone's block.
+fn aged() -> (Tangle, u32) {
     let mut tangle = tangle();
     let mut newest = 0;
     for milestone in 1..=20_u32 {
@@ -14,6 +14,12 @@ fn among_many_lazy_tips_the_few_others_are_found() {
         tangle.confirm(u64::from(milestone), id(milestone), cone);
         newest = milestone;
     }
+    (tangle, newest)
+}
+
+#[test]
+fn among_many_lazy_tips_the_few_others_are_found() {
+    let (mut tangle, newest) = aged();
     (1_000..3_000).for_each(|block| insert(&mut tangle, block, &[0]));
     (100..103).for_each(|block| insert(&mut tangle, block, &[newest]));
     assert_eq!(tangle.score(&id(1_000)), Some(Score::Lazy));
@@ -21,6 +27,16 @@ fn among_many_lazy_tips_the_few_others_are_found() {
         assert_eq!(tangle.select_tips_by(selection, 5), [100, 101, 102].map(id), "{selection:?}");
     }
     assert_eq!(tangle.tips_count(), 2_003);
+}
+
+#[test]
+fn lazy_blocks_make_no_way_heavy() {
+    let (mut tangle, newest) = aged();
+    insert(&mut tangle, 100, &[newest]);
+    insert(&mut tangle, 101, &[newest]);
+    (102..110).for_each(|block| insert(&mut tangle, block, &[block - 1]));
+    (1_000..1_050).for_each(|block| insert(&mut tangle, block, &[0, 100]));
+    assert_eq!(tangle.select_tips_by(TipSelection::Weighted { alpha: 10.0 }, 1), [id(109)]);
 }
 
 #[test]
