@@ -6,8 +6,8 @@
 //! - A block comes in when all its parents are here, so everything here has its whole past: it is *solid*.
 //! - A *tip* is a block that nothing here approves. Which tips are worth approving is TIP-3's to say
 //!   ([`Score`]); a block that is lazy itself hides no tip from those who look for one.
-//! - Tips that are not lazy are offered, up to [`limits::PARENTS_MAX`], picked uniformly at random or by a
-//!   weighted walk ([`TipSelection`]); where none is fit, the newest milestone's block is.
+//! - Tips that are not lazy are offered, as many as a block can approve, picked uniformly at random or by
+//!   a weighted walk ([`TipSelection`]); where none is fit, the newest milestone's block is.
 //! - A milestone approves the oldest blocks first, lazy or not, so that every block is confirmed in the
 //!   end; but half of its room is for blocks that stand on recent ones only ([`Tangle::heads`]).
 //! - The white paper's [`measures`](Measures) are served over all blocks whose parents are kept: those that
@@ -26,8 +26,6 @@ pub mod white_flag;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
 use flash_proto::BlockId;
-#[cfg(doc)]
-use flash_proto::limits;
 use thiserror::Error;
 
 pub use self::{

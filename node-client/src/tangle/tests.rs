@@ -82,7 +82,11 @@ fn confirmed_blocks_leave_after_a_while() {
     }
     assert!(tangle.blocks.len() <= usize::try_from(CONFIRMED_MILESTONES).unwrap() + 1);
     assert!(!tangle.contains(&id(1)) && tangle.contains(&id(newest - 1)));
-    assert_eq!(tangle.cumulative_weights(usize::MAX).len(), tangle.blocks.len(), "all that is held is linked");
+    assert_eq!(
+        tangle.cumulative_weights(usize::MAX).len(),
+        tangle.blocks.len(),
+        "all that is held is linked"
+    );
 }
 
 #[test]

@@ -47,13 +47,18 @@ impl Network {
         id(block)
     }
 
+    /// Blocks of honest issuers, of whom five at a time do not see each other's.
     fn honest(&mut self, count: u32) {
-        for _ in 0..count {
-            let parents = self.tangle.select_tips_by(self.selection, u64::from(self.next));
-            self.bad_offered |= parents.iter().any(|tip| self.is_bad(tip));
-            let block = self.insert(self.next, parents);
-            self.next += 1;
-            self.honest.insert(block, self.milestone);
+        let numbers: Vec<u32> = (self.next..self.next + count).collect();
+        for at_once in numbers.chunks(5) {
+            let select = |block: &u32| self.tangle.select_tips_by(self.selection, u64::from(*block));
+            let chosen: Vec<_> = at_once.iter().map(select).collect();
+            for parents in chosen {
+                self.bad_offered |= parents.iter().any(|tip| self.is_bad(tip));
+                let block = self.insert(self.next, parents);
+                self.next += 1;
+                self.honest.insert(block, self.milestone);
+            }
         }
     }
 
@@ -156,6 +161,23 @@ fn a_flood_on_recent_blocks_delays_by_its_own_size_at_most() {
         network.confirm();
     }
     assert!(network.honest.is_empty() && network.slowest <= 6, "{} milestones", network.slowest);
+}
+
+#[test]
+fn new_blocks_over_an_old_one_do_not_push_it_back() {
+    let mut network = Network::new(20);
+    network.honest(1);
+    let mut over = *network.honest.keys().next().unwrap();
+    for _ in 0..10 {
+        // A flood of heads that are recent too, and one more over the old block after each part of it.
+        let recent = network.tangle.milestone_block;
+        for _ in 0..2 * HEADS_MAX {
+            network.bad(vec![recent]);
+        }
+        over = network.bad(vec![over]);
+        network.confirm();
+    }
+    assert_eq!((network.honest.len(), network.slowest), (0, 1));
 }
 
 /// A branch that one issuer has grown alone on the block of a milestone that is not old yet: `chain` blocks,
