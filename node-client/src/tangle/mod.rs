@@ -12,7 +12,9 @@
 //!   end; but half of its room is for blocks that stand on recent ones only ([`Tangle::heads`]).
 //! - The white paper's [`measures`](Measures) are served over all blocks whose parents are kept: those that
 //!   wait, and the last [`LINKED_MAX`] confirmed ones.
-//! - Confirmed blocks leave [`CONFIRMED_MILESTONES`] milestones later.
+//! - Confirmed blocks leave [`CONFIRMED_MILESTONES`] milestones later. A block that waits and approves one that
+//!   leaves *expires*, with all that approve it: no milestone can confirm it any more, on any node. So a node
+//!   that follows the milestones always holds all that the next one may confirm approves.
 
 mod heads;
 mod linked;
@@ -23,7 +25,7 @@ mod tips;
 pub mod walk;
 pub mod white_flag;
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
 
 use flash_proto::BlockId;
 use thiserror::Error;
@@ -79,10 +81,7 @@ impl State {
 #[derive(Clone, Debug)]
 pub struct Tangle {
     blocks: HashMap<BlockId, Vertex>,
-    /// The waiting blocks that nothing approves.
     tips: Tips,
-    /// The waiting blocks that are not lazy, and that nothing approves which is not lazy.
-    fit: Tips,
     /// The blocks that wait for a milestone, in the order of arrival.
     waiting: BTreeMap<u64, BlockId>,
     /// What the milestones confirmed, the oldest first.
@@ -113,7 +112,6 @@ impl Tangle {
         let mut tangle = Self {
             blocks: HashMap::new(),
             tips: Tips::default(),
-            fit: Tips::default(),
             waiting: BTreeMap::new(),
             confirmed: VecDeque::new(),
             unlinked: 0,
@@ -154,11 +152,9 @@ impl Tangle {
         Ok(())
     }
 
-    /// Takes a block in whose parents were here when it first came in, as a stored graph is read: those
-    /// that are not here any more were confirmed long ago.
-    pub fn insert_solid(&mut self, block: BlockId, number: u64, parents: Vec<BlockId>) {
+    fn insert_solid(&mut self, block: BlockId, number: u64, parents: Vec<BlockId>) {
         let roots = self.roots_of(&parents);
-        self.place_tip(block, &parents, roots);
+        self.tips.place(block, &parents, self.is_fit(roots));
         self.waiting.insert(number, block);
         self.blocks.insert(block, Vertex { number, parents, state: State::Waiting { roots } });
     }
@@ -174,9 +170,14 @@ impl Tangle {
         self.blocks.contains_key(block)
     }
 
+    /// The blocks that nothing here approves, in no order.
+    pub fn tips(&self) -> impl Iterator<Item = BlockId> + '_ {
+        self.tips.all.iter()
+    }
+
     /// Blocks that nothing approves yet.
     pub fn tips_count(&self) -> usize {
-        self.tips.len()
+        self.tips.all.len()
     }
 
     /// Blocks that no milestone has confirmed yet.
@@ -194,9 +195,35 @@ impl Tangle {
         })
     }
 
-    /// Marks what `milestone`, whose own block is `block`, confirmed, and lets go of what was confirmed
-    /// too long ago.
+    /// The waiting blocks that expire when `milestone` confirms `cone`, with their numbers, in the order of
+    /// arrival.
+    pub fn expiring(&self, milestone: u64, cone: &[BlockId]) -> Vec<(u64, BlockId)> {
+        let cone: HashSet<&BlockId> = cone.iter().collect();
+        let mut expiring = HashSet::new();
+        let mut found = Vec::new();
+        // Parents come before their children, so one pass finds the descendants, too.
+        for (number, block) in &self.waiting {
+            let parents = self.blocks.get(block).map_or(&[][..], |vertex| &vertex.parents);
+            let leaves = |parent: &BlockId| match self.blocks.get(parent).map(|vertex| vertex.state) {
+                Some(State::Confirmed(at)) => milestone.saturating_sub(at) >= CONFIRMED_MILESTONES,
+                Some(State::Waiting { .. }) => expiring.contains(parent),
+                None => true,
+            };
+            if !cone.contains(block) && parents.iter().any(leaves) {
+                expiring.insert(*block);
+                found.push((*number, *block));
+            }
+        }
+        found
+    }
+
+    /// Marks what `milestone`, whose own block is `block`, confirmed, lets go of what was confirmed too long
+    /// ago, and drops what expires thereby.
     pub fn confirm(&mut self, milestone: u64, block: BlockId, cone: Vec<BlockId>) {
+        for (number, expired) in self.expiring(milestone, &cone) {
+            self.waiting.remove(&number);
+            self.blocks.remove(&expired);
+        }
         for confirmed in &cone {
             if let Some(vertex) = self.blocks.get_mut(confirmed) {
                 vertex.state = State::Confirmed(milestone);

@@ -39,7 +39,7 @@ impl Tangle {
             TipSelection::Weighted { alpha } => self.walk(alpha, &mut draws),
         };
         if picked.is_empty() {
-            picked = self.fit.sample(limits::PARENTS_MAX, &mut draws);
+            picked = self.tips.fit.sample(limits::PARENTS_MAX, &mut draws);
         }
         if picked.is_empty() {
             picked.push(self.milestone_block);
@@ -61,38 +61,24 @@ impl Tangle {
         parents.iter().map(of).reduce(Roots::and).unwrap_or(Roots::LONG_AGO)
     }
 
-    /// Makes a new block a tip in the place of those that it approves. A block that is lazy takes no
-    /// tip's place among those that are offered: else it could hide them all.
-    pub(super) fn place_tip(&mut self, block: BlockId, parents: &[BlockId], roots: Roots) {
-        let fit = roots.score(self.newest_milestone) == Score::NonLazy;
-        for parent in parents {
-            self.tips.remove(parent);
-            if fit {
-                self.fit.remove(parent);
-            }
-        }
-        self.tips.insert(block);
-        if fit {
-            self.fit.insert(block);
-        }
+    /// Whether a block with these roots may be offered.
+    pub(super) fn is_fit(&self, roots: Roots) -> bool {
+        roots.score(self.newest_milestone) == Score::NonLazy
     }
 
-    /// Works out again the roots of all waiting blocks, and with them which tips are fit, after a
-    /// milestone confirmed some of their parents.
+    /// Works out again the roots of all waiting blocks, and with them the tips, after a milestone confirmed
+    /// some of their parents and others expired.
     pub(super) fn look_again(&mut self) {
-        let mut fit = Tips::default();
+        let mut tips = Tips::default();
         // Parents came before their children: their roots are known, and their places given up, in time.
         for block in self.waiting.values() {
             let Some(vertex) = self.blocks.get(block) else { continue };
             let roots = self.roots_of(&vertex.parents);
-            if roots.score(self.newest_milestone) == Score::NonLazy {
-                vertex.parents.iter().for_each(|parent| fit.remove(parent));
-                fit.insert(*block);
-            }
+            tips.place(*block, &vertex.parents, self.is_fit(roots));
             if let Some(vertex) = self.blocks.get_mut(block) {
                 vertex.state = State::Waiting { roots };
             }
         }
-        self.fit = fit;
+        self.tips = tips;
     }
 }

@@ -90,6 +90,24 @@ fn confirmed_blocks_leave_after_a_while() {
 }
 
 #[test]
+fn what_only_an_expired_block_approved_is_a_tip_again() {
+    let mut tangle = tangle();
+    let last = u32::try_from(CONFIRMED_MILESTONES).unwrap();
+    for milestone in 1..=last {
+        if milestone == last {
+            insert(&mut tangle, 1_000, &[last - 1]);
+            insert(&mut tangle, 1_001, &[0, 1_000]);
+            assert_eq!(tangle.tips().collect::<Vec<_>>(), [id(1_001)]);
+        }
+        tangle.insert(id(milestone), u64::from(2_000 + milestone), vec![id(milestone - 1)]).unwrap();
+        let cone = tangle.cone(&[id(milestone - 1)]);
+        tangle.confirm(u64::from(milestone), id(milestone), cone);
+    }
+    assert!(!tangle.contains(&id(1_001)) && !tangle.contains(&id(0)));
+    assert_eq!(tangle.tips().collect::<HashSet<_>>(), HashSet::from([id(1_000), id(last)]));
+}
+
+#[test]
 fn of_many_tips_each_is_picked_about_equally_often() {
     let mut tangle = tangle();
     for block in 1..=200 {

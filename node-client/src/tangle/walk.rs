@@ -16,7 +16,7 @@ use std::collections::{BTreeSet, HashMap};
 
 use flash_proto::{BlockId, limits};
 
-use super::{Graph, Score, State, Tangle, linked::OWN_WEIGHT};
+use super::{Graph, State, Tangle, linked::OWN_WEIGHT};
 
 /// Milestones that a walk starts back at most: what the classic clients asked for.
 pub const WALK_MILESTONES: usize = 3;
@@ -41,7 +41,7 @@ impl Tangle {
             while let Some(next) = children.get(at).and_then(|ways| step(ways, &weights, alpha, draws)) {
                 at = next;
             }
-            tips.extend(blocks.get(at).filter(|tip| self.fit.contains(tip)));
+            tips.extend(blocks.get(at).filter(|tip| self.tips.fit.contains(tip)));
         }
         tips.into_iter().collect()
     }
@@ -68,7 +68,7 @@ impl Tangle {
     fn leads_on(&self, block: &BlockId) -> bool {
         self.blocks.get(block).is_some_and(|vertex| match vertex.state {
             State::Confirmed(_) => true,
-            State::Waiting { roots } => roots.score(self.newest_milestone) == Score::NonLazy,
+            State::Waiting { roots } => self.is_fit(roots),
         })
     }
 }

@@ -83,7 +83,7 @@ impl Grown {
             .flat_map(|(block, _)| &self.parents[block])
             .collect();
         for (block, _) in &pasts {
-            prop_assert_eq!(self.tangle.fit.contains(block), not_lazy(block) && !hidden.contains(block));
+            prop_assert_eq!(self.tangle.tips.fit.contains(block), not_lazy(block) && !hidden.contains(block));
         }
         Ok(())
     }

@@ -53,7 +53,7 @@ fn a_walk_ends_at_tips_and_repeats_itself_by_seed() {
         let tips = tangle.select_tips_by(WALK, seed);
         assert_eq!(tips, tangle.select_tips_by(WALK, seed));
         assert!(tips.is_sorted_by(|left, right| left < right) && tips.len() <= limits::PARENTS_MAX);
-        assert!(tips.iter().all(|tip| tangle.tips.contains(tip)));
+        assert!(tips.iter().all(|tip| tangle.tips.all.contains(tip)));
         seen.extend(tips);
     }
     assert!(seen.len() > 10, "{} tips", seen.len());
