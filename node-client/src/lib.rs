@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`client`] | asking nodes over QUIC and believing only proofs |
+//! | [`coordinator`] | how coordinators agree on the next milestone, pure |
 //! | [`ledger`] | the rules and commitments of the ledger, pure |
 //! | [`light`] | believing the ledger without keeping it, pure |
 //! | [`tangle`] | the graph of blocks, pure |
@@ -19,6 +20,7 @@
 )]
 
 pub mod client;
+pub mod coordinator;
 pub mod ledger;
 pub mod light;
 pub mod node;
