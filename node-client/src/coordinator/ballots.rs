@@ -4,10 +4,10 @@ use std::collections::BTreeMap;
 
 use flash_proto::{MilestoneEssence, PublicKey};
 
-use super::{Accepted, Body, Coordinator, CoordinatorMessage};
+use super::{Accepted, Body, Coordinator, CoordinatorMessage, set::Ballots};
 
 /// Patience doubles with every ballot that brought no milestone, so often at most.
-const DOUBLINGS_MAX: u32 = 4;
+const DOUBLINGS_MAX: u32 = 3;
 
 /// What a coordinator does in the ballots.
 #[derive(Clone, Debug)]
@@ -49,15 +49,19 @@ impl Coordinator {
     pub(super) fn watch_leader(&mut self) {
         match self.role {
             Role::Leader { .. } => {}
-            Role::Candidate { .. } if self.overdue() => {
+            Role::Candidate { .. } if self.now_ms >= self.turn_ends_ms => {
                 self.role = Role::Follower;
-                self.silent_since_ms = self.now_ms;
+                let turns = self.set.turns_after(self.seen, &self.me).unwrap_or(u64::MAX);
+                let others = self.timing.timeout_ms.saturating_mul(turns);
+                self.turn_ends_ms = self.now_ms.saturating_add(others);
             }
             Role::Candidate { .. } => {}
-            Role::Follower if self.now_ms >= self.silent_since_ms.saturating_add(self.patience()) => {
-                self.campaign();
+            Role::Follower => {
+                let silent = self.now_ms >= self.silent_since_ms.saturating_add(self.patience());
+                if silent && self.now_ms >= self.turn_ends_ms {
+                    self.campaign();
+                }
             }
-            Role::Follower => {}
         }
     }
 
@@ -76,7 +80,8 @@ impl Coordinator {
         let Some(turns) = self.set.turns_after(above, &self.me) else { return };
         let Some(ballot) = above.checked_add(turns) else { return };
         self.role = Role::Candidate { ballot, promises: BTreeMap::new() };
-        self.silent_since_ms = self.now_ms;
+        self.turn_ends_ms = self.now_ms.saturating_add(self.timing.timeout_ms);
+        self.repeat_at_ms = self.now_ms.saturating_add(self.timing.repeat_ms);
         self.send(ballot, Body::Prepare);
     }
 
@@ -128,7 +133,8 @@ impl Coordinator {
 
     /// Enough have promised: propose what may have been chosen in a lower ballot, or else a draft.
     fn lead(&mut self, ballot: u64) {
-        let Role::Candidate { promises, .. } = std::mem::replace(&mut self.role, Role::Leader { ballot }) else {
+        let Role::Candidate { promises, .. } = std::mem::replace(&mut self.role, Role::Leader { ballot })
+        else {
             return;
         };
         self.record.promised = self.record.promised.max(ballot);
@@ -160,11 +166,8 @@ impl Coordinator {
 
     /// Whether an essence may be the next milestone's, as far as that shows without the ledger.
     pub(super) fn is_next(&self, essence: &MilestoneEssence) -> bool {
-        let parents = &essence.parents;
-        let count_fits = (1..=flash_proto::limits::PARENTS_MAX).contains(&parents.len());
         essence.network == self.newest.network
-            && count_fits
-            && parents.is_sorted_by(|left, right| left < right)
+            && essence.check_form().is_ok()
             && essence.follows(&self.newest).is_ok()
     }
 }

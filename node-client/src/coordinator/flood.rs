@@ -2,9 +2,9 @@
 
 use std::collections::BTreeMap;
 
-use flash_proto::{NetworkId, PublicKey};
+use flash_proto::{CoordinatorSet, NetworkId, PublicKey};
 
-use super::{Body, CoordinatorMessage, CoordinatorSet, SignedMessage};
+use super::{Body, CoordinatorMessage, SignedMessage, set::Ballots};
 
 /// What is passed on between nodes: messages about the milestone after the newest, of its coordinators, each
 /// newer than what is held of that sender and kind. Every node has one, coordinator or not.

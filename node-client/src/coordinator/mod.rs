@@ -20,13 +20,13 @@ mod set;
 mod tests;
 
 use bincode::{Decode, Encode};
+use flash_proto::{CoordinatorSet, Milestone, MilestoneEssence, MilestoneId, PublicKey, SecretKey};
 pub use flood::{Flood, Heard};
-use flash_proto::{Milestone, MilestoneEssence, MilestoneId, PublicKey, SecretKey};
 pub use message::{Accepted, Body, CoordinatorMessage, MESSAGE_BYTES_MAX, SignedMessage};
-pub use set::{CoordinatorSet, QuorumError};
+pub use set::{QuorumError, check_quorum};
 use thiserror::Error;
 
-use self::{ballots::Role, rounds::Round};
+use self::{ballots::Role, rounds::Round, set::Ballots};
 
 /// How often, and how patient.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -132,6 +132,8 @@ pub struct Coordinator {
     due_ms: u64,
     /// Since when there is neither a milestone nor a new leader.
     silent_since_ms: u64,
+    /// How long it asks for the lead, or, after asking in vain, leaves the others their turns.
+    turn_ends_ms: u64,
     repeat_at_ms: u64,
     /// Ballots since the last milestone: each makes this coordinator more patient.
     attempts: u32,
@@ -157,7 +159,7 @@ impl Coordinator {
         set: CoordinatorSet,
         now_ms: u64,
     ) -> Result<Self, CoordinatorError> {
-        set.check_quorum()?;
+        check_quorum(&set)?;
         let record = record.unwrap_or_else(|| VoteRecord {
             set: set.clone(),
             index: newest.index,
@@ -182,6 +184,7 @@ impl Coordinator {
             now_ms,
             due_ms: now_ms,
             silent_since_ms: now_ms,
+            turn_ends_ms: now_ms,
             repeat_at_ms: now_ms,
             attempts: 0,
             last_sent_ms: 0,
@@ -223,7 +226,7 @@ impl Coordinator {
     fn takes_part(&self) -> bool {
         self.set.place(&self.me).is_some()
             && self.record.index == self.index()
-            && self.set.check_quorum().is_ok()
+            && check_quorum(&self.set).is_ok()
     }
 
     fn tick(&mut self, now_ms: u64) {
@@ -231,6 +234,8 @@ impl Coordinator {
         // A clock that was set back must not stop anything for longer than usual.
         self.due_ms = self.due_ms.min(now_ms.saturating_add(self.timing.interval_ms));
         self.silent_since_ms = self.silent_since_ms.min(now_ms.saturating_add(self.timing.interval_ms));
+        let turns_ms = self.timing.timeout_ms.saturating_mul(self.set.count());
+        self.turn_ends_ms = self.turn_ends_ms.min(now_ms.saturating_add(turns_ms));
         self.repeat_at_ms = self.repeat_at_ms.min(now_ms.saturating_add(self.timing.repeat_ms));
         if !self.takes_part() {
             return;
@@ -257,8 +262,9 @@ impl Coordinator {
         self.due_ms = next.clamp(self.now_ms, self.now_ms.saturating_add(self.timing.interval_ms));
         self.silent_since_ms = self.due_ms;
         self.repeat_at_ms = self.now_ms.saturating_add(self.timing.repeat_ms);
+        self.turn_ends_ms = self.now_ms;
         self.attempts = 0;
-        if let Err(error) = self.set.check_quorum()
+        if let Err(error) = check_quorum(&self.set)
             && self.set.place(&self.me).is_some()
         {
             self.outputs.push(Output::Unsound(error));

@@ -6,7 +6,7 @@ use flash_proto::{
     Milestone, MilestoneEssence, MilestoneId, PublicKey, Signature, milestone::CoordinatorSignature,
 };
 
-use super::{Accepted, Body, Coordinator, CoordinatorMessage, Output, ballots::Role};
+use super::{Accepted, Body, Coordinator, CoordinatorMessage, Output, ballots::Role, set::Ballots};
 
 /// What is known about the next milestone and need not survive a crash: others repeat it.
 #[derive(Debug, Default)]
@@ -91,11 +91,12 @@ impl Coordinator {
     /// Accepts an essence if it is known to be right, or has the node find out.
     pub(super) fn consider(&mut self, ballot: u64, essence: Box<MilestoneEssence>) {
         let id = essence.id();
-        let waits = self.round.proposal.as_ref().is_some_and(|known| known.ballot == ballot && known.id == id);
+        let waits =
+            self.round.proposal.as_ref().is_some_and(|known| known.ballot == ballot && known.id == id);
         if waits || self.round.wrong == Some(id) {
             return;
         }
-        if self.record.accepted.as_ref().is_some_and(|accepted| accepted.essence.id() == id) {
+        if accepted {
             self.accept(ballot, essence, id);
         } else {
             self.outputs.push(Output::Validate(essence.clone()));
@@ -160,8 +161,8 @@ impl Coordinator {
             self.round.draft_asked = true;
             self.outputs.push(Output::NeedDraft);
         }
-        let Some(Accepted { essence, .. }) = &self.record.accepted else { return };
-        let id = essence.id();
+        // Its own vote is counted whenever it is recorded.
+        let Some((_, id)) = self.round.accepts.get(&self.me).copied() else { return };
         if self.record.signed != Some(id) && self.is_chosen(id) {
             self.sign(id);
         }

@@ -29,6 +29,7 @@ fn genesis() -> MilestoneEssence {
         applied_root: Hash::new([0; 32]),
         channels_root: Hash::new([0; 32]),
         state_root: Hash::new([0; 32]),
+        next: None,
     }
 }
 

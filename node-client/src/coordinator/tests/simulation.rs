@@ -8,7 +8,9 @@ use super::*;
 /// Milliseconds between ticks.
 const TICK_MS: u64 = 25;
 /// Milliseconds of disorder in each run.
-const CHAOS_MS: u64 = 4_000;
+const CHAOS_MS: u64 = 3_000;
+/// So impatient that the coordinators take the lead from each other all the time.
+const HASTY: Timing = Timing { timeout_ms: 40, ..TIMING };
 /// Milliseconds within which order brings milestones again: the longest patience, and a few rounds.
 const RECOVERY_MS: u64 = 25_000;
 
@@ -57,6 +59,7 @@ struct Simulation {
     now_ms: u64,
     chaos: bool,
     sign_at_accept: bool,
+    timing: Timing,
     chain: Vec<MilestoneEssence>,
     signed: BTreeMap<(u64, PublicKey), BTreeSet<MilestoneId>>,
     twice_signed: bool,
@@ -88,6 +91,7 @@ impl Simulation {
             now_ms: 0,
             chaos: false,
             sign_at_accept,
+            timing: if seed % 2 == 0 { TIMING } else { HASTY },
             chain: vec![genesis()],
             signed: BTreeMap::new(),
             twice_signed: false,
@@ -120,7 +124,7 @@ impl Simulation {
         let newest = self.chain[usize::try_from(machine.newest).unwrap()].clone();
         let (key, record) = (self.keys[at].clone(), machine.record.clone());
         let mut coordinator =
-            Coordinator::new(key, TIMING, record, newest, self.set.clone(), clock).unwrap();
+            Coordinator::new(key, self.timing, record, newest, self.set.clone(), clock).unwrap();
         coordinator.signs_at_accept = self.sign_at_accept;
         machine.running = Some(coordinator);
     }
@@ -186,7 +190,13 @@ impl Simulation {
         };
         for _ in 0..copies {
             let late = self.chaos && self.random.percent(10);
-            let bound = if late { 1_500 } else if self.chaos { 120 } else { 10 };
+            let bound = if late {
+                1_500
+            } else if self.chaos {
+                120
+            } else {
+                10
+            };
             let delay = 1 + self.random.below(bound);
             self.schedule(delay, to, Event::Message(message.clone()));
         }
@@ -200,7 +210,8 @@ impl Simulation {
 
     fn assemble(&mut self, at: usize, milestone: &Milestone) {
         let index = milestone.essence.index;
-        let signers: BTreeSet<_> = milestone.signatures.iter().map(|signature| signature.coordinator).collect();
+        let signers: BTreeSet<_> =
+            milestone.signatures.iter().map(|signature| signature.coordinator).collect();
         assert!(signers.len() >= usize::from(self.set.threshold));
         for signer in signers {
             self.witness(index, signer, milestone.id());
@@ -227,9 +238,10 @@ impl Simulation {
     /// A node that is behind fetches a milestone from one of its group that has it.
     fn sync(&mut self, at: usize) {
         let (newest, group) = (self.machines[at].newest, self.machines[at].group);
-        let ahead = self.machines.iter().any(|other| {
-            other.running.is_some() && other.group == group && other.newest > newest
-        });
+        let ahead = self
+            .machines
+            .iter()
+            .any(|other| other.running.is_some() && other.group == group && other.newest > newest);
         if ahead && !(self.chaos && self.random.percent(60)) {
             self.apply(at, newest + 1);
         }
@@ -316,32 +328,34 @@ fn survive(seeds: std::ops::Range<u64>, count: u8, threshold: u8) {
         milestones += simulation.chain.len();
         slowest = slowest.max(took);
     }
-    println!("{threshold} of {count}: {milestones} milestones, three more after disorder within {slowest} ms");
+    println!(
+        "{threshold} of {count}: {milestones} milestones, three more after disorder within {slowest} ms"
+    );
 }
 
 #[test]
 fn one_of_one_survives() {
-    survive(0..300, 1, 1);
+    survive(0..50, 1, 1);
 }
 
 #[test]
 fn two_of_two_survive() {
-    survive(0..400, 2, 2);
+    survive(0..100, 2, 2);
 }
 
 #[test]
 fn two_of_three_survive() {
-    survive(0..600, 3, 2);
+    survive(0..300, 3, 2);
 }
 
 #[test]
 fn three_of_four_survive() {
-    survive(0..400, 4, 3);
+    survive(0..100, 4, 3);
 }
 
 #[test]
 fn three_of_five_survive() {
-    survive(0..400, 5, 3);
+    survive(0..100, 5, 3);
 }
 
 /// The simulation finds what decision 006 is about: signatures that carry no ballot add up over ballots.
@@ -352,13 +366,15 @@ fn signing_at_accept_forks() {
         simulation.disorder();
         simulation.forked
     };
-    assert!((0..2_000).any(|seed| forked(&seed)), "no run forked");
+    let found = (0..2_000).find(forked);
+    println!("first fork: {found:?}");
+    assert!(found.is_some(), "no run forked");
 }
 
 #[test]
 fn with_one_down_milestones_keep_their_pace() {
     for down in 0..3 {
-        let mut simulation = Simulation::new(7, 3, 2, false);
+        let mut simulation = Simulation::new(8, 3, 2, false);
         for machine in &mut simulation.machines {
             machine.rate = 100;
         }
