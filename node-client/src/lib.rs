@@ -12,7 +12,7 @@
 //! | [`quic`] | connections between machines that know each other by their keys |
 //! | [`wallet`] | seed words, keys, addresses, choosing what to spend |
 //!
-//! `ledger` and `tangle` know no clock, randomness, socket, thread or file: the same code runs in a node,
+//! `coordinator`, `ledger` and `tangle` know no clock, randomness, socket, thread or file: the same code runs in a node,
 //! in a light client and in the simulator.
 #![cfg_attr(
     not(test),

@@ -96,7 +96,7 @@ impl Coordinator {
         if waits || self.round.wrong == Some(id) {
             return;
         }
-        if accepted {
+        if self.round.accepts.get(&self.me).is_some_and(|(_, accepted)| *accepted == id) {
             self.accept(ballot, essence, id);
         } else {
             self.outputs.push(Output::Validate(essence.clone()));

@@ -10,7 +10,7 @@ const TICK_MS: u64 = 25;
 /// Milliseconds of disorder in each run.
 const CHAOS_MS: u64 = 3_000;
 /// So impatient that the coordinators take the lead from each other all the time.
-const HASTY: Timing = Timing { timeout_ms: 40, ..TIMING };
+const HASTY: Timing = Timing { timeout_ms: 50, ..TIMING };
 /// Milliseconds within which order brings milestones again: the longest patience, and a few rounds.
 const RECOVERY_MS: u64 = 25_000;
 
@@ -60,6 +60,8 @@ struct Simulation {
     chaos: bool,
     sign_at_accept: bool,
     timing: Timing,
+    /// Messages lost in disorder, of a hundred.
+    loss: u64,
     chain: Vec<MilestoneEssence>,
     signed: BTreeMap<(u64, PublicKey), BTreeSet<MilestoneId>>,
     twice_signed: bool,
@@ -92,6 +94,7 @@ impl Simulation {
             chaos: false,
             sign_at_accept,
             timing: if seed % 2 == 0 { TIMING } else { HASTY },
+            loss: 10 + seed / 2 % 4 * 20,
             chain: vec![genesis()],
             signed: BTreeMap::new(),
             twice_signed: false,
@@ -184,8 +187,8 @@ impl Simulation {
         }
         self.messages += 1;
         let copies = match self.random.below(100) {
-            0..=24 if self.chaos => 0,
-            25..=34 if self.chaos => 2,
+            chance if self.chaos && chance < self.loss => 0,
+            90.. if self.chaos => 2,
             _ => 1,
         };
         for _ in 0..copies {
