@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use flash_proto::{MilestoneEssence, PublicKey};
 
-use super::{Accepted, Body, Coordinator, CoordinatorMessage, set::Ballots};
+use super::{Accepted, Body, Coordinator, set::Ballots};
 
 /// Patience doubles with every ballot that brought no milestone, so often at most.
 const DOUBLINGS_MAX: u32 = 3;
@@ -48,14 +48,13 @@ impl Coordinator {
     /// Asks for the lead when all those before it have had their time, and gives way when its own is over.
     pub(super) fn watch_leader(&mut self) {
         match self.role {
-            Role::Leader { .. } => {}
             Role::Candidate { .. } if self.now_ms >= self.turn_ends_ms => {
                 self.role = Role::Follower;
                 let turns = self.set.turns_after(self.seen, &self.me).unwrap_or(u64::MAX);
                 let others = self.timing.timeout_ms.saturating_mul(turns);
                 self.turn_ends_ms = self.now_ms.saturating_add(others);
             }
-            Role::Candidate { .. } => {}
+            Role::Candidate { .. } | Role::Leader { .. } => {}
             Role::Follower => {
                 let silent = self.now_ms >= self.silent_since_ms.saturating_add(self.patience());
                 if silent && self.now_ms >= self.turn_ends_ms {
@@ -87,11 +86,10 @@ impl Coordinator {
 
     /// Another asks for the lead. As long as milestones come, only the leader itself is listened to (it may have
     /// restarted), so that one that was cut off cannot disturb those that were not.
-    pub(super) fn take_prepare(&mut self, message: &CoordinatorMessage) {
-        let ballot = message.ballot;
+    pub(super) fn take_prepare(&mut self, sender: PublicKey, ballot: u64) {
         let higher_candidate = matches!(self.role, Role::Candidate { ballot: own, .. } if own > ballot);
         if ballot > self.record.promised {
-            let leader = self.set.owner(self.record.promised) == Some(message.sender);
+            let leader = self.set.owner(self.record.promised) == Some(sender);
             if higher_candidate || !(leader || self.overdue()) {
                 return;
             }
@@ -108,8 +106,7 @@ impl Coordinator {
         self.send(self.record.promised, Body::Promise(accepted));
     }
 
-    pub(super) fn take_promise(&mut self, message: CoordinatorMessage, accepted: Option<Accepted>) {
-        let CoordinatorMessage { ballot: promised, sender, .. } = message;
+    pub(super) fn take_promise(&mut self, sender: PublicKey, promised: u64, accepted: Option<Accepted>) {
         if accepted.as_ref().is_some_and(|accepted| !self.is_next(&accepted.essence)) {
             return;
         }
@@ -141,12 +138,9 @@ impl Coordinator {
         self.unsaved = true;
         self.note_ballot(ballot);
         let own = self.record.accepted.clone();
-        self.round.drop_proposal();
         let newest: Option<Accepted> =
             promises.into_values().flatten().chain(own).max_by_key(|accepted| accepted.ballot);
-        if let Some(accepted) = newest {
-            self.consider(ballot, accepted.essence);
-        }
+        self.lead_round(ballot, newest);
     }
 
     /// A ballot is in use: its owner gets its time, and whoever held a lower one gives way.

@@ -15,6 +15,8 @@ pub(super) struct Round {
     proposal: Option<Proposal>,
     /// The last essence that was found wrong.
     wrong: Option<MilestoneId>,
+    /// This leader was told of an essence that may have been chosen: it must propose that or nothing.
+    bound: bool,
     draft_asked: bool,
     /// The newest of each coordinator: ballot and essence.
     accepts: BTreeMap<PublicKey, (u64, MilestoneId)>,
@@ -29,13 +31,6 @@ struct Proposal {
     ballot: u64,
     id: MilestoneId,
     essence: Box<MilestoneEssence>,
-}
-
-impl Round {
-    /// A new leader starts afresh: what an earlier one proposed matters only if somebody accepted it.
-    pub(super) fn drop_proposal(&mut self) {
-        self.proposal = None;
-    }
 }
 
 impl Coordinator {
@@ -58,17 +53,14 @@ impl Coordinator {
         match message.body {
             Body::Prepare | Body::Propose(_) if self.set.owner(ballot) != Some(sender) => {}
             Body::Prepare | Body::Propose(_) if ballot < self.record.promised => self.promise(),
-            Body::Prepare => self.take_prepare(&message),
+            Body::Prepare => self.take_prepare(sender, ballot),
             Body::Propose(essence) => {
                 if self.is_next(&essence) {
                     self.count_accept(sender, ballot, essence.id());
                     self.take_proposal(ballot, essence);
                 }
             }
-            Body::Promise(ref accepted) => {
-                let accepted = accepted.clone();
-                self.take_promise(message, accepted);
-            }
+            Body::Promise(accepted) => self.take_promise(sender, ballot, accepted),
             Body::Accept(id) => self.count_accept(sender, ballot, id),
             Body::Sign(id, signature) => {
                 self.round.signatures.insert(sender, (id, signature));
@@ -85,6 +77,16 @@ impl Coordinator {
                 self.send(ballot, Body::Accept(id));
             }
             _ => self.consider(ballot, essence),
+        }
+    }
+
+    /// Begins to lead: with what may have been chosen in a lower ballot, or else with a draft when one comes. What
+    /// was only proposed matters no more.
+    pub(super) fn lead_round(&mut self, ballot: u64, adopted: Option<Accepted>) {
+        self.round.proposal = None;
+        self.round.bound = adopted.is_some();
+        if let Some(accepted) = adopted {
+            self.consider(ballot, accepted.essence);
         }
     }
 
@@ -126,7 +128,8 @@ impl Coordinator {
     fn wants_draft(&self) -> Option<u64> {
         let ballot = self.leads().filter(|ballot| *ballot >= self.record.promised)?;
         let proposed = self.record.accepted.as_ref().is_some_and(|accepted| accepted.ballot >= ballot);
-        (!proposed && self.round.proposal.is_none() && self.now_ms >= self.due_ms).then_some(ballot)
+        let free = !proposed && !self.round.bound;
+        (free && self.now_ms >= self.due_ms).then_some(ballot)
     }
 
     fn accept(&mut self, ballot: u64, essence: Box<MilestoneEssence>, id: MilestoneId) {

@@ -95,7 +95,7 @@ impl Simulation {
             now_ms: 0,
             chaos: false,
             sign_at_accept,
-            timing: if seed % 2 == 0 { TIMING } else { HASTY },
+            timing: if seed.is_multiple_of(2) { TIMING } else { HASTY },
             loss: 10 + seed / 4 % 3 * 20,
             torn: seed / 2 % 2 == 1,
             chain: vec![genesis()],

@@ -105,6 +105,18 @@ fn a_new_leader_proposes_what_may_have_been_chosen() {
 }
 
 #[test]
+fn a_new_leader_that_finds_it_wrong_proposes_nothing_else() {
+    let essence = Box::new(after(&genesis(), 1_000, 1));
+    let mut second = start(1, 3, 2, None);
+    second.handle(Input::Tick { now_ms: 1_200 });
+    let accepted = Accepted { ballot: 0, essence: essence.clone() };
+    second.handle(say(2, 1, Body::Promise(Some(accepted))));
+    assert_eq!(second.handle(Input::Validated { id: essence.id(), right: false }), []);
+    assert_eq!(second.handle(Input::Tick { now_ms: 1_300 }), []);
+    assert_eq!(second.handle(Input::Draft(Box::new(after(&genesis(), 1_300, 2)))), []);
+}
+
+#[test]
 fn nobody_gives_up_a_leader_that_is_in_time() {
     let mut third = start(2, 3, 2, None);
     assert_eq!(third.handle(say(1, 1, Body::Prepare)), []);
