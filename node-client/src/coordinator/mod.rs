@@ -159,7 +159,10 @@ impl Coordinator {
         set: CoordinatorSet,
         now_ms: u64,
     ) -> Result<Self, CoordinatorError> {
-        check_quorum(&set)?;
+        let me = key.public();
+        if set.place(&me).is_some() {
+            check_quorum(&set)?;
+        }
         let record = record.unwrap_or_else(|| VoteRecord {
             set: set.clone(),
             index: newest.index,
@@ -172,7 +175,7 @@ impl Coordinator {
             return Err(CoordinatorError::Record(record.index));
         }
         let mut coordinator = Self {
-            me: key.public(),
+            me,
             key,
             timing,
             newest: Box::new(newest),

@@ -53,6 +53,8 @@ struct Simulation {
     random: Random,
     keys: Vec<SecretKey>,
     set: CoordinatorSet,
+    /// Who takes over every four milestones, and hands back after four more.
+    others: CoordinatorSet,
     machines: Vec<Machine>,
     events: BTreeMap<(u64, u64), (usize, Event)>,
     scheduled: u64,
@@ -89,6 +91,7 @@ impl Simulation {
             machines,
             random,
             keys,
+            others: set.clone(),
             set,
             events: BTreeMap::new(),
             scheduled: 0,
@@ -121,16 +124,21 @@ impl Simulation {
         self.machines[at].skew_ms + self.now_ms * self.machines[at].rate / 100
     }
 
+    /// Who signs the milestone after this one.
+    fn set_after(&self, newest: u64) -> CoordinatorSet {
+        if newest / 4 % 2 == 0 { self.set.clone() } else { self.others.clone() }
+    }
+
     fn start(&mut self, at: usize) {
         let clock = self.clock(at);
+        let set = self.set_after(self.machines[at].newest);
         let machine = &mut self.machines[at];
         if machine.running.is_some() {
             return;
         }
         let newest = self.chain[usize::try_from(machine.newest).unwrap()].clone();
         let (key, record) = (self.keys[at].clone(), machine.record.clone());
-        let mut coordinator =
-            Coordinator::new(key, self.timing, record, newest, self.set.clone(), clock).unwrap();
+        let mut coordinator = Coordinator::new(key, self.timing, record, newest, set, clock).unwrap();
         coordinator.signs_at_accept = self.sign_at_accept;
         machine.running = Some(coordinator);
     }
@@ -218,7 +226,7 @@ impl Simulation {
         let index = milestone.essence.index;
         let signers: BTreeSet<_> =
             milestone.signatures.iter().map(|signature| signature.coordinator).collect();
-        assert!(signers.len() >= usize::from(self.set.threshold));
+        assert!(signers.len() >= usize::from(self.set_after(index - 1).threshold));
         for signer in signers {
             self.witness(index, signer, milestone.id());
         }
@@ -237,7 +245,7 @@ impl Simulation {
         }
         machine.newest = index;
         let essence = Box::new(self.chain[usize::try_from(index).unwrap()].clone());
-        let input = Input::Newest { essence, set: self.set.clone() };
+        let input = Input::Newest { essence, set: self.set_after(index) };
         self.schedule(0, at, Event::Input { life: self.machines[at].life, input });
     }
 
@@ -302,7 +310,8 @@ impl Simulation {
 
     /// All machines but as many as may fail are up and connected; returns how long three milestones took.
     fn recover(&mut self) -> Option<u64> {
-        let spare = self.set.keys.len() - usize::from(self.set.threshold);
+        let hands_over = self.others != self.set;
+        let spare = if hands_over { 0 } else { self.set.keys.len() - usize::from(self.set.threshold) };
         let first_down = usize::try_from(self.random.below(self.keys.len() as u64)).unwrap();
         for at in 0..self.machines.len() {
             self.machines[at].group = 0;
@@ -322,9 +331,19 @@ impl Simulation {
 }
 
 fn survive(seeds: std::ops::Range<u64>, count: u8, threshold: u8) {
+    survive_with(seeds, count, threshold, |set| set.clone());
+}
+
+fn survive_with(
+    seeds: std::ops::Range<u64>,
+    count: u8,
+    threshold: u8,
+    others: impl Fn(&CoordinatorSet) -> CoordinatorSet,
+) {
     let (mut milestones, mut slowest) = (0, 0);
     for seed in seeds {
         let mut simulation = Simulation::new(seed, count, threshold, false);
+        simulation.others = others(&simulation.set);
         simulation.disorder();
         let recovered = simulation.recover();
         assert!(!simulation.twice_signed, "seed {seed}, {threshold} of {count}: a coordinator signed twice");
@@ -363,6 +382,11 @@ fn three_of_four_survive() {
 #[test]
 fn three_of_five_survive() {
     survive(0..100, 5, 3);
+}
+
+#[test]
+fn hand_overs_survive() {
+    survive_with(0..150, 4, 3, |set| CoordinatorSet { keys: set.keys[1..].to_vec(), threshold: 2 });
 }
 
 /// The simulation finds what decision 006 is about: signatures that carry no ballot add up over ballots.

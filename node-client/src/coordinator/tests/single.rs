@@ -167,6 +167,9 @@ fn other_coordinators_begin_with_their_own_ballots() {
     assert_eq!(outputs, [Output::Unsound(QuorumError { keys: 3, threshold: 1 })]);
     let refused = Coordinator::new(keys[0].clone(), TIMING, None, genesis(), set, 0);
     assert!(matches!(refused, Err(CoordinatorError::Quorum(_))));
+    let outsider = SecretKey::from_bytes([99; 32]);
+    let (_, set) = coordinators(4, 2);
+    assert!(Coordinator::new(outsider, TIMING, None, genesis(), set, 0).is_ok(), "it may become one later");
 }
 
 #[test]
