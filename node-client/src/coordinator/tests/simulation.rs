@@ -126,7 +126,7 @@ impl Simulation {
 
     /// Who signs the milestone after this one.
     fn set_after(&self, newest: u64) -> CoordinatorSet {
-        if newest / 4 % 2 == 0 { self.set.clone() } else { self.others.clone() }
+        if (newest / 4).is_multiple_of(2) { self.set.clone() } else { self.others.clone() }
     }
 
     fn start(&mut self, at: usize) {
@@ -331,7 +331,7 @@ impl Simulation {
 }
 
 fn survive(seeds: std::ops::Range<u64>, count: u8, threshold: u8) {
-    survive_with(seeds, count, threshold, |set| set.clone());
+    survive_with(seeds, count, threshold, CoordinatorSet::clone);
 }
 
 fn survive_with(
