@@ -191,7 +191,9 @@ impl Node {
         let invalid = |error: &dyn ToString| Received::refused(RefusedCode::InvalidBlock, error);
         let block = Block::from_bytes(bytes, params.pow_bits).map_err(|error| invalid(&error))?;
         let id = Block::id_of(bytes);
-        if self.read().tangle.contains(&id) || self.is_confirmed(&id).map_err(|error| Received::halted(&error))? {
+        if self.read().tangle.contains(&id)
+            || self.is_confirmed(&id).map_err(|error| Received::halted(&error))?
+        {
             return Err(Received::Known);
         }
         let (mut transaction, mut milestone) = (None, None);
