@@ -137,8 +137,8 @@ pub async fn run_coordinator(
             Some(heard) = hearing.recv() => Input::Message(heard),
         };
         let halted = worker.node.clone();
-        let worked = tokio::task::spawn_blocking(move || worker.take(input).map(|()| worker)).await;
-        worker = worked.unwrap_or_else(|_| {
+        let done = tokio::task::spawn_blocking(move || worker.take(input).map(|()| worker)).await;
+        worker = done.unwrap_or_else(|_| {
             Err(halted.halt(&NodeError::Damaged("state in memory: an invariant did not hold")))
         })?;
     }

@@ -137,12 +137,12 @@ async fn two_of_three_go_on_and_the_third_comes_back() {
         assert!(matches!(transaction(group.node(place), &pay), TransactionAnswer::Applied { .. }));
     }
     // Each of them in turn, so also whoever leads.
-    for place in 0..3 {
+    for (place, key) in keys.iter().enumerate() {
         let store = group.stop(place).await;
         let other = group.node((place + 1) % 3).clone();
         let now = *other.newest().borrow();
         until(&other, now + 5).await;
-        group.join(place, &keys[place], store, None);
+        group.join(place, key, store, None);
         until(group.node(place), now + 10).await;
     }
     let index = *group.node(0).newest().borrow();
