@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`client`] | asking nodes over QUIC and believing only proofs |
+//! | [`gossip`] | nodes that keep each other up to date over QUIC |
 //! | [`ledger`] | the rules and commitments of the ledger, pure |
 //! | [`light`] | believing the ledger without keeping it, pure |
 //! | [`tangle`] | the graph of blocks, pure |
@@ -19,6 +20,7 @@
 )]
 
 pub mod client;
+pub mod gossip;
 pub mod ledger;
 pub mod light;
 pub mod node;

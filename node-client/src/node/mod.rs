@@ -18,6 +18,7 @@ mod error;
 mod load;
 mod milestone;
 mod queries;
+pub mod rate;
 mod records;
 pub mod service;
 mod submit;

@@ -1,0 +1,9 @@
+//! Gossip.
+
+#![allow(dead_code)]
+
+mod book;
+pub mod message;
+mod neighbours;
+mod orphans;
+mod recent;
