@@ -8,12 +8,16 @@
 
 use std::{
     collections::{BTreeSet, HashMap},
+    sync::Arc,
     time::Duration,
 };
 
 use flash_channel::{machine::LedgerView, store::Batch};
-use flash_node_client::client::{ClientError, FollowedMilestone, NodeClient};
-use flash_proto::{Amount, Balances, ChannelId, MilestoneEssence, Open, Side};
+use flash_node_client::{
+    client::{ClientError, FollowedMilestone, NodeClient},
+    light::Checkpoint,
+};
+use flash_proto::{Amount, Balances, ChannelId, Open, Side};
 use futures_util::{StreamExt, stream};
 use tokio::sync::broadcast::{Receiver, error::RecvError, error::TryRecvError};
 
@@ -49,7 +53,7 @@ pub(crate) struct Watcher {
 /// What is not told yet.
 #[derive(Default)]
 struct Pending {
-    newest: Option<std::sync::Arc<MilestoneEssence>>,
+    newest: Option<Arc<Checkpoint>>,
     /// Channels that must be proven before the engine hears of the newest milestone.
     due: BTreeSet<ChannelId>,
     /// Channels that were proven for it.
@@ -108,7 +112,8 @@ impl Watcher {
         }
     }
 
-    async fn tell(&self, newest: &MilestoneEssence, views: Vec<(ChannelId, LedgerView)>) {
+    async fn tell(&self, checkpoint: &Checkpoint, views: Vec<(ChannelId, LedgerView)>) {
+        let newest = &checkpoint.essence;
         // A node that delays milestones cannot make them look new. A clock that is behind only takes
         // this check away; the time since the arrival counts in any case.
         let age = Duration::from_millis(now_ms().saturating_sub(newest.timestamp_ms));
@@ -117,7 +122,7 @@ impl Watcher {
             return;
         }
         let mut batch = Batch::new();
-        tables::put_checkpoint(&mut batch, newest);
+        tables::put_checkpoint(&mut batch, checkpoint);
         let _ = self.writer.commit(batch, Vec::new()).await;
     }
 
@@ -153,7 +158,7 @@ impl Watcher {
 
 impl Pending {
     fn take(&mut self, milestone: &FollowedMilestone) {
-        self.newest = Some(milestone.essence.clone());
+        self.newest = Some(Arc::clone(&milestone.checkpoint));
         for id in &milestone.channels {
             // What was proven before this milestone may be old now.
             self.proven.remove(id);
@@ -164,7 +169,7 @@ impl Pending {
     /// Takes all milestones that are already here: after a break only the newest needs proofs.
     fn take_waiting(
         &mut self,
-        followed: &mut Receiver<std::sync::Arc<FollowedMilestone>>,
+        followed: &mut Receiver<Arc<FollowedMilestone>>,
         known: &mut BTreeSet<ChannelId>,
     ) {
         loop {

@@ -93,13 +93,16 @@ async fn follow(shared: &Shared, node: &PeerAddress) -> Result<std::convert::Inf
 impl Shared {
     /// Takes the next milestone over and tells everybody.
     fn take(&self, link: &Link, followed: Followed) -> Result<(), ClientError> {
-        let checked = self.core().advance(&followed);
+        let (checked, checkpoint) = {
+            let mut core = self.core();
+            (core.advance(&followed), Arc::new(core.checkpoint()))
+        };
         self.judge(link, checked)?;
         let Followed { milestone, channels } = followed;
         let essence = Arc::new(milestone.essence);
         debug!(index = essence.index, channels = channels.len(), "milestone");
         // Nobody listening is no error.
-        let _ = self.followed.send(Arc::new(FollowedMilestone { essence: Arc::clone(&essence), channels }));
+        let _ = self.followed.send(Arc::new(FollowedMilestone { checkpoint, channels }));
         self.view.send_modify(|view| view.tip = Some(Tip { essence, arrived: Instant::now() }));
         Ok(())
     }

@@ -9,19 +9,22 @@
 //! | --- | --- |
 //! | [`service`] | serving clients over QUIC |
 //! | [`dev`] | making a network for development |
-//! | `submit`, `milestone`, `queries` | what a node does |
+//! | [`rate`] | how many blocks one sender may put into the Tangle |
+//! | `receive`, `milestone`, `queries`, `exchange` | what a node does |
 //! | `core`, `records`, `load` | what it holds in memory, on disk, and the way from one to the other |
 
+mod coordinate;
 mod core;
 pub mod dev;
 mod error;
+mod exchange;
 mod load;
 mod milestone;
 mod queries;
 pub mod rate;
+mod receive;
 mod records;
 pub mod service;
-mod submit;
 #[cfg(test)]
 mod tests;
 
@@ -33,14 +36,17 @@ use std::{
     },
 };
 
+pub use coordinate::run_coordinator;
 pub use error::NodeError;
 use flash_channel::store::{Batch, Durable, SledStore, Store};
-use flash_proto::{NetworkParams, SecretKey};
-pub use milestone::run_coordinator;
-use tokio::sync::watch;
+use flash_proto::{BlockId, NetworkParams};
+pub use milestone::Judgement;
+pub use queries::ConePage;
+pub use receive::{Received, Source};
+use tokio::sync::{broadcast, watch};
 use tracing::error;
 
-use self::{core::Core, submit::Queued};
+use self::{core::Core, milestone::Draft, receive::Queued};
 use crate::protocol::Followed;
 
 /// What a node is.
@@ -50,8 +56,18 @@ pub struct NodeConfig {
     pub directory: PathBuf,
     /// The network.
     pub params: NetworkParams,
-    /// Keys of coordinators, at least as many as must sign; none if this node issues no milestones.
-    pub coordinators: Vec<SecretKey>,
+}
+
+/// Blocks that those who listen to [`Node::arrivals`] may be behind.
+const ARRIVALS_MAX: usize = 1_024;
+
+/// A block that was just taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The block.
+    pub id: BlockId,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
 }
 
 /// A full node. Clones are handles to one node.
@@ -64,8 +80,6 @@ pub struct Node {
 
 struct Shared {
     params: NetworkParams,
-    /// In rising order of their public keys.
-    coordinators: Vec<SecretKey>,
     store: Box<dyn Store>,
     core: RwLock<Core>,
     /// Held while something is made durable and taken over: one at a time, so that what was checked
@@ -75,6 +89,10 @@ struct Shared {
     queue: Mutex<Vec<Queued>>,
     /// Why the node stopped.
     halted: OnceLock<String>,
+    /// What the next milestone was worked out to change.
+    draft: Mutex<Option<Draft>>,
+    /// Blocks as they come in.
+    arrivals: broadcast::Sender<Arc<Arrival>>,
     /// Index of the newest milestone.
     newest: watch::Sender<u64>,
     /// Where the random picks of tips go on.
@@ -98,32 +116,28 @@ impl Node {
     pub fn open(config: NodeConfig) -> Result<Self, NodeError> {
         config.params.check()?;
         let store = SledStore::open(&config.directory, config.params.id().as_bytes())?;
-        Self::with_store(config.params, config.coordinators, Box::new(store))
+        Self::with_store(config.params, Box::new(store))
     }
 
     /// The same above any store, which must hold nothing or what a node of this network stored.
     ///
     /// # Errors
     /// [`NodeError`].
-    pub fn with_store(
-        params: NetworkParams,
-        coordinators: Vec<SecretKey>,
-        store: Box<dyn Store>,
-    ) -> Result<Self, NodeError> {
+    pub fn with_store(params: NetworkParams, store: Box<dyn Store>) -> Result<Self, NodeError> {
         params.check()?;
-        let coordinators = check_coordinators(&params, coordinators)?;
         let seed = getrandom::u64().map_err(|error| NodeError::Random(error.to_string()))?;
         let core = load::load(store.as_ref(), &params)?;
         let (newest, _) = watch::channel(core.index());
         Ok(Self {
             shared: Arc::new(Shared {
                 params,
-                coordinators,
                 store,
                 core: RwLock::new(core),
                 writer: Mutex::new(()),
                 queue: Mutex::default(),
                 halted: OnceLock::new(),
+                draft: Mutex::default(),
+                arrivals: broadcast::channel(ARRIVALS_MAX).0,
                 newest,
                 seed: AtomicU64::new(seed),
             }),
@@ -138,6 +152,11 @@ impl Node {
     /// The index of the newest milestone, now and as it rises.
     pub fn newest(&self) -> watch::Receiver<u64> {
         self.shared.newest.subscribe()
+    }
+
+    /// Blocks newly taken in, in order. Whoever is more than some hundred behind misses some.
+    pub fn arrivals(&self) -> broadcast::Receiver<Arc<Arrival>> {
+        self.shared.arrivals.subscribe()
     }
 
     /// Why the node has stopped, if it has.
@@ -217,18 +236,4 @@ impl Node {
         // Any odd step reaches every seed; the picks mix it.
         self.shared.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
     }
-}
-
-/// The keys in rising order: none, or enough to sign a milestone.
-fn check_coordinators(params: &NetworkParams, mut keys: Vec<SecretKey>) -> Result<Vec<SecretKey>, NodeError> {
-    if keys.is_empty() {
-        return Ok(keys);
-    }
-    keys.retain(|key| params.coordinators.contains(&key.public()));
-    keys.sort_by_key(SecretKey::public);
-    keys.dedup_by_key(|key| key.public());
-    if keys.len() < usize::from(params.threshold) {
-        return Err(NodeError::Coordinators { given: keys.len(), threshold: params.threshold });
-    }
-    Ok(keys)
 }

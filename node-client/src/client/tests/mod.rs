@@ -22,7 +22,7 @@ fn client(nodes: &[&ScriptedNode]) -> NodeClient {
     start(nodes.iter().map(|node| node.address.clone()).collect(), None)
 }
 
-fn start(nodes: Vec<PeerAddress>, checkpoint: Option<MilestoneEssence>) -> NodeClient {
+fn start(nodes: Vec<PeerAddress>, checkpoint: Option<Checkpoint>) -> NodeClient {
     let config = ClientConfig { params: params(), nodes, key: key(50), checkpoint, bind: loopback() };
     NodeClient::start(config).unwrap()
 }
@@ -45,18 +45,20 @@ async fn every_milestone_comes_in_order_from_the_first_on() {
     let client = client(&[&node]);
     reach(&client, 3).await;
     let mut followed = client.follow();
+    let mut checkpoint = None;
     node.milestone();
     for index in 1..=4 {
         let milestone = followed.recv().await.unwrap();
-        assert_eq!(milestone.essence.index, index);
+        assert_eq!(milestone.checkpoint.essence.index, index);
+        checkpoint = Some(Checkpoint::clone(&milestone.checkpoint));
     }
     assert_eq!(client.newest(), node.newest());
     assert_eq!(client.view().borrow().node, Some(node.address.clone()));
 
-    let again = start(vec![node.address.clone()], Some(client.newest()));
+    let again = start(vec![node.address.clone()], checkpoint);
     let mut followed = again.follow();
     node.milestone();
-    assert_eq!(followed.recv().await.unwrap().essence.index, 5);
+    assert_eq!(followed.recv().await.unwrap().checkpoint.essence.index, 5);
 }
 
 #[tokio::test]
@@ -335,7 +337,8 @@ async fn a_client_needs_a_node_and_its_own_network() {
     };
     assert!(matches!(NodeClient::start(config(vec![], None)), Err(ClientError::NoNodes)));
     let node = ScriptedNode::start(44);
-    let foreign = MilestoneEssence { network: flash_proto::NetworkId::new([9; 32]), ..node.newest() };
+    let mut foreign = LightCore::new(params(), None).unwrap().checkpoint();
+    foreign.essence.network = flash_proto::NetworkId::new([9; 32]);
     let nodes = vec![node.address.clone()];
     assert!(matches!(NodeClient::start(config(nodes, Some(foreign))), Err(ClientError::Setup(_))));
 }
