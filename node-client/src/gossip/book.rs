@@ -123,9 +123,9 @@ impl Book {
         }
     }
 
-    /// Takes an address out.
-    pub(super) fn forget(&mut self, key: &PublicKey) {
-        self.entries.remove(key);
+    /// Takes an address out; whether there was one.
+    pub(super) fn forget(&mut self, key: &PublicKey) -> bool {
+        self.entries.remove(key).is_some()
     }
 
     /// Addresses to dial now: all that were given by hand, and others for as long as there are fewer than
@@ -247,7 +247,8 @@ mod tests {
             for n in 0..1_000 {
                 book.told(address(2 + teller * 1_000 + n), key(1_000_000 + teller));
             }
-            let told = book.entries.values().filter(|entry| entry.known == Known::Told(key(1_000_000 + teller)));
+            let told =
+                book.entries.values().filter(|entry| entry.known == Known::Told(key(1_000_000 + teller)));
             assert!(told.count() <= TOLD_MAX);
         }
         assert!(book.entries.len() <= BOOK_MAX);

@@ -83,9 +83,10 @@ impl Orphans {
         Ok(())
     }
 
-    /// Whether a block is held here.
-    pub(super) fn contains(&self, id: &BlockId) -> bool {
-        self.held.contains_key(id)
+    /// Whether a neighbour sent a block that misses one of these.
+    pub(super) fn has_sent_children_of(&self, from: &PublicKey, ids: &HashSet<BlockId>) -> bool {
+        let children = ids.iter().filter_map(|id| self.missing.get(id)).flat_map(|missing| &missing.children);
+        children.filter_map(|child| self.held.get(child)).any(|orphan| orphan.from == *from)
     }
 
     /// A block is in the Tangle now: the blocks that waited for nothing else.
@@ -104,7 +105,11 @@ impl Orphans {
 
     /// Whom to ask now for what. `neighbours` are those that can be asked, the best first. A parent that
     /// is held as an orphan itself is on its way.
-    pub(super) fn asks(&mut self, now: Duration, neighbours: &[PublicKey]) -> BTreeMap<PublicKey, Vec<BlockId>> {
+    pub(super) fn asks(
+        &mut self,
+        now: Duration,
+        neighbours: &[PublicKey],
+    ) -> BTreeMap<PublicKey, Vec<BlockId>> {
         let mut asks: BTreeMap<PublicKey, Vec<BlockId>> = BTreeMap::new();
         let mut given_up = Vec::new();
         for (id, missing) in &mut self.missing {
@@ -112,7 +117,8 @@ impl Orphans {
                 continue;
             }
             let senders = missing.children.iter().filter_map(|child| Some(self.held.get(child)?.from));
-            let mut candidates = senders.filter(|key| neighbours.contains(key)).chain(neighbours.iter().copied());
+            let mut candidates =
+                senders.filter(|key| neighbours.contains(key)).chain(neighbours.iter().copied());
             match candidates.find(|key| !missing.asked.contains(key)) {
                 Some(next) if missing.asked.len() < ASKED_MAX => {
                     missing.asked.push(next);
@@ -158,9 +164,9 @@ impl Orphans {
         }
     }
 
-    /// How many blocks are held.
-    pub(super) fn len(&self) -> usize {
-        self.held.len()
+    /// Whether nothing is held.
+    pub(super) fn is_empty(&self) -> bool {
+        self.held.is_empty()
     }
 
     fn remove(&mut self, id: &BlockId) -> Option<Orphan> {
@@ -211,7 +217,7 @@ mod tests {
         orphans.add(id(3), vec![3], key(1), &[id(1), id(2)]).unwrap();
         orphans.add(id(4), vec![4], key(1), &[id(2)]).unwrap();
         assert_eq!(ids(&orphans.arrived(&id(2))), [id(4)]);
-        assert!(orphans.contains(&id(3)));
+        assert!(orphans.held.contains_key(&id(3)));
         assert_eq!(ids(&orphans.arrived(&id(1))), [id(3)]);
         assert!(empty(&orphans));
     }
@@ -249,7 +255,7 @@ mod tests {
         assert_eq!(orphans.add(many(5_000), vec![0; ORPHAN_BYTES_MAX + 1], key(2), &[id(255)]), Err(NoRoom));
         orphans.add(many(5_000), vec![0; 64], key(2), &[id(255)]).unwrap();
         orphans.forget(&key(1));
-        assert_eq!(orphans.len(), 1);
+        assert_eq!(orphans.held.len(), 1);
         orphans.give_up(&id(255));
         assert!(empty(&orphans));
     }

@@ -5,6 +5,8 @@
 //! much: who sends at twice the rate for long needs one bit more, at four times two, and so on. So nobody is
 //! shut out, but a flood costs its sender as much work as all that it wants to send.
 
+pub(super) mod clients;
+
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
 use flash_proto::block::Work;
