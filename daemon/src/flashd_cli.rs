@@ -16,7 +16,7 @@ use crate::{
     config::Config,
     datadir::{self, DataDir},
     exit::Exit,
-    node_service::{self, NodeOptions},
+    node_service::{self, MakeNode, NodeOptions},
     run::{self, Failure},
 };
 
@@ -97,9 +97,18 @@ struct NodeRunArgs {
     /// The node's data directory [default: ~/.flash-node]
     #[arg(long, value_name = "DIR", env = "FLASH_NODE_DATA")]
     data: Option<PathBuf>,
-    /// Where clients connect (UDP)
+    /// Where clients and other nodes connect (UDP)
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:14265")]
     listen: SocketAddr,
+    /// Join the network of this network.json: if the directory is empty, copy it there and make a key
+    #[arg(long, value_name = "FILE", conflicts_with = "init_dev")]
+    network: Option<PathBuf>,
+    /// A node of the network to be neighbours with, which names others; may be given several times
+    #[arg(long = "neighbour", value_name = "KEY@HOST:PORT")]
+    neighbours: Vec<PeerAddress>,
+    /// What other nodes are told to connect to [default: the address they see, and the port of --listen]
+    #[arg(long, value_name = "HOST:PORT")]
+    public_address: Option<String>,
     /// If the directory is empty, make a development network of its own in it: coordinator, treasury,
     /// network.json
     #[arg(long)]
@@ -206,10 +215,14 @@ fn node_data(data: Option<&Path>) -> PathBuf {
 
 fn node(args: &NodeRunArgs) -> Result<(), Failure> {
     run::log_to_stderr(&args.log, false)?;
-    let dev = args
-        .init_dev
-        .then_some(DevNetwork { milestone_interval_ms: args.milestone_ms, pow_bits: args.pow_bits });
-    let options = NodeOptions { listen: args.listen, dev };
+    let dev = DevNetwork { milestone_interval_ms: args.milestone_ms, pow_bits: args.pow_bits };
+    let dev = args.init_dev.then_some(MakeNode::Dev(dev));
+    let options = NodeOptions {
+        listen: args.listen,
+        make: args.network.clone().map(MakeNode::Join).or(dev),
+        neighbours: args.neighbours.clone(),
+        public_address: args.public_address.clone(),
+    };
     runtime()?.block_on(node_service::run(&node_data(args.data.as_deref()), options))
 }
 

@@ -5,14 +5,20 @@
 //! | `network.json` | the network's parameters: give it to everyone |
 //! | `keys.json` | the node's, coordinator's and treasury's keys: 0600 |
 //! | `store/` | the ledger |
-//! | `ready.json` | where the running node answers: `{"node": "KEY@HOST:PORT", "pid": …}` |
+//! | `ready.json` | where the running node answers clients and other nodes: `{"node": "KEY@HOST:PORT", "pid": …}` |
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use flash_node_client::{
     client::{Applied, ClientConfig, NodeClient},
+    gossip::{Gossip, GossipConfig, message::Reached},
     node::{Node, NodeConfig, dev::DevNetwork, run_coordinator, service},
-    quic::{Endpoint, NODE_ALPN, PeerAddress, StreamLimits},
+    quic::{Endpoint, GOSSIP_ALPN, NODE_ALPN, PeerAddress, PeerAddressError, StreamLimits},
 };
 use flash_proto::{
     Action, Address, Amount, Essence, NetworkParams, Output, OutputId, SecretKey, Transaction,
@@ -53,7 +59,7 @@ struct Keys {
     treasury: Option<Zeroizing<String>>,
 }
 
-fn keys_path(dir: &Path) -> std::path::PathBuf {
+fn keys_path(dir: &Path) -> PathBuf {
     dir.join("keys.json")
 }
 
@@ -83,10 +89,24 @@ fn read_keys(dir: &Path) -> Result<Keys, Failure> {
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
-    /// Where clients connect.
+    /// Where clients and other nodes connect.
     pub listen: SocketAddr,
-    /// Make a development network if the directory has none.
-    pub dev: Option<DevNetwork>,
+    /// What to make of a directory that is no node's yet.
+    pub make: Option<MakeNode>,
+    /// Nodes to be neighbours with; these name others.
+    pub neighbours: Vec<PeerAddress>,
+    /// Where other nodes are told to connect: `HOST:PORT`. Without it they try the address that they see
+    /// and the port of `listen`.
+    pub public_address: Option<String>,
+}
+
+/// How a new node begins.
+#[derive(Clone, Debug)]
+pub enum MakeNode {
+    /// With a development network of its own.
+    Dev(DevNetwork),
+    /// With the network of this file.
+    Join(PathBuf),
 }
 
 /// Runs a node until it is told to stop.
@@ -95,15 +115,7 @@ pub struct NodeOptions {
 /// [`Failure`].
 pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let dir = DataDir::create(data)?;
-    if !datadir::network_path(data).exists() || !keys_path(data).exists() {
-        let Some(dev) = options.dev else {
-            return Err(unusable(format!(
-                "{} is not a node's data directory. Make a development network with `flashd node --init-dev`",
-                data.display()
-            )));
-        };
-        make_dev(&dir, dev)?;
-    }
+    make(&dir, options.make.as_ref())?;
     let (params, keys) = (dir.network()?, read_keys(data)?);
     let (directory, params_) = (dir.store_path(), params.clone());
     let coordinators = keys.coordinator.iter().map(|key| shown(key)).collect::<Result<Vec<_>, _>>()?;
@@ -111,11 +123,15 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let opened = tokio::task::spawn_blocking(move || Node::open(NodeConfig { directory, params: params_ }));
     let node = opened.await.map_err(Failure::new)?.map_err(Failure::new)?;
     let limits = StreamLimits { bidirectional: STREAMS_PER_CLIENT_MAX };
-    let endpoint =
-        Endpoint::listen(&shown(&keys.node)?, NODE_ALPN, options.listen, limits).map_err(Failure::new)?;
+    let kinds = [GOSSIP_ALPN, NODE_ALPN];
+    let endpoint = Endpoint::listen_for_all(&shown(&keys.node)?, GOSSIP_ALPN, &kinds, options.listen, limits)
+        .map_err(Failure::new)?;
     let listening = endpoint.local_address().map_err(Failure::new)?;
     let address = PeerAddress::new(endpoint.public_key(), listening.ip().to_string(), listening.port())
         .map_err(Failure::new)?;
+    let reached = reached(&address, options.public_address.as_deref())?;
+    let config = GossipConfig { neighbours: options.neighbours, reached, filter: Arc::new(|_: &[u8]| false) };
+    let gossip = Gossip::start(node.clone(), endpoint.clone(), config).map_err(Failure::new)?;
     let ready = NodeReady { node: address.clone(), pid: std::process::id() };
     let text = serde_json::to_string(&ready).map_err(Failure::new)?;
     let ready_path = datadir::ready_path(data);
@@ -138,7 +154,7 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
         });
     }
     let until = stop.clone();
-    service::serve(node, endpoint, async move { until.stopped().await }).await;
+    service::serve_all(node, endpoint, Some(gossip), async move { until.stopped().await }).await;
     while tasks.join_next().await.is_some() {}
     let _ = std::fs::remove_file(ready_path);
     match stop.running() {
@@ -147,6 +163,63 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
         }
         _ => Ok(()),
     }
+}
+
+/// What other nodes are told of where this one is reached.
+fn reached(own: &PeerAddress, public: Option<&str>) -> Result<Reached, Failure> {
+    let Some(public) = public else { return Ok(Reached::Port(own.port())) };
+    let public: PeerAddress =
+        format!("{}@{public}", own.key).parse().map_err(|error: PeerAddressError| Failure {
+            message: format!("--public-address must be HOST:PORT: {error}"),
+            exit: Exit::Usage,
+        })?;
+    Ok(Reached::Host(public.host().to_owned(), public.port()))
+}
+
+/// Sees to it that the directory is a node's, of the network that was asked for.
+fn make(dir: &DataDir, wanted: Option<&MakeNode>) -> Result<(), Failure> {
+    let data = dir.path();
+    let is_new = !datadir::network_path(data).exists() || !keys_path(data).exists();
+    match wanted {
+        Some(MakeNode::Join(file)) => {
+            let params = read_network(file)?;
+            if is_new {
+                return make_joining(dir, &params);
+            }
+            let own = dir.network()?;
+            if own.id() != params.id() {
+                return Err(unusable(format!(
+                    "{} belongs to network {}, but {} is of network {}; choose another directory",
+                    data.display(),
+                    own.name,
+                    file.display(),
+                    params.name
+                )));
+            }
+            Ok(())
+        }
+        Some(MakeNode::Dev(dev)) if is_new => make_dev(dir, *dev),
+        None if is_new => Err(unusable(format!(
+            "{} is not a node's data directory. Join a network with `flashd node --network FILE`, or make \
+             one for development with `flashd node --init-dev`",
+            data.display()
+        ))),
+        Some(MakeNode::Dev(_)) | None => Ok(()),
+    }
+}
+
+fn make_joining(dir: &DataDir, params: &NetworkParams) -> Result<(), Failure> {
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(bytes.as_mut()).map_err(|error| Failure::new(format!("no randomness: {error}")))?;
+    let node = hidden(&SecretKey::from_bytes(*bytes));
+    write_node(dir, params, &Keys { node, coordinator: None, treasury: None })
+}
+
+fn write_node(dir: &DataDir, params: &NetworkParams, keys: &Keys) -> Result<(), Failure> {
+    let text = Zeroizing::new(serde_json::to_string_pretty(keys).map_err(Failure::new)?);
+    dir.write_network(params)?;
+    write_atomically(&keys_path(dir.path()), text.as_bytes())?;
+    Ok(())
 }
 
 fn make_dev(dir: &DataDir, dev: DevNetwork) -> Result<(), Failure> {
@@ -160,10 +233,7 @@ fn make_dev(dir: &DataDir, dev: DevNetwork) -> Result<(), Failure> {
         coordinator: Some(hidden(&made.coordinator)),
         treasury: Some(hidden(&made.treasury)),
     };
-    let text = Zeroizing::new(serde_json::to_string_pretty(&keys).map_err(Failure::new)?);
-    dir.write_network(&made.params)?;
-    write_atomically(&keys_path(dir.path()), text.as_bytes())?;
-    Ok(())
+    write_node(dir, &made.params, &keys)
 }
 
 /// Where the node is that runs on a data directory.

@@ -6,7 +6,7 @@ use std::{
 };
 
 use flash_proto::PublicKey;
-use quinn::{Connection, ConnectionError, VarInt};
+use quinn::{Connection, ConnectionError, ReadError, VarInt};
 use tokio::{
     sync::mpsc,
     task::JoinSet,
@@ -23,7 +23,10 @@ use super::{
     state::{ACCEPTED_WAITING_MAX, CLOSE_DONE, CLOSE_FULL, Shared},
     sync,
 };
-use crate::{node::NodeError, quic::PeerAddress};
+use crate::{
+    node::NodeError,
+    quic::{PeerAddress, frames::FrameError},
+};
 
 /// How often it is looked whom to dial.
 const LOOK: Duration = Duration::from_millis(250);
@@ -105,18 +108,18 @@ fn dial_some(shared: &Arc<Shared>, links: &mut JoinSet<()>) {
 /// Dials a node and keeps it as a neighbour.
 async fn dial(shared: Arc<Shared>, address: PeerAddress) {
     let key = address.key;
-    match connect(&shared, &address).await {
-        Some(connection) => {
-            shared.reached_at(&address);
-            let ended = link::run(&shared, connection, Some(address)).await;
-            let full = matches!(ended, LinkError::NotWanted) || is_full(&ended);
+    if let Some(connection) = connect(&shared, &address).await {
+        shared.reached_at(&address);
+        let ended = link::run(&shared, connection, Some(address)).await;
+        if is_full(&ended) {
+            shared.rest(&key);
+        } else {
             let until = shared.now().saturating_add(AGAIN);
-            if full { shared.rest(&key) } else { shared.state().book.rest(&key, until) }
+            shared.state().book.rest(&key, until);
         }
-        None => {
-            let (now, draw) = (shared.now(), shared.draw());
-            shared.state().book.failed(&key, now, draw);
-        }
+    } else {
+        let (now, draw) = (shared.now(), shared.draw());
+        shared.state().book.failed(&key, now, draw);
     }
     shared.state().dialled.remove(&key);
 }
@@ -131,15 +134,16 @@ async fn try_out(shared: Arc<Shared>, address: PeerAddress) {
     }
 }
 
-/// Whether the other end has enough neighbours.
+/// Whether one of both has enough neighbours.
 fn is_full(ended: &LinkError) -> bool {
-    use crate::quic::frames::FrameError;
-    let reason = match ended {
-        LinkError::Lost(reason)
-        | LinkError::Frame(FrameError::Read(quinn::ReadError::ConnectionLost(reason))) => reason,
-        _ => return false,
-    };
-    matches!(reason, ConnectionError::ApplicationClosed(close) if close.error_code == VarInt::from_u32(CLOSE_FULL))
+    match ended {
+        LinkError::NotWanted => true,
+        LinkError::Lost(reason) | LinkError::Frame(FrameError::Read(ReadError::ConnectionLost(reason))) => {
+            let full = VarInt::from_u32(CLOSE_FULL);
+            matches!(reason, ConnectionError::ApplicationClosed(close) if close.error_code == full)
+        }
+        _ => false,
+    }
 }
 
 async fn connect(shared: &Shared, address: &PeerAddress) -> Option<Connection> {

@@ -88,7 +88,7 @@ impl Standing {
     /// Counts a block that was dropped because of the budget; whether the neighbour must be dropped.
     pub(super) fn count_over_budget(&mut self, now: Duration) -> bool {
         self.over_budget = self.over_budget.saturating_add(1);
-        self.over_budget % 1_000 == 0 && self.count(Deed::Flood, now)
+        self.over_budget.is_multiple_of(1_000) && self.count(Deed::Flood, now)
     }
 }
 
