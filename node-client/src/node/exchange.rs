@@ -21,7 +21,7 @@ impl Node {
         let mut lacking = Vec::new();
         for id in unknown {
             // Confirmed long ago, perhaps.
-            if !self.has(&id)? {
+            if !self.is_confirmed(&id)? {
                 lacking.push(id);
             }
         }

@@ -11,7 +11,7 @@
 //! | [`dev`] | making a network for development |
 //! | [`rate`] | how many blocks one sender may put into the Tangle |
 //! | `receive`, `milestone`, `queries`, `exchange` | what a node does |
-//! | `core`, `records`, `load` | what it holds in memory, on disk, and the way from one to the other |
+//! | `core`, `records`, `pages`, `load` | what it holds in memory, on disk, and the way from one to the other |
 
 mod coordinate;
 mod core;
@@ -20,6 +20,7 @@ mod error;
 mod exchange;
 mod load;
 mod milestone;
+mod pages;
 mod queries;
 pub mod rate;
 mod receive;
