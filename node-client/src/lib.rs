@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`client`] | asking nodes over QUIC and believing only proofs |
 //! | [`coordinator`] | how coordinators agree on the next milestone, pure |
+//! | [`gossip`] | nodes that keep each other up to date over QUIC |
 //! | [`ledger`] | the rules and commitments of the ledger, pure |
 //! | [`light`] | believing the ledger without keeping it, pure |
 //! | [`tangle`] | the graph of blocks, pure |
@@ -21,6 +22,7 @@
 
 pub mod client;
 pub mod coordinator;
+pub mod gossip;
 pub mod ledger;
 pub mod light;
 pub mod node;

@@ -143,7 +143,13 @@ impl ClientError {
             | Self::Malformed { .. }
             | Self::Stale { .. } => true,
             Self::Refused { code, .. } => {
-                matches!(code, RefusedCode::Busy | RefusedCode::UnknownParent | RefusedCode::Halted)
+                matches!(
+                    code,
+                    RefusedCode::Busy
+                        | RefusedCode::UnknownParent
+                        | RefusedCode::Halted
+                        | RefusedCode::MoreWork { .. }
+                )
             }
             _ => false,
         }

@@ -11,13 +11,13 @@ use std::{
 use flash_proto::{
     Block, BlockId, Payload, Transaction, TransactionId,
     block::Work,
-    limits::{BLOCK_BYTES_MAX, PARENTS_MAX},
+    limits::{BLOCK_BYTES_MAX, PARENTS_MAX, POW_BITS_MAX},
 };
 use tokio::{sync::watch, time::timeout};
 use tracing::debug;
 
 use super::{ClientError, NodeClient, TransactionStatus, View};
-use crate::protocol::{NodeRequest, NodeResponse};
+use crate::protocol::{NodeRequest, NodeResponse, RefusedCode};
 
 /// Hashes between two looks at whether the work is still wanted: some milliseconds.
 const TRIES_AT_A_TIME: u64 = 10_000;
@@ -64,19 +64,28 @@ impl NodeClient {
         if bytes.len() > BLOCK_BYTES_MAX {
             return Err(ClientError::BlockTooLarge { got: bytes.len() });
         }
-        block.nonce = self.work(bytes).await?;
-        let bytes = block.to_bytes();
-        let id = Block::id_of(&bytes);
-        match shared.ask(&link, &NodeRequest::Submit(bytes)).await? {
-            NodeResponse::Submitted(got) if got == id => Ok(id),
-            _ => Err(shared.unexpected(&link)),
+        let mut pow_bits = shared.params.pow_bits;
+        loop {
+            block.nonce = self.work(bytes.clone(), pow_bits).await?;
+            let bytes = block.to_bytes();
+            let id = Block::id_of(&bytes);
+            match shared.ask(&link, &NodeRequest::Submit(bytes)).await {
+                Ok(NodeResponse::Submitted(got)) if got == id => return Ok(id),
+                Ok(_) => return Err(shared.unexpected(&link)),
+                // The node is flooded: it asks for more, but for no more than can be done.
+                Err(ClientError::Refused { code: RefusedCode::MoreWork { bits }, .. })
+                    if (pow_bits.saturating_add(1)..=POW_BITS_MAX).contains(&bits) =>
+                {
+                    pow_bits = bits;
+                }
+                Err(error) => return Err(error),
+            }
         }
     }
 
     /// The proof of work, on a thread of its own.
-    async fn work(&self, bytes: Vec<u8>) -> Result<u64, ClientError> {
+    async fn work(&self, bytes: Vec<u8>, pow_bits: u8) -> Result<u64, ClientError> {
         let permit = Arc::clone(&self.shared().work).acquire_owned().await.map_err(|_| ClientError::Work)?;
-        let pow_bits = self.shared().params.pow_bits;
         let stop = StopOnDrop(Arc::default());
         let stopped = Arc::clone(&stop.0);
         let search = move || {

@@ -9,17 +9,20 @@
 //! | --- | --- |
 //! | [`service`] | serving clients over QUIC |
 //! | [`dev`] | making a network for development |
-//! | `receive`, `milestone`, `queries` | what a node does |
+//! | [`rate`] | how many blocks one sender may put into the Tangle |
+//! | `receive`, `milestone`, `queries`, `exchange` | what a node does |
 //! | `core`, `records`, `pages`, `load` | what it holds in memory, on disk, and the way from one to the other |
 
 mod coordinate;
 mod core;
 pub mod dev;
 mod error;
+mod exchange;
 mod load;
 mod milestone;
 mod pages;
 mod queries;
+pub mod rate;
 mod receive;
 mod records;
 pub mod service;

@@ -254,7 +254,7 @@ impl Node {
         Ok((Prepared { id, parents, transaction: None, milestone, bytes, source }, has_transaction))
     }
 
-    fn is_confirmed(&self, id: &BlockId) -> Result<bool, NodeError> {
+    pub(super) fn is_confirmed(&self, id: &BlockId) -> Result<bool, NodeError> {
         Ok(self.stored(records::confirmed(self.store(), id))?.is_some())
     }
 

@@ -15,6 +15,8 @@ const COORDINATORS: &[u8] = b"coordinators";
 const VOTE: &[u8] = b"vote";
 /// What stopped the node for ever: [`Fork`].
 const FORK: &[u8] = b"fork";
+/// Where other nodes are.
+pub(super) const ADDRESSES: &[u8] = b"addresses";
 /// Block id to [`Confirmed`]; blocks that wait for a milestone are only in their page.
 const CONFIRMED: Table = Table::small(33, "confirmed blocks");
 /// Index (big-endian) to [`MilestoneRecord`].

@@ -25,7 +25,10 @@ mod tips;
 pub mod walk;
 pub mod white_flag;
 
-use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    ops::Bound,
+};
 
 use flash_proto::BlockId;
 use thiserror::Error;
@@ -183,6 +186,12 @@ impl Tangle {
     /// The blocks that no milestone has confirmed yet, in the order of arrival.
     pub fn waiting(&self) -> impl Iterator<Item = &BlockId> {
         self.waiting.values()
+    }
+
+    /// The blocks that wait for a milestone and came after number `after`, with their numbers, in order.
+    pub fn waiting_after(&self, after: u64) -> impl Iterator<Item = (u64, BlockId)> + '_ {
+        let after = (Bound::Excluded(after), Bound::Unbounded);
+        self.waiting.range(after).map(|(number, block)| (*number, *block))
     }
 
     /// Blocks that no milestone has confirmed yet.

@@ -4,7 +4,9 @@ use std::{net::Ipv4Addr, sync::Arc};
 
 use flash_channel::store::MemoryStore;
 use flash_proto::{
-    Block, CoordinatorHistory, Milestone, MilestoneEssence, Payload, limits::NODE_FRAME_BYTES_MAX,
+    Block, CoordinatorHistory, Milestone, MilestoneEssence, Payload,
+    block::{Data, Work},
+    limits::NODE_FRAME_BYTES_MAX,
 };
 use quinn::Connection;
 use tokio::{sync::Notify, task::JoinHandle};
@@ -166,5 +168,40 @@ async fn who_follows_hears_that_the_node_stopped() {
     store.fail_next(flash_channel::store::Fault::Io);
     assert!(matches!(served.node.issue_milestone(1, &signers()), Err(NodeError::Halted(_))));
     assert_eq!(refused(next(&mut reader).await.unwrap()).code, RefusedCode::Halted);
+    served.close().await;
+}
+
+/// A client that submits without end is asked for more and more work, which the client software does by
+/// itself; another client's block goes in with no more than the network's.
+#[tokio::test]
+async fn a_flood_of_one_client_keeps_no_other_out() {
+    let served = Served::new(&MemoryStore::new()).await;
+    let params = params();
+    let submit = |n: usize, bits| {
+        let data = Data { tag: b"flood".to_vec(), data: n.to_le_bytes().to_vec() };
+        let mut block = Block::new(vec![params.genesis_block()], Payload::Data(data));
+        block.nonce = Work::of(&block.to_bytes()).search(bits, 0, u64::MAX).unwrap();
+        served.ask(NodeRequest::Submit(block.to_bytes()))
+    };
+    let mut asked = None;
+    for n in 0..5_000 {
+        if let NodeResponse::Refused(refused) = submit(n, params.pow_bits).await {
+            asked = Some((n, refused.code));
+            break;
+        }
+    }
+    let Some((n, RefusedCode::MoreWork { bits })) = asked else { panic!("{asked:?}") };
+    assert!(n >= 512 && bits > params.pow_bits, "{n} {bits}");
+    assert!(matches!(submit(n, bits).await, NodeResponse::Submitted(_)));
+
+    let local = (Ipv4Addr::LOCALHOST, 0).into();
+    let honest = Endpoint::dialler(&key(3), NODE_ALPN, local, STREAM_LIMITS).unwrap();
+    let connection = honest.connect(served.connection.remote_address(), key(1).public()).await.unwrap();
+    let block = worked(&params, Block::new(vec![params.genesis_block()], Payload::Empty));
+    let (send, receive) = connection.open_bi().await.unwrap();
+    let mut writer = FrameWriter::new(send, NODE_FRAME_BYTES_MAX);
+    writer.send(&NodeRequest::Submit(block)).await.unwrap();
+    let answer = next(&mut FrameReader::new(receive, NODE_FRAME_BYTES_MAX)).await;
+    assert!(matches!(answer, Some(NodeResponse::Submitted(_))), "{answer:?}");
     served.close().await;
 }
