@@ -14,8 +14,9 @@ use tokio::time::MissedTickBehavior;
 use tracing::debug;
 
 use super::{
-    Node, NodeError, Writer,
+    Arrival, Node, NodeError, Writer,
     core::{Core, Waiting},
+    index,
     records::{
         self, APPLIED, BLOCKS, INCLUDED, MILESTONES, MilestoneRecord, Outcome, STATE, TOUCHED,
         TransactionRecords, WAITING,
@@ -36,7 +37,7 @@ const HEADS_MAX: usize = PARENTS_MAX + TIES_MAX * (PARENTS_MAX - 1);
 struct Draft {
     milestone: Milestone,
     block: BlockId,
-    bytes: usize,
+    bytes: Vec<u8>,
     included: Vec<BlockId>,
     confirmation: Confirmation,
     batch: Batch,
@@ -125,7 +126,8 @@ impl Node {
         let (_, bytes) = self.work(Block::new(parents, payload))?;
         let block = Block::id_of(&bytes);
         let mut draft =
-            Draft { milestone, block, bytes: bytes.len(), included, confirmation, batch: Batch::new() };
+            Draft { milestone, block, bytes: bytes.clone(), included, confirmation, batch: Batch::new() };
+        index::add(&mut draft.batch, block, &bytes)?;
         draft.batch.put(BLOCKS, block.as_bytes(), bytes);
         self.write_draft(&core, &mut draft)?;
         Ok(draft)
@@ -146,6 +148,7 @@ impl Node {
         let touched: Vec<_> = confirmation.channels.iter().map(|channel| *channel.as_bytes()).collect();
         records::put_ids(batch, INCLUDED, index, &included_ids);
         records::put_ids(batch, APPLIED, index, &applied);
+        index::confirm(batch, index, included, confirmation);
         records::put_ids(batch, TOUCHED, index, &touched);
         for (key, value) in &confirmation.changes {
             let key = codec::encode(key);
@@ -176,11 +179,13 @@ impl Node {
         for confirmed in &included {
             core.release(confirmed);
         }
-        core.hold(block, Waiting { bytes, transaction: None });
+        core.hold(block, Waiting { bytes: bytes.len(), transaction: None });
         core.tangle.insert_solid(block, number, milestone.essence.parents.clone());
         core.tangle.confirm(milestone.essence.index, block, included);
         let followed = Arc::new(Followed { milestone, channels: confirmation.channels });
         core.set_last(Arc::clone(&followed));
+        // Nobody listening is no error.
+        let _ = self.shared.arrivals.send(Arc::new(Arrival { id: block, bytes }));
         Ok(followed)
     }
 }

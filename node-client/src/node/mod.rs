@@ -10,11 +10,14 @@
 //! | [`service`] | serving clients over QUIC |
 //! | [`dev`] | making a network for development |
 //! | `submit`, `milestone`, `queries` | what a node does |
+//! | `index`, `explore` | finding blocks, and telling what became of them |
 //! | `core`, `records`, `load` | what it holds in memory, on disk, and the way from one to the other |
 
 mod core;
 pub mod dev;
 mod error;
+mod explore;
+mod index;
 mod load;
 mod milestone;
 mod queries;
@@ -33,10 +36,12 @@ use std::{
 };
 
 pub use error::NodeError;
+pub use explore::{AddressBalances, BlockState, CarriedMilestone, ProvenOutput};
 use flash_channel::store::{Batch, Durable, SledStore, Store};
-use flash_proto::{NetworkParams, SecretKey};
+use flash_proto::{BlockId, NetworkParams, SecretKey};
+pub use index::{BlockOutcome, Confirmed, Find};
 pub use milestone::run_coordinator;
-use tokio::sync::watch;
+use tokio::sync::{broadcast, watch};
 use tracing::error;
 
 use self::{core::Core, submit::Queued};
@@ -51,6 +56,18 @@ pub struct NodeConfig {
     pub params: NetworkParams,
     /// Keys of coordinators, at least as many as must sign; none if this node issues no milestones.
     pub coordinators: Vec<SecretKey>,
+}
+
+/// Blocks that those who listen to [`Node::arrivals`] may be behind.
+const ARRIVALS_MAX: usize = 1_024;
+
+/// A block that was just taken in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Arrival {
+    /// The block.
+    pub id: BlockId,
+    /// Its bytes.
+    pub bytes: Vec<u8>,
 }
 
 /// A full node. Clones are handles to one node.
@@ -74,6 +91,8 @@ struct Shared {
     queue: Mutex<Vec<Queued>>,
     /// Why the node stopped.
     halted: OnceLock<String>,
+    /// Blocks as they come in.
+    arrivals: broadcast::Sender<Arc<Arrival>>,
     /// Index of the newest milestone.
     newest: watch::Sender<u64>,
     /// Where the random picks of tips go on.
@@ -123,6 +142,7 @@ impl Node {
                 writer: Mutex::new(()),
                 queue: Mutex::default(),
                 halted: OnceLock::new(),
+                arrivals: broadcast::channel(ARRIVALS_MAX).0,
                 newest,
                 seed: AtomicU64::new(seed),
             }),
@@ -137,6 +157,11 @@ impl Node {
     /// The index of the newest milestone, now and as it rises.
     pub fn newest(&self) -> watch::Receiver<u64> {
         self.shared.newest.subscribe()
+    }
+
+    /// Blocks newly taken in, in order. Whoever is more than some hundred behind misses some.
+    pub fn arrivals(&self) -> broadcast::Receiver<Arc<Arrival>> {
+        self.shared.arrivals.subscribe()
     }
 
     /// Why the node has stopped, if it has.

@@ -10,8 +10,9 @@ use flash_channel::store::Batch;
 use flash_proto::{Block, BlockId, Payload};
 
 use super::{
-    Node, NodeError, Writer,
+    Arrival, Node, NodeError, Writer,
     core::{Core, Waiting},
+    index,
     records::{BLOCKS, TransactionRecords, WAITING},
 };
 use crate::{
@@ -163,6 +164,7 @@ impl Node {
         let mut batch = Batch::new();
         let mut transactions = TransactionRecords::new(self.store());
         for (number, block) in (first..).zip(&fresh) {
+            index::add(&mut batch, block.id, &block.bytes)?;
             batch.put(BLOCKS, block.id.as_bytes(), block.bytes.clone());
             batch.put(WAITING, &number.to_be_bytes(), block.id.as_bytes().to_vec());
             if let Some(transaction) = &block.transaction {
@@ -177,6 +179,8 @@ impl Node {
             core.tangle.insert_solid(block.id, number, block.parents);
             core.hold(block.id, Waiting { bytes: block.bytes.len(), transaction: block.transaction });
             core.next_number = number.checked_add(1).ok_or(NodeError::Counter)?;
+            // Nobody listening is no error.
+            let _ = self.shared.arrivals.send(Arc::new(Arrival { id: block.id, bytes: block.bytes }));
         }
         Ok(results)
     }

@@ -159,6 +159,11 @@ impl Tangle {
         self.tips.len()
     }
 
+    /// Blocks that nothing approves yet, in no order.
+    pub fn tips(&self) -> impl Iterator<Item = BlockId> + '_ {
+        self.tips.iter()
+    }
+
     /// Blocks that no milestone has confirmed yet.
     pub fn waiting_count(&self) -> usize {
         self.waiting.len()
