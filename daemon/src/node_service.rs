@@ -5,7 +5,7 @@
 //! | `network.json` | the network's parameters: give it to everyone |
 //! | `keys.json` | the node's, coordinator's and treasury's keys: 0600 |
 //! | `store/` | the ledger |
-//! | `ready.json` | where the running node answers: `{"node": "KEY@HOST:PORT", "pid": …}` |
+//! | `ready.json` | where the running node answers: `{"node": "KEY@HOST:PORT", "http": "IP:PORT", "pid": …}` |
 
 use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
@@ -19,12 +19,14 @@ use flash_proto::{
     transaction::commit_inputs,
 };
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
 use crate::{
     datadir::{self, DataDir, DataDirError, check_private, read_network, write_atomically},
     events::now_ms,
     exit::Exit,
+    node_http::{self, HttpOptions},
     run::{Failure, stop_on_signal},
     stop::Stop,
 };
@@ -39,6 +41,9 @@ const NODE_WAIT: Duration = Duration::from_secs(60);
 pub struct NodeReady {
     /// Where clients connect: `KEY@HOST:PORT`.
     pub node: PeerAddress,
+    /// Where the HTTP API answers, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<SocketAddr>,
     /// The process.
     pub pid: u32,
 }
@@ -80,11 +85,26 @@ fn read_keys(dir: &Path) -> Result<Keys, Failure> {
     serde_json::from_str(&text).map_err(|error| unusable(format!("{}: {error}", path.display())))
 }
 
+/// Where the HTTP API listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpListen {
+    /// At [`node_http::DEFAULT_LISTEN`]; if that is taken, as by another node of this machine, nowhere.
+    Default,
+    /// Here.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
     /// Where clients connect.
     pub listen: SocketAddr,
+    /// Where the HTTP API listens.
+    pub http: HttpListen,
+    /// What it allows.
+    pub http_options: HttpOptions,
     /// Make a development network if the directory has none.
     pub dev: Option<DevNetwork>,
 }
@@ -118,7 +138,12 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let listening = endpoint.local_address().map_err(Failure::new)?;
     let address = PeerAddress::new(endpoint.public_key(), listening.ip().to_string(), listening.port())
         .map_err(Failure::new)?;
-    let ready = NodeReady { node: address.clone(), pid: std::process::id() };
+    let http = listen_http(options.http).await?;
+    let ready = NodeReady {
+        node: address.clone(),
+        http: http.as_ref().and_then(|listener| listener.local_addr().ok()),
+        pid: std::process::id(),
+    };
     let text = serde_json::to_string(&ready).map_err(Failure::new)?;
     let ready_path = datadir::ready_path(data);
     write_atomically(&ready_path, format!("{text}\n").as_bytes())?;
@@ -137,6 +162,18 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
             }
         });
     }
+    if let Some(listener) = http {
+        let (node, stop, options) = (node.clone(), stop.clone(), options.http_options);
+        tasks.spawn(async move {
+            let until = stop.clone();
+            // The node's neighbours are wired in here.
+            let serving =
+                node_http::serve(listener, node, None, options, async move { until.stopped().await });
+            if let Err(error) = serving.await {
+                stop.fail(format!("the HTTP API has stopped: {error}"), false);
+            }
+        });
+    }
     let until = stop.clone();
     service::serve(node, endpoint, async move { until.stopped().await }).await;
     while tasks.join_next().await.is_some() {}
@@ -146,6 +183,27 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
             Err(Failure { message: reason, exit: Exit::StoreFailed })
         }
         _ => Ok(()),
+    }
+}
+
+async fn listen_http(listen: HttpListen) -> Result<Option<TcpListener>, Failure> {
+    let address = match listen {
+        HttpListen::Off => return Ok(None),
+        HttpListen::Default => node_http::DEFAULT_LISTEN,
+        HttpListen::At(address) => address,
+    };
+    match TcpListener::bind(address).await {
+        Ok(listener) => {
+            if !address.ip().is_loopback() {
+                tracing::warn!(%address, "the HTTP API has no authentication and is open to other machines");
+            }
+            Ok(Some(listener))
+        }
+        Err(error) if listen == HttpListen::Default => {
+            tracing::warn!(%address, %error, "there is no HTTP API; give it another address with --http");
+            Ok(None)
+        }
+        Err(error) => Err(Failure::new(format!("the HTTP API cannot listen on {address}: {error}"))),
     }
 }
 
