@@ -92,7 +92,7 @@ pub(super) struct GetBalances {
 
 #[derive(Debug, Serialize)]
 #[serde(rename_all = "camelCase")]
-pub(super) struct Balances {
+pub(super) struct BalancesAnswer {
     balances: Vec<String>,
     references: Vec<String>,
     milestone_index: u64,
@@ -200,7 +200,7 @@ impl Api {
     }
 
     /// The confirmed balances at the newest milestone.
-    pub(super) async fn get_balances(&self, call: GetBalances) -> Result<Balances, Failed> {
+    pub(super) async fn get_balances(&self, call: GetBalances) -> Result<BalancesAnswer, Failed> {
         bounded("addresses", &call.addresses)?;
         if !call.threshold.is_none_or(|threshold| (1..=100).contains(&threshold)) {
             return Err(Failed::invalid("Illegal 'threshold'"));
@@ -217,7 +217,7 @@ impl Api {
                 Ok::<_, NodeError>((balances, milestone.ok_or(NodeError::Damaged("milestone"))?))
             })
             .await?;
-        Ok(Balances {
+        Ok(BalancesAnswer {
             balances: balances.amounts.iter().map(|amount| amount.units().to_string()).collect(),
             references: vec![form::block_hash(&milestone.block)],
             milestone_index: balances.milestone_index,

@@ -49,8 +49,8 @@ pub(super) enum Failed {
 }
 
 impl Failed {
-    fn invalid(what: impl ToString) -> Self {
-        Self::Invalid(what.to_string())
+    fn invalid(what: &str) -> Self {
+        Self::Invalid(what.to_owned())
     }
 
     const fn status(&self) -> StatusCode {
@@ -76,7 +76,7 @@ impl From<Refused> for Failed {
 
 impl From<WorkError> for Failed {
     fn from(error: WorkError) -> Self {
-        Self::invalid(error)
+        Self::Invalid(error.to_string())
     }
 }
 

@@ -14,7 +14,7 @@ use super::{
     Answer, Api, Index, limit, not_found, unexpected,
     views::{
         BlockMetadata, ChannelAnswer, ChannelView, Included, InclusionProof, MilestoneView, OutputAnswer,
-        OutputProof, OutputView, Outputs, TransactionStatus, raw,
+        OutputProof, OutputView, OutputsAnswer, TransactionStatus, raw,
     },
 };
 use crate::{
@@ -43,12 +43,12 @@ pub(super) struct OutputsParams {
 /// The unspent outputs at an address, each with its proof.
 #[utoipa::path(get, path = "/api/v1/addresses/{address}/outputs", tag = "ledger",
     params(("address" = String, Path, description = "The address, `flash1…`"), OutputsParams),
-    responses((status = 200, body = Outputs), (status = "default", body = ApiError)))]
+    responses((status = 200, body = OutputsAnswer), (status = "default", body = ApiError)))]
 pub(super) async fn outputs(
     State(api): State<Api>,
     Id(address): Id<Address>,
     Params(params): Params<OutputsParams>,
-) -> Answer<Outputs> {
+) -> Answer<OutputsAnswer> {
     let after = params.after.map(|after| after.parse::<OutputId>()).transpose();
     let after = after.map_err(|error| crate::rpc::request::invalid(error.to_string()))?;
     let request = NodeRequest::OutputsOf { addresses: vec![address], after };
@@ -60,7 +60,7 @@ pub(super) async fn outputs(
         output: OutputView { id, address: output.address, amount: output.amount },
         proof: raw(&proof),
     });
-    Ok(Json(Outputs { milestone_index, outputs: proven.collect(), more }))
+    Ok(Json(OutputsAnswer { milestone_index, outputs: proven.collect(), more }))
 }
 
 /// An unspent output, or that there is none, with the proof of either.

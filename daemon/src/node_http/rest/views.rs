@@ -1,7 +1,10 @@
 //! The answers of the REST API. Amounts are decimal strings of base units, ids, hashes, keys and bytes are
 //! hexadecimal, addresses are as wallets show them.
 
-use flash_node_client::node::{BlockOutcome, BlockState, CarriedMilestone};
+use flash_node_client::{
+    ledger::Conflict,
+    node::{BlockOutcome, BlockState, CarriedMilestone},
+};
 use flash_proto::{
     Action, Address, Amount, Block, BlockId, ChannelId, ChannelPhase, ChannelRecord, Milestone, MilestoneId,
     NetworkId, OutputId, Payload, PublicKey, Side, Transaction, TransactionId, codec,
@@ -200,7 +203,7 @@ pub(super) struct Included {
 
 /// Unspent outputs at an address, each with its proof.
 #[derive(Debug, Serialize, ToSchema)]
-pub(super) struct Outputs {
+pub(super) struct OutputsAnswer {
     /// The milestone whose state root the proofs lead to.
     pub milestone_index: u64,
     /// In rising order of their ids.
@@ -399,7 +402,7 @@ impl BlockMetadata {
                 Self {
                     status,
                     milestone_index: Some(confirmed.milestone_index),
-                    conflict: conflict.map(|conflict| conflict.code()),
+                    conflict: conflict.map(Conflict::code),
                     reason: conflict.map(|conflict| conflict.to_string()),
                     ..bare
                 }

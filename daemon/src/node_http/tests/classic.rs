@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flash_node_client::trytes;
-use flash_proto::{Block, BlockId, PublicKey, SecretKey};
+use flash_proto::{Block, BlockId, PublicKey, SecretKey, Transaction};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -88,7 +88,6 @@ async fn get_node_info_tells_of_the_newest_milestone() {
 #[tokio::test]
 async fn blocks_are_attached_taken_in_found_and_confirmed() {
     let server = Server::start().await;
-    let genesis = server.dev.params.genesis_block();
     let pay = server.transfer(0, someone());
     // Templates: what they approve is replaced.
     let templates = [data("METER", 20), carried(&pay)]
@@ -129,6 +128,18 @@ async fn blocks_are_attached_taken_in_found_and_confirmed() {
     let (first, second) = (hash(&first_block.id()), hash(&second_block.id()));
     assert_eq!(server.done("getTips", json!({})).await["hashes"], json!([second]));
 
+    searched(&server, &first, &second, &pay).await;
+    included(&server, &first, &second).await;
+
+    let unknown = hash(&BlockId::new([9; 32]));
+    let got = server.done("getTrytes", json!({ "hashes": [second, unknown, &first[..64]] })).await;
+    assert_eq!(block(&got["trytes"][0]), second_block);
+    assert_eq!(got["trytes"][1], "9".repeat(2_673));
+    assert_eq!(block(&got["trytes"][2]), first_block);
+}
+
+/// Searches for a block with data and the one after it, which carries `pay`.
+async fn searched(server: &Server, first: &str, second: &str, pay: &Transaction) {
     let tag = format!("{:9<27}", trytes::encode(b"METER"));
     let to = trytes::encode_id(someone().as_bytes());
     let bundle = trytes::encode_id(pay.id().as_bytes());
@@ -143,13 +154,12 @@ async fn blocks_are_attached_taken_in_found_and_confirmed() {
     ] {
         assert_eq!(server.done("findTransactions", search.clone()).await["hashes"], wanted, "{search}");
     }
+}
 
+/// Asks for two blocks, the first of which the second approves, before and after a milestone confirms them.
+async fn included(server: &Server, first: &str, second: &str) {
+    let genesis = server.dev.params.genesis_block();
     let unknown = hash(&BlockId::new([9; 32]));
-    let got = server.done("getTrytes", json!({ "hashes": [second, unknown, &first[..64]] })).await;
-    assert_eq!(block(&got["trytes"][0]), second_block);
-    assert_eq!(got["trytes"][1], "9".repeat(2_673));
-    assert_eq!(block(&got["trytes"][2]), first_block);
-
     let asked = json!({ "transactions": [first, second, unknown, hash(&genesis)] });
     assert_eq!(
         server.done("getInclusionStates", asked.clone()).await["states"],
@@ -163,7 +173,7 @@ async fn blocks_are_attached_taken_in_found_and_confirmed() {
     let late = server.submit(data("late", 1));
     for (tip, wanted) in [
         (hash(&milestone), json!([true, true, false, true])),
-        (first.clone(), json!([true, false, false, true])),
+        (first.to_owned(), json!([true, false, false, true])),
         (hash(&late), json!([false, false, false, true])),
     ] {
         let mut asked = asked.clone();
@@ -171,6 +181,7 @@ async fn blocks_are_attached_taken_in_found_and_confirmed() {
         assert_eq!(server.done("getInclusionStates", asked).await["states"], wanted, "{tip}");
     }
 
+    let to = trytes::encode_id(someone().as_bytes());
     let none = trytes::encode_id(&[5; 32]);
     let balances = server.done("getBalances", json!({ "addresses": [to, none], "threshold": 100 })).await;
     assert_eq!(balances["balances"], json!([server.coin_amount(0).units().to_string(), "0"]));
@@ -183,7 +194,7 @@ async fn blocks_are_attached_taken_in_found_and_confirmed() {
 #[tokio::test]
 async fn long_blocks_are_not_padded_and_come_in_unpadded() {
     let server = Server::start().await;
-    let long = server.worked(vec![server.dev.params.genesis_block()], data("long", 5_000));
+    let long = worked(vec![server.dev.params.genesis_block()], data("long", 5_000));
     server.done("storeTransactions", json!({ "trytes": [trytes::encode(&long)] })).await;
     let got = server.done("getTrytes", json!({ "hashes": [hash(&Block::id_of(&long))] })).await;
     assert_eq!(got["trytes"][0], trytes::encode(&long));
@@ -282,7 +293,7 @@ async fn malformed_parameters_are_refused() {
     server.milestone();
     let milestone = server.done("getTips", json!({})).await["hashes"].clone();
     let milestone = server.done("getTrytes", json!({ "hashes": milestone })).await["trytes"][0].clone();
-    let orphan = server.worked(vec![BlockId::new([1; 32])], data("x", 1));
+    let orphan = worked(vec![BlockId::new([1; 32])], data("x", 1));
     let lazy = Block::new(vec![server.dev.params.genesis_block()], data("x", 1)).to_bytes();
     let many = vec!["9"; 1_001];
     let cases = [

@@ -29,7 +29,7 @@ async fn a_transfer_is_submitted_shown_and_proven() {
     let server = Server::start().await;
     let pay = server.transfer(0, someone());
     let genesis = server.dev.params.genesis_block();
-    let bytes = server.worked(vec![genesis], carried(&pay));
+    let bytes = worked(vec![genesis], carried(&pay));
     let id = Block::id_of(&bytes);
     let post = || server.http.post(format!("{}/api/v1/blocks", server.base)).body(bytes.clone()).send();
     for _ in 0..2 {
@@ -167,7 +167,7 @@ async fn blocks_are_found() {
         let answer = server.found(&format!("/api/v1/blocks?{query}")).await;
         assert_eq!(answer, json!({ "blocks": wanted, "more": false }), "{query}");
     }
-    let mut both = vec![meter, carrier];
+    let mut both = [meter, carrier];
     both.sort_unstable();
     let first = server.found(&format!("/api/v1/blocks?parent={genesis}&limit=1")).await;
     assert_eq!(first, json!({ "blocks": [both[0]], "more": true }));
@@ -245,7 +245,7 @@ async fn malformed_and_unknown_calls_are_refused() {
         assert!(refused.message.contains(what) && !refused.hint.is_empty(), "{path}: {refused:?}");
     }
     let unworked = Block::new(vec![server.dev.params.genesis_block()], data("x", 1)).to_bytes();
-    let orphan = server.worked(vec![id], data("x", 1));
+    let orphan = worked(vec![id], data("x", 1));
     for (body, code) in [
         (unworked, ErrorCode::LedgerRefused),
         (orphan, ErrorCode::LedgerRefused),

@@ -140,18 +140,18 @@ impl Server {
         self.dev.params.genesis[coin].amount
     }
 
-    /// A block with its proof of work.
-    pub(super) fn worked(&self, parents: Vec<BlockId>, payload: Payload) -> Vec<u8> {
-        let mut block = Block::new(parents, payload);
-        block.nonce = Work::of(&block.to_bytes()).search(6, 0, u64::MAX).unwrap();
-        block.to_bytes()
-    }
-
     /// Submits a payload on the genesis.
     pub(super) fn submit(&self, payload: Payload) -> BlockId {
         let genesis = self.dev.params.genesis_block();
-        self.node.submit(&self.worked(vec![genesis], payload)).unwrap()
+        self.node.submit(&worked(vec![genesis], payload)).unwrap()
     }
+}
+
+/// A block with its proof of work.
+pub(super) fn worked(parents: Vec<BlockId>, payload: Payload) -> Vec<u8> {
+    let mut block = Block::new(parents, payload);
+    block.nonce = Work::of(&block.to_bytes()).search(6, 0, u64::MAX).unwrap();
+    block.to_bytes()
 }
 
 pub(super) fn data(tag: &str, len: usize) -> Payload {

@@ -18,8 +18,8 @@ fn data_block(node: &Node, tag: &[u8], parents: Vec<BlockId>) -> Vec<u8> {
     worked(node.params(), Block::new(parents, Payload::Data(data)))
 }
 
-fn confirmed(milestone_index: u64, outcome: BlockOutcome) -> Option<BlockState> {
-    Some(BlockState::Confirmed(Confirmed { milestone_index, outcome }))
+fn confirmed(milestone_index: u64, outcome: BlockOutcome) -> BlockState {
+    BlockState::Confirmed(Confirmed { milestone_index, outcome })
 }
 
 #[test]
@@ -71,12 +71,12 @@ fn what_became_of_a_block_is_told_and_survives_a_restart() {
     assert_eq!(node.block_state(BlockId::new([9; 32])).unwrap(), None);
     node.issue_milestone(5_000).unwrap();
     let node = node_on(&store);
-    assert_eq!(node.block_state(data).unwrap(), confirmed(1, BlockOutcome::Included));
-    let mut outcomes = blocks.map(|block| node.block_state(block).unwrap());
+    assert_eq!(node.block_state(data).unwrap(), Some(confirmed(1, BlockOutcome::Included)));
+    let mut outcomes = blocks.map(|block| node.block_state(block).unwrap().unwrap());
     outcomes.sort_by_key(|outcome| *outcome == confirmed(1, BlockOutcome::Rejected(Conflict::InputMissing)));
     let rejected = confirmed(1, BlockOutcome::Rejected(Conflict::InputMissing));
     assert_eq!(outcomes, [confirmed(1, BlockOutcome::Applied), rejected]);
-    assert_eq!(node.block_state(params.genesis_block()).unwrap(), confirmed(0, BlockOutcome::Included));
+    assert_eq!(node.block_state(params.genesis_block()).unwrap(), Some(confirmed(0, BlockOutcome::Included)));
 
     let included = node.included(1, 0, 9).unwrap().unwrap();
     assert_eq!(included.len(), 3);
