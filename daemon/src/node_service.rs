@@ -128,9 +128,7 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let (directory, params_) = (dir.store_path(), params.clone());
     let coordinators = keys.coordinator.iter().map(|key| shown(key)).collect::<Result<Vec<_>, _>>()?;
     let coordinates = !coordinators.is_empty();
-    let opened = tokio::task::spawn_blocking(move || {
-        Node::open(NodeConfig { directory, params: params_, coordinators })
-    });
+    let opened = tokio::task::spawn_blocking(move || Node::open(NodeConfig { directory, params: params_ }));
     let node = opened.await.map_err(Failure::new)?.map_err(Failure::new)?;
     let limits = StreamLimits { bidirectional: STREAMS_PER_CLIENT_MAX };
     let endpoint =
@@ -157,7 +155,9 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
         let interval = Duration::from_millis(params.milestone_interval_ms);
         tasks.spawn(async move {
             let until = stop.clone();
-            if let Err(error) = run_coordinator(node, interval, async move { until.stopped().await }).await {
+            if let Err(error) =
+                run_coordinator(node, coordinators, interval, async move { until.stopped().await }).await
+            {
                 stop.fail(format!("the coordinator has stopped: {error}"), true);
             }
         });

@@ -5,7 +5,8 @@ use flash_channel::store::{
     Batch, Store, StoreError, Table,
     records::{corrupt, decode, for_each, load},
 };
-use flash_proto::{ChannelId, MilestoneEssence, Output, OutputId, Transaction, TransactionId, codec};
+use flash_node_client::light::Checkpoint;
+use flash_proto::{ChannelId, Output, OutputId, Transaction, TransactionId, codec};
 use serde::de::DeserializeOwned;
 
 use crate::api::{Event, HistoryEntry};
@@ -70,13 +71,13 @@ pub fn events(store: &dyn Store, after: u64, limit: usize) -> Result<Vec<Event>,
 }
 
 /// The milestone that the light core trusts after a restart: it never goes below.
-pub fn checkpoint(store: &dyn Store) -> Result<Option<MilestoneEssence>, StoreError> {
+pub fn checkpoint(store: &dyn Store) -> Result<Option<Checkpoint>, StoreError> {
     load(store, META, CHECKPOINT)
 }
 
 /// Keeps the newest verified milestone.
-pub fn put_checkpoint(batch: &mut Batch, essence: &MilestoneEssence) {
-    batch.put(META, CHECKPOINT, codec::encode(essence));
+pub fn put_checkpoint(batch: &mut Batch, checkpoint: &Checkpoint) {
+    batch.put(META, CHECKPOINT, codec::encode(checkpoint));
 }
 
 /// The wallet's record.

@@ -105,8 +105,8 @@ pub enum RefusedCode {
     InvalidBlock,
     /// The block approves a block that the node does not know.
     UnknownParent,
-    /// The block carries a milestone; only the node's own coordinator issues those.
-    ForeignMilestone,
+    /// The block carries a milestone that is not valid, or not next.
+    InvalidMilestone,
     /// Too much at once.
     Busy,
     /// The node has stopped its ledger, because of a fork or a failing disk.

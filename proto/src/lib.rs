@@ -15,6 +15,7 @@
 //! | [`record`] | what the ledger stores: outputs and channel records, and their keys in the state tree |
 //! | [`transaction`] | transfers and the channel transactions |
 //! | [`block`], [`milestone`] | the vertices of the Tangle and the signed checkpoints of its ledger |
+//! | [`coordinators`] | who signs the milestones, and how that changes |
 //! | [`network`] | the parameters that name a network |
 //! | [`message`] | what two peers say to each other |
 //! | [`codec`] | the one encoding of messages and records, always with a limit |
@@ -59,6 +60,7 @@ pub mod amount;
 pub mod balance;
 pub mod block;
 pub mod codec;
+pub mod coordinators;
 pub mod hash;
 pub mod id;
 pub mod keys;
@@ -75,6 +77,7 @@ pub use address::Address;
 pub use amount::Amount;
 pub use balance::Balances;
 pub use block::{Block, Payload};
+pub use coordinators::{CoordinatorHistory, CoordinatorSet};
 pub use id::{BlockId, ChannelId, Hash, MilestoneId, NetworkId, OutputId, Side, TransactionId};
 pub use keys::{PublicKey, SecretKey, Signature, Verifier};
 pub use lane::{LaneState, SignedBalance, TickTerms};

@@ -4,7 +4,8 @@ use bincode::{Decode, Encode};
 use thiserror::Error;
 
 use crate::{
-    BlockId, Hash, MilestoneId, NetworkId, NetworkParams, PublicKey, SecretKey, Signature,
+    BlockId, CoordinatorSet, Hash, MilestoneId, NetworkId, PublicKey, SecretKey, Signature,
+    coordinators::CoordinatorSetError,
     hash::{Layout, Tag},
     limits,
 };
@@ -31,6 +32,8 @@ pub struct MilestoneEssence {
     pub channels_root: Hash,
     /// Root of the state tree over all unspent outputs and channel records afterwards.
     pub state_root: Hash,
+    /// Who signs from the next milestone on, if that changes.
+    pub next: Option<CoordinatorSet>,
 }
 
 /// One coordinator's signature.
@@ -99,6 +102,9 @@ pub enum MilestoneError {
     /// No parents or too many, or not in strictly rising order.
     #[error("a milestone names 1 to {max} parents in strictly rising order", max = limits::PARENTS_MAX)]
     Parents,
+    /// It hands over to what is no set of coordinators.
+    #[error("the milestone hands over to wrong coordinators: {0}")]
+    Next(#[from] CoordinatorSetError),
 }
 
 impl MilestoneEssence {
@@ -113,13 +119,29 @@ impl MilestoneEssence {
         for parent in &self.parents {
             layout = layout.bytes(parent.as_bytes());
         }
-        let hash = layout
+        layout = layout
             .bytes(self.included_root.as_bytes())
             .bytes(self.applied_root.as_bytes())
             .bytes(self.channels_root.as_bytes())
-            .bytes(self.state_root.as_bytes())
-            .hash();
-        MilestoneId::new(*hash.as_bytes())
+            .bytes(self.state_root.as_bytes());
+        layout = match &self.next {
+            None => layout.u8(0),
+            Some(next) => next.write(layout.u8(1)),
+        };
+        MilestoneId::new(*layout.hash().as_bytes())
+    }
+
+    /// Checks what can be checked of an essence alone: its parents and the coordinators it hands over to.
+    ///
+    /// # Errors
+    /// [`MilestoneError::Parents`], [`MilestoneError::Next`].
+    pub fn check_form(&self) -> Result<(), MilestoneError> {
+        let count_fits = (1..=limits::PARENTS_MAX).contains(&self.parents.len());
+        if !count_fits || !self.parents.is_sorted_by(|left, right| left < right) {
+            return Err(MilestoneError::Parents);
+        }
+        self.next.as_ref().map_or(Ok(()), CoordinatorSet::check)?;
+        Ok(())
     }
 
     /// Signs the milestone's id as a coordinator.
@@ -151,40 +173,5 @@ impl Milestone {
     /// The milestone's id.
     pub fn id(&self) -> MilestoneId {
         self.essence.id()
-    }
-
-    /// Checks the form and the coordinators' signatures: k of n, each a known key, none twice, all valid.
-    ///
-    /// # Errors
-    /// [`MilestoneError`].
-    pub fn verify(&self, params: &NetworkParams) -> Result<(), MilestoneError> {
-        let essence = &self.essence;
-        if essence.network != params.id() {
-            return Err(MilestoneError::Network(essence.network));
-        }
-        let count_fits = (1..=limits::PARENTS_MAX).contains(&essence.parents.len());
-        if !count_fits || !essence.parents.is_sorted_by(|left, right| left < right) {
-            return Err(MilestoneError::Parents);
-        }
-        if self.signatures.len() < usize::from(params.threshold) {
-            return Err(MilestoneError::TooFewSignatures {
-                got: self.signatures.len(),
-                wanted: params.threshold,
-            });
-        }
-        let rising = self.signatures.is_sorted_by(|left, right| left.coordinator < right.coordinator);
-        if !rising || self.signatures.len() > limits::COORDINATORS_MAX {
-            return Err(MilestoneError::SignatureOrder);
-        }
-        let hash = Hash::new(*self.id().as_bytes());
-        for CoordinatorSignature { coordinator, signature } in &self.signatures {
-            if !params.coordinators.contains(coordinator) {
-                return Err(MilestoneError::UnknownCoordinator(*coordinator));
-            }
-            if !coordinator.verify(&hash, signature) {
-                return Err(MilestoneError::BadSignature(*coordinator));
-            }
-        }
-        Ok(())
     }
 }

@@ -4,7 +4,8 @@ use serde::{Deserialize, Serialize};
 use thiserror::Error;
 
 use crate::{
-    Amount, BlockId, Hash, MilestoneEssence, MilestoneId, NetworkId, Output, PublicKey,
+    Amount, BlockId, CoordinatorSet, Hash, MilestoneEssence, MilestoneId, NetworkId, Output, PublicKey,
+    coordinators::CoordinatorSetError,
     hash::{Layout, Tag},
     limits,
 };
@@ -18,9 +19,9 @@ use crate::{
 pub struct NetworkParams {
     /// A name for people.
     pub name: String,
-    /// The coordinators' keys, strictly rising.
+    /// The keys of the first coordinators, strictly rising.
     pub coordinators: Vec<PublicKey>,
-    /// How many coordinators must sign a milestone.
+    /// How many of them must sign a milestone.
     pub threshold: u8,
     /// Zero bits of proof of work that a block needs.
     pub pow_bits: u8,
@@ -41,12 +42,9 @@ pub enum NetworkError {
     /// The name is empty or too long.
     #[error("a network's name has 1 to {max} bytes", max = limits::NETWORK_NAME_BYTES_MAX)]
     Name,
-    /// No coordinators, too many, or not in strictly rising order.
-    #[error("a network has 1 to {max} coordinators, in strictly rising order of their keys", max = limits::COORDINATORS_MAX)]
-    Coordinators,
-    /// The threshold is 0 or above the number of coordinators.
-    #[error("the threshold must be between 1 and the number of coordinators")]
-    Threshold,
+    /// The coordinators make no set.
+    #[error(transparent)]
+    Coordinators(#[from] CoordinatorSetError),
     /// More proof of work than anyone can do.
     #[error("at most {max} bits of proof of work", max = limits::POW_BITS_MAX)]
     Work,
@@ -71,14 +69,7 @@ impl NetworkParams {
         if !in_range(self.name.len(), limits::NETWORK_NAME_BYTES_MAX) {
             return Err(NetworkError::Name);
         }
-        if !in_range(self.coordinators.len(), limits::COORDINATORS_MAX)
-            || !self.coordinators.is_sorted_by(|left, right| left < right)
-        {
-            return Err(NetworkError::Coordinators);
-        }
-        if !in_range(usize::from(self.threshold), self.coordinators.len()) {
-            return Err(NetworkError::Threshold);
-        }
+        self.coordinator_set().check()?;
         if self.pow_bits > limits::POW_BITS_MAX {
             return Err(NetworkError::Work);
         }
@@ -99,15 +90,17 @@ impl NetworkParams {
         Ok(())
     }
 
+    /// Who signs the milestones until one hands over to others.
+    pub fn coordinator_set(&self) -> CoordinatorSet {
+        CoordinatorSet { keys: self.coordinators.clone(), threshold: self.threshold }
+    }
+
     /// The network's id: the hash of all of the above (`docs/protocol.md`, "Network").
     pub fn id(&self) -> NetworkId {
         let mut layout = Layout::new(Tag::NETWORK).count(self.name.len()).bytes(self.name.as_bytes());
-        layout = layout.count(self.coordinators.len());
-        for coordinator in &self.coordinators {
-            layout = layout.bytes(coordinator.as_bytes());
-        }
-        layout = layout
-            .u8(self.threshold)
+        layout = self
+            .coordinator_set()
+            .write(layout)
             .u8(self.pow_bits)
             .amount(self.output_min)
             .u64(self.milestone_interval_ms)
@@ -137,6 +130,7 @@ impl NetworkParams {
             applied_root: empty_root,
             channels_root: empty_root,
             state_root,
+            next: None,
         }
     }
 }

@@ -8,10 +8,10 @@
 use std::{fs, path::Path};
 
 use flash_proto::{
-    Action, Address, Amount, Block, BlockId, ChannelId, ChannelPhase, ChannelRecord, Essence, Hash,
-    LaneClaim, LaneState, Milestone, MilestoneEssence, MilestoneId, NetworkId, NetworkParams, Open, Output,
-    OutputId, Payload, Payment, PaymentList, SecretKey, Side, StateKey, TickTerms, Transaction,
-    TransactionId,
+    Action, Address, Amount, Block, BlockId, ChannelId, ChannelPhase, ChannelRecord, CoordinatorHistory,
+    CoordinatorSet, Essence, Hash, LaneClaim, LaneState, Milestone, MilestoneEssence, MilestoneId, NetworkId,
+    NetworkParams, Open, Output, OutputId, Payload, Payment, PaymentList, SecretKey, Side, StateKey,
+    TickTerms, Transaction, TransactionId,
     block::{Data, Work},
     codec,
     message::{
@@ -300,11 +300,12 @@ fn networks_and_milestones() {
         applied_root: Hash::new([4; 32]),
         channels_root: Hash::new([5; 32]),
         state_root: Hash::new([6; 32]),
+        next: Some(CoordinatorSet { keys: vec![key(7).public()], threshold: 1 }),
     };
     let mut signatures = vec![essence.sign(&key(5)), essence.sign(&key(6))];
     signatures.sort_unstable_by_key(|signature| signature.coordinator);
     let milestone = Milestone { essence: essence.clone(), signatures: signatures.clone() };
-    milestone.verify(&params).unwrap();
+    CoordinatorHistory::new(&params).verify(&milestone).unwrap();
     check(
         "milestones.json",
         &json!({
@@ -312,7 +313,7 @@ fn networks_and_milestones() {
             "milestone": {
                 "index": essence.index.to_string(), "timestamp_ms": essence.timestamp_ms.to_string(), "previous": essence.previous,
                 "parents": essence.parents, "included_root": essence.included_root, "applied_root": essence.applied_root,
-                "channels_root": essence.channels_root, "state_root": essence.state_root,
+                "channels_root": essence.channels_root, "state_root": essence.state_root, "next": essence.next,
                 "id": essence.id(),
                 "signatures": signatures.iter().map(|s| json!({ "coordinator": s.coordinator, "signature": s.signature })).collect::<Vec<_>>(),
                 "bytes": hex::encode(codec::encode(&milestone)),

@@ -273,13 +273,15 @@ def milestones():
     roots = [hx(m[name]) for name in ("included_root", "applied_root", "channels_root", "state_root")]
     head = network_id + u64(m["index"]) + u64(m["timestamp_ms"]) + hx(m["previous"])
     parents = list(map(hx, m["parents"]))
-    digest = sha3(tag("flash/milestone"), head, u16(len(parents)), *parents, *roots)
+    keys, threshold = list(map(hx, m["next"]["keys"])), u8(m["next"]["threshold"])
+    next_set = u8(1) + u16(len(keys)) + b"".join(keys) + threshold
+    digest = sha3(tag("flash/milestone"), head, u16(len(parents)), *parents, *roots, next_set)
     same("milestone id", digest.hex(), m["id"])
     signatures = []
     for s in m["signatures"]:
         VerifyKey(hx(s["coordinator"])).verify(digest, hx(s["signature"]))
         signatures.append(hx(s["coordinator"]) + hx(s["signature"]))
-    same("milestone bytes", (head + vec(parents) + b"".join(roots) + vec(signatures)).hex(), m["bytes"])
+    same("milestone bytes", (head + vec(parents) + b"".join(roots) + option(vec(keys) + threshold) + vec(signatures)).hex(), m["bytes"])
 
 
 def messages():

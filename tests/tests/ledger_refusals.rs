@@ -185,11 +185,11 @@ async fn blocks_that_are_none_are_refused_at_the_door() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn milestones_come_from_the_nodes_own_coordinator_only() {
+async fn milestones_come_from_the_coordinator_only() {
     let scene = Scene::set().await;
     let newest = scene.net.client.milestone(None).await.unwrap();
     let before = scene.net.client.newest().index;
-    for key in [scene.owner.clone(), scene.net.key("coordinator")] {
+    for key in [scene.owner.clone(), scene.net.key("treasury")] {
         let mut essence = newest.essence.clone();
         essence.index += 1;
         essence.previous = newest.id();
@@ -201,7 +201,7 @@ async fn milestones_come_from_the_nodes_own_coordinator_only() {
         let mut block = Block::new(parents, payload);
         scene.work(&mut block);
         let refused = scene.submit(block.to_bytes()).await;
-        assert_refused("a milestone", refused, RefusedCode::ForeignMilestone, "own coordinator");
+        assert_refused("a milestone", refused, RefusedCode::InvalidMilestone, "no coordinator");
     }
     scene.assert_unchanged().await;
     assert!(scene.net.client.newest().index > before, "the real ones go on");

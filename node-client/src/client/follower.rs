@@ -11,7 +11,7 @@ use tracing::{debug, info};
 use super::{ClientError, FollowedMilestone, Shared, Tip, link::Link};
 use crate::{
     protocol::{Followed, NodeRequest, NodeResponse},
-    quic::PeerAddress,
+    quic::{PeerAddress, jittered},
 };
 
 /// How long a connection may take.
@@ -55,14 +55,10 @@ fn choose<'a>(shared: &Shared, nodes: &'a [PeerAddress], next: usize) -> Option<
         .or_else(|| round().min_by_key(|(_, node)| shared.shunned_until(node)))
 }
 
-/// Doubles with every failure; half of it is drawn, so that clients do not all come at once.
+/// Doubles with every failure; part of it is drawn, so that clients do not all come at once.
 fn retry_wait(failures: u32) -> Duration {
     let factor = 1_u32.checked_shl(failures.min(16)).unwrap_or(1);
-    let half = RETRY_WAIT_MIN.saturating_mul(factor).min(RETRY_WAIT_MAX) / 2;
-    let mut drawn = [0; 1];
-    // Without randomness the wait is merely the same for everybody.
-    let _ = getrandom::fill(&mut drawn);
-    half + half * u32::from(drawn[0]) / u32::from(u8::MAX)
+    jittered(RETRY_WAIT_MIN.saturating_mul(factor).min(RETRY_WAIT_MAX))
 }
 
 /// Follows one node until that ends.
@@ -93,13 +89,16 @@ async fn follow(shared: &Shared, node: &PeerAddress) -> Result<std::convert::Inf
 impl Shared {
     /// Takes the next milestone over and tells everybody.
     fn take(&self, link: &Link, followed: Followed) -> Result<(), ClientError> {
-        let checked = self.core().advance(&followed);
+        let (checked, checkpoint) = {
+            let mut core = self.core();
+            (core.advance(&followed), Arc::new(core.checkpoint()))
+        };
         self.judge(link, checked)?;
         let Followed { milestone, channels } = followed;
         let essence = Arc::new(milestone.essence);
         debug!(index = essence.index, channels = channels.len(), "milestone");
         // Nobody listening is no error.
-        let _ = self.followed.send(Arc::new(FollowedMilestone { essence: Arc::clone(&essence), channels }));
+        let _ = self.followed.send(Arc::new(FollowedMilestone { checkpoint, channels }));
         self.view.send_modify(|view| view.tip = Some(Tip { essence, arrived: Instant::now() }));
         Ok(())
     }

@@ -34,7 +34,7 @@ use tokio::{
 };
 
 use crate::{
-    light::LightCore,
+    light::{Checkpoint, LightCore},
     quic::{Endpoint, NODE_ALPN, PeerAddress, StreamLimits},
 };
 
@@ -53,7 +53,7 @@ pub struct ClientConfig {
     /// The key that this client shows.
     pub key: SecretKey,
     /// A milestone that was verified before, to start after; `None` to start from the genesis.
-    pub checkpoint: Option<MilestoneEssence>,
+    pub checkpoint: Option<Checkpoint>,
     /// The local address to dial from; port 0 for any.
     pub bind: SocketAddr,
 }
@@ -81,8 +81,8 @@ pub struct View {
 /// A verified milestone and the channels that it changed, in rising order.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct FollowedMilestone {
-    /// The milestone.
-    pub essence: Arc<MilestoneEssence>,
+    /// The milestone, as a place to start from again.
+    pub checkpoint: Arc<Checkpoint>,
     /// The channels that it changed: all of them, as the milestone commits to them.
     pub channels: Vec<ChannelId>,
 }

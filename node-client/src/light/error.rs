@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use bincode::{Decode, Encode};
 use flash_proto::{
     BlockId, Milestone, TransactionId, block::BlockError, milestone::MilestoneError, network::NetworkError,
 };
@@ -11,7 +12,7 @@ use crate::ledger::state_tree::ProofError;
 
 /// Two milestones that the coordinators signed and that cannot both be: the proof that they broke the
 /// ledger.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Fork {
     /// The one that was known. It has no signatures if it is what the core started from.
     pub known: Milestone,

@@ -30,10 +30,12 @@ pub(crate) mod tests;
 
 use std::{collections::VecDeque, sync::Arc};
 
+use bincode::{Decode, Encode};
 pub use error::{Fault, Fork, LightError};
 use flash_proto::{
-    Block, BlockId, ChannelId, ChannelRecord, Hash, Milestone, MilestoneEssence, NetworkParams, Output,
-    OutputId, Payload, StateKey, Transaction, TransactionId, milestone::MilestoneError,
+    Block, BlockId, ChannelId, ChannelRecord, CoordinatorHistory, Hash, Milestone, MilestoneEssence,
+    NetworkParams, Output, OutputId, Payload, StateKey, Transaction, TransactionId,
+    milestone::MilestoneError,
 };
 
 use crate::{
@@ -57,10 +59,21 @@ pub struct AppliedTransaction {
     pub transaction: Transaction,
 }
 
+/// Where a core may start: a milestone that an earlier one has verified, and who could sign which milestones
+/// up to it.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Checkpoint {
+    /// The milestone.
+    pub essence: MilestoneEssence,
+    /// The coordinators up to it and after it.
+    pub coordinators: CoordinatorHistory,
+}
+
 /// What is known and believed of a network.
 #[derive(Clone, Debug)]
 pub struct LightCore {
     params: Arc<NetworkParams>,
+    coordinators: CoordinatorHistory,
     newest: Arc<Milestone>,
     /// Milestones before the newest, oldest first, without gaps.
     before: VecDeque<Arc<Milestone>>,
@@ -72,18 +85,24 @@ impl LightCore {
     ///
     /// # Errors
     /// [`LightError::Network`], [`LightError::Checkpoint`].
-    pub fn new(params: Arc<NetworkParams>, checkpoint: Option<MilestoneEssence>) -> Result<Self, LightError> {
+    pub fn new(params: Arc<NetworkParams>, checkpoint: Option<Checkpoint>) -> Result<Self, LightError> {
         params.check()?;
-        let essence = match checkpoint {
-            Some(essence) if essence.network != params.id() => {
+        let network = params.id();
+        let Checkpoint { essence, coordinators } = match checkpoint {
+            Some(Checkpoint { essence, coordinators })
+                if essence.network != network || coordinators.network() != network =>
+            {
                 return Err(LightError::Checkpoint { index: essence.index });
             }
-            Some(essence) => essence,
-            None => genesis_essence(&params),
+            Some(checkpoint) => checkpoint,
+            None => Checkpoint {
+                essence: genesis_essence(&params),
+                coordinators: CoordinatorHistory::new(&params),
+            },
         };
         // What it starts from is not signed: the genesis by nobody, a checkpoint was checked before.
         let newest = Arc::new(Milestone { essence, signatures: Vec::new() });
-        Ok(Self { params, newest, before: VecDeque::new(), fork: None })
+        Ok(Self { params, coordinators, newest, before: VecDeque::new(), fork: None })
     }
 
     /// The network.
@@ -94,6 +113,11 @@ impl LightCore {
     /// The newest milestone.
     pub fn newest(&self) -> &MilestoneEssence {
         &self.newest.essence
+    }
+
+    /// Where another core may start after this one.
+    pub fn checkpoint(&self) -> Checkpoint {
+        Checkpoint { essence: self.newest.essence.clone(), coordinators: self.coordinators.clone() }
     }
 
     /// A remembered milestone.
@@ -129,6 +153,7 @@ impl LightCore {
         if !rising || root != milestone.essence.channels_root {
             return Err(LightError::Channels { index: milestone.essence.index });
         }
+        self.coordinators.follow(&milestone.essence);
         let old = std::mem::replace(&mut self.newest, Arc::new(milestone.clone()));
         self.before.push_back(old);
         if self.before.len() >= REMEMBERED {
@@ -144,7 +169,7 @@ impl LightCore {
     /// [`LightError`]; a fork stops this core for ever.
     pub fn witness(&mut self, milestone: &Milestone) -> Result<(), LightError> {
         self.check_halted()?;
-        milestone.verify(&self.params)?;
+        self.coordinators.verify(milestone)?;
         match self.remembered(milestone.essence.index) {
             Some(known) if known.id() != milestone.id() => {
                 let known = Arc::clone(known);

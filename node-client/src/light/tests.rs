@@ -108,6 +108,7 @@ pub(crate) fn essence_after(previous: &MilestoneEssence, confirmed: &Confirmatio
         applied_root: confirmed.applied_root,
         channels_root: confirmed.channels_root,
         state_root: confirmed.state_root,
+        next: None,
     }
 }
 
@@ -168,11 +169,12 @@ fn followed_to(index: u64) -> (LightCore, Ledger) {
 fn it_starts_from_the_genesis_or_a_checkpoint() {
     let (core, ledger) = followed_to(3);
     assert_eq!(core.newest(), &ledger.newest);
-    let again = LightCore::new(params(), Some(core.newest().clone())).unwrap();
+    let again = LightCore::new(params(), Some(core.checkpoint())).unwrap();
     assert_eq!(again.newest().index, 3);
     assert_eq!(again.essence(2), None);
 
-    let foreign = MilestoneEssence { network: flash_proto::NetworkId::new([9; 32]), ..core.newest().clone() };
+    let mut foreign = core.checkpoint();
+    foreign.essence.network = flash_proto::NetworkId::new([9; 32]);
     let error = LightCore::new(params(), Some(foreign)).unwrap_err();
     assert_eq!(error, LightError::Checkpoint { index: 3 });
     assert_eq!(error.fault(), Fault::Setup);
@@ -252,7 +254,7 @@ fn a_fork_stops_it_for_ever_and_is_kept() {
         assert_eq!(error.fault(), Fault::Fork);
         let fork = core.fork().unwrap().clone();
         assert_eq!((&fork.known.essence, &fork.other), (&known, &other));
-        fork.known.verify(&params()).unwrap();
+        CoordinatorHistory::new(&params()).verify(&fork.known).unwrap();
 
         assert_eq!(core.advance(&ledger.next()).unwrap_err(), error);
         assert_eq!(core.witness(&fork.known).unwrap_err(), error);
@@ -357,7 +359,7 @@ fn old_and_early_proofs_do_not_count() {
     assert_eq!((old.fault(), old), (Fault::Stale, LightError::Stale { milestone_index: 11, newest: 20 }));
     let early = core.channel(id, 21, None, &proof).unwrap_err();
     assert_eq!((early.fault(), early), (Fault::Ahead, LightError::Ahead { milestone_index: 21, newest: 20 }));
-    let restarted = LightCore::new(params(), Some(core.newest().clone())).unwrap();
+    let restarted = LightCore::new(params(), Some(core.checkpoint())).unwrap();
     assert_eq!(restarted.channel(id, 19, None, &proof).unwrap_err().fault(), Fault::Stale);
 }
 

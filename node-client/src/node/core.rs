@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use flash_proto::BlockId;
+use flash_proto::{BlockId, CoordinatorHistory};
 
 use crate::{
     ledger::{Checked, LedgerState},
@@ -28,6 +28,8 @@ pub(super) struct Waiting {
 pub(super) struct Core {
     pub tangle: Tangle,
     pub ledger: LedgerState,
+    /// Who signs which milestones.
+    pub coordinators: CoordinatorHistory,
     pub waiting: HashMap<BlockId, Waiting>,
     /// Bytes of all waiting blocks.
     pub waiting_bytes: usize,

@@ -1,8 +1,13 @@
 //! What goes wrong in a node.
 
+use std::sync::Arc;
+
 use flash_channel::store::StoreError;
 use flash_proto::{Amount, Hash, block::BlockError, milestone::MilestoneError, network::NetworkError};
 use thiserror::Error;
+
+use super::Received;
+use crate::light::Fork;
 
 /// Why a node does not start, or stopped.
 #[derive(Debug, Error)]
@@ -11,7 +16,7 @@ pub enum NodeError {
     /// The parameters make no network.
     #[error("the network's parameters are wrong: {0}")]
     Network(#[from] NetworkError),
-    /// The coordinator keys given cannot issue milestones of this network.
+    /// The keys given cannot sign the next milestone.
     #[error("{given} coordinator keys of this network were given, but a milestone needs {threshold}")]
     Coordinators {
         /// Keys given that are coordinators of the network.
@@ -19,9 +24,6 @@ pub enum NodeError {
         /// Signatures that a milestone needs.
         threshold: u8,
     },
-    /// This node holds no coordinator keys.
-    #[error("this node is no coordinator; give it the coordinators' keys to issue milestones")]
-    NotCoordinator,
     /// The store failed.
     #[error("the node's store failed: {0}")]
     Store(#[from] StoreError),
@@ -56,6 +58,22 @@ pub enum NodeError {
     /// A milestone is not valid.
     #[error("the milestone is not valid: {0}")]
     Milestone(#[from] MilestoneError),
+    /// The coordinators signed two milestones that cannot both be.
+    #[error("{}", crate::light::LightError::Fork(Arc::new((**.0).clone())))]
+    Fork(Box<Fork>),
+    /// The coordinators signed a milestone that does not follow from its blocks.
+    #[error(
+        "milestone {index} is signed, but its {what} does not follow from the blocks it confirms; compare this node's version and state with the others'"
+    )]
+    Roots {
+        /// The milestone.
+        index: u64,
+        /// What differs.
+        what: &'static str,
+    },
+    /// A signed milestone could not be taken in.
+    #[error("the milestone was not taken in: {0:?}")]
+    NotTaken(Received),
     /// There is no later index or time.
     #[error("the milestone chain has reached the end of its counters")]
     Counter,

@@ -8,7 +8,7 @@ use flash_proto::{Address, Amount, Block, BlockId, Milestone, Output, OutputId, 
 use super::{
     Node, NodeError,
     index::{self, BlockOutcome, Confirmed, Find},
-    records::{self, BLOCKS, INCLUDED},
+    records::{self, INCLUDED},
 };
 use crate::ledger::state_tree::Proof;
 
@@ -201,19 +201,5 @@ impl Node {
             Some(BlockState::Confirmed(confirmed)) => Some(confirmed.milestone_index),
             _ => None,
         })
-    }
-
-    /// A block's bytes, if the node has it.
-    ///
-    /// # Errors
-    /// [`NodeError::Halted`], or the store's failure.
-    pub fn block(&self, id: &BlockId) -> Result<Option<Vec<u8>>, NodeError> {
-        self.alive()?;
-        self.stored(self.store().get(BLOCKS, id.as_bytes()).map_err(NodeError::from))
-    }
-
-    /// At most `max` of the blocks that nothing approves yet.
-    pub fn tips(&self, max: usize) -> Vec<BlockId> {
-        self.read().tangle.tips().take(max).collect()
     }
 }

@@ -123,7 +123,6 @@ pub(super) fn add(batch: &mut Batch, id: BlockId, bytes: &[u8]) -> Result<(), No
 }
 
 /// A block that goes.
-#[cfg_attr(not(test), expect(dead_code, reason = "for pruning"))]
 pub(super) fn remove(batch: &mut Batch, id: BlockId, bytes: &[u8]) -> Result<(), NodeError> {
     for find in finds(bytes).map_err(|_| NodeError::Damaged("block"))? {
         let (table, key) = find.key(id);

@@ -9,7 +9,7 @@ use flash_channel::store::{
     Batch, Store,
     records::{decode, for_each},
 };
-use flash_proto::{Amount, Block, BlockId, Milestone, NetworkParams, Payload, codec};
+use flash_proto::{Amount, Block, BlockId, CoordinatorHistory, Milestone, NetworkParams, Payload, codec};
 
 use super::{
     NodeError,
@@ -26,18 +26,23 @@ use crate::{
 
 /// Reads all that a node holds in memory; a new directory gets the genesis first.
 pub(super) fn load(store: &dyn Store, params: &NetworkParams) -> Result<Core, NodeError> {
+    if let Some(fork) = records::fork(store)? {
+        return Err(NodeError::Fork(Box::new(fork)));
+    }
     let index = match store.last(MILESTONES, &[])? {
         Some((key, _)) => index_of(&key)?,
         None => begin(store, params)?,
     };
+    let coordinators = records::coordinators(store)?.ok_or(NodeError::Damaged("list of coordinators"))?;
     let last = records::milestone(store, index)?.ok_or(NodeError::Damaged("milestone"))?;
     if index > 0 {
-        last.milestone.verify(params)?;
+        coordinators.verify(&last.milestone)?;
     }
     let ledger = load_ledger(store, &last.milestone)?;
     let mut core = Core {
         tangle: Tangle::new(params.genesis_block(), 0),
         ledger,
+        coordinators,
         waiting: HashMap::new(),
         waiting_bytes: 0,
         next_number: 1,
@@ -63,6 +68,7 @@ fn begin(store: &dyn Store, params: &NetworkParams) -> Result<u64, NodeError> {
     }
     let milestone = Milestone { essence: genesis_essence(params), signatures: Vec::new() };
     let record = MilestoneRecord { milestone, block: params.genesis_block() };
+    records::put_coordinators(&mut batch, &CoordinatorHistory::new(params));
     batch.put(MILESTONES, &0_u64.to_be_bytes(), codec::encode(&record));
     let _durable = store.commit(&batch)?;
     Ok(0)
@@ -100,7 +106,8 @@ fn load_waiting(store: &dyn Store, params: &NetworkParams, core: &mut Core) -> R
             }
             _ => None,
         };
-        core.tangle.insert_solid(BlockId::new(id), number, block.parents);
+        let inserted = core.tangle.insert(BlockId::new(id), number, block.parents);
+        inserted.map_err(|_| NodeError::Damaged("graph of waiting blocks"))?;
         core.hold(BlockId::new(id), Waiting { bytes: bytes.len(), transaction });
         core.next_number = number.checked_add(1).ok_or(NodeError::Counter)?;
         Ok(())

@@ -1,27 +1,23 @@
-//! The coordinator: what the next milestone confirms and changes, made durable as one batch.
+//! What the next milestone confirms and changes: proposed by a coordinator, worked out again by everyone
+//! else, and made durable as one batch.
 
-use std::{
-    future::Future,
-    sync::Arc,
-    time::{Duration, SystemTime, UNIX_EPOCH},
-};
+use std::sync::{Arc, PoisonError};
 
 use flash_channel::store::Batch;
 use flash_proto::{
-    Block, BlockId, Milestone, MilestoneEssence, Payload, block::Work, codec, limits::PARENTS_MAX,
+    Block, BlockId, CoordinatorSet, Milestone, MilestoneEssence, MilestoneId, Payload, SecretKey,
+    block::Work, codec, limits::PARENTS_MAX,
 };
-use tokio::time::MissedTickBehavior;
-use tracing::debug;
 
 use super::{
-    Arrival, Node, NodeError, Writer,
-    core::{Core, Waiting},
+    Node, NodeError, Writer,
+    core::Core,
     index,
+    receive::{Prepared, Received},
     records::{
         self, APPLIED, BLOCKS, INCLUDED, MILESTONES, MilestoneRecord, Outcome, STATE, TOUCHED,
         TransactionRecords, WAITING,
     },
-    submit::Prepared,
 };
 use crate::{ledger::Confirmation, protocol::Followed};
 
@@ -32,35 +28,113 @@ const MILESTONE_BLOCKS_MAX: usize = 7_000;
 const TIES_MAX: usize = 64;
 /// Tips that these blocks reach: each takes eight and leaves one.
 const HEADS_MAX: usize = PARENTS_MAX + TIES_MAX * (PARENTS_MAX - 1);
+/// Blocks that a proposed milestone may confirm for this node to sign it: what [`MILESTONE_BLOCKS_MAX`] and
+/// the ties of its own and of earlier attempts come to.
+const CONE_BLOCKS_MAX: usize = MILESTONE_BLOCKS_MAX + 4 * TIES_MAX;
 
-/// A milestone, worked out and not yet durable.
-struct Draft {
-    milestone: Milestone,
-    block: BlockId,
-    bytes: Vec<u8>,
+/// What a milestone confirms and changes, worked out against the newest state.
+#[derive(Debug)]
+pub(super) struct Draft {
+    milestone: MilestoneId,
     included: Vec<BlockId>,
     confirmation: Confirmation,
-    batch: Batch,
+}
+
+/// What this node says of a milestone that a coordinator proposes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Judgement {
+    /// It follows from the blocks that it confirms.
+    Right,
+    /// Blocks that it approves are not here yet.
+    Missing(Vec<BlockId>),
+    /// It does not follow.
+    Wrong(String),
 }
 
 impl Node {
-    /// Issues the next milestone, at `now_ms` milliseconds since 1970 or just after the one before it if
-    /// that is later, and returns it once it is on the disk.
+    /// The next milestone as this node would make it, at `now_ms` milliseconds since 1970 or just after the
+    /// one before it if that is later; `next` hands over to other coordinators.
     ///
     /// # Errors
-    /// [`NodeError::NotCoordinator`], [`NodeError::Halted`], or what the node stops for.
-    pub fn issue_milestone(&self, now_ms: u64) -> Result<Arc<Followed>, NodeError> {
-        if self.shared.coordinators.is_empty() {
-            return Err(NodeError::NotCoordinator);
-        }
+    /// [`NodeError::Halted`], or what the node stops for.
+    pub fn propose(&self, now_ms: u64, next: Option<CoordinatorSet>) -> Result<MilestoneEssence, NodeError> {
         let writer = self.writer()?;
         let parents = self.milestone_parents(&writer)?;
-        let draft = self.stored(self.draft(now_ms, parents))?;
-        let _durable = self.commit(&writer, &draft.batch)?;
-        let followed = self.take_over(draft)?;
-        let essence = &followed.milestone.essence;
-        self.shared.newest.send_replace(essence.index);
-        Ok(followed)
+        let previous = self.read().last.milestone.essence.clone();
+        let later = previous.timestamp_ms.checked_add(1).ok_or(NodeError::Counter)?;
+        self.draft(&previous, now_ms.max(later), parents, next)
+    }
+
+    /// Works a proposed milestone out again: whether it is what follows from its parents.
+    ///
+    /// # Errors
+    /// [`NodeError::Halted`].
+    pub fn judge(&self, essence: &MilestoneEssence) -> Result<Judgement, NodeError> {
+        let _writer = self.writer()?;
+        let core = self.read();
+        let previous = core.last.milestone.essence.clone();
+        if let Err(error) = essence.check_form().and_then(|()| essence.follows(&previous)) {
+            return Ok(Judgement::Wrong(error.to_string()));
+        }
+        let missing = |parent: &&BlockId| !core.tangle.contains(parent);
+        let missing: Vec<BlockId> = essence.parents.iter().filter(missing).copied().collect();
+        if !missing.is_empty() {
+            return Ok(Judgement::Missing(missing));
+        }
+        let confirmed = core.tangle.cone(&essence.parents).len();
+        drop(core);
+        if confirmed > CONE_BLOCKS_MAX {
+            return Ok(Judgement::Wrong(format!("it confirms {confirmed} blocks at once")));
+        }
+        let parents = essence.parents.clone();
+        let own = self.draft(&previous, essence.timestamp_ms, parents, essence.next.clone())?;
+        let wrong = || Judgement::Wrong("another milestone follows from its parents".to_owned());
+        Ok(if own == *essence { Judgement::Right } else { wrong() })
+    }
+
+    /// Takes a milestone that its coordinators have signed over: puts it into a block, and applies it.
+    ///
+    /// # Errors
+    /// [`NodeError::Milestone`] if it is not the next one or not valid, [`NodeError::Halted`], or what the node
+    /// stops for.
+    pub fn publish(&self, milestone: Milestone) -> Result<Arc<Followed>, NodeError> {
+        milestone.essence.follows(&self.read().last.milestone.essence)?;
+        let index = milestone.essence.index;
+        let payload = Payload::Milestone(Box::new(milestone));
+        let (block, bytes) = self.work(Block::new(self.parents_of(&payload), payload))?;
+        let writer = self.writer()?;
+        let received = self.take_in(&writer, vec![Prepared::own(block, bytes)]);
+        drop(writer);
+        self.alive()?;
+        let newest = self.read().last.clone();
+        if newest.milestone.essence.index < index {
+            return Err(NodeError::NotTaken(received.into_iter().next().unwrap_or(Received::Known)));
+        }
+        Ok(newest)
+    }
+
+    /// Issues the next milestone with these keys alone.
+    ///
+    /// # Errors
+    /// [`NodeError::Coordinators`] if the keys are too few, and those of [`Node::publish`].
+    pub fn issue_milestone(&self, now_ms: u64, keys: &[SecretKey]) -> Result<Arc<Followed>, NodeError> {
+        let set = self.read().coordinators.newest().clone();
+        let mut signers: Vec<_> = keys.iter().filter(|key| set.keys.contains(&key.public())).collect();
+        signers.sort_by_key(|key| key.public());
+        signers.dedup_by_key(|key| key.public());
+        if signers.len() < usize::from(set.threshold) {
+            return Err(NodeError::Coordinators { given: signers.len(), threshold: set.threshold });
+        }
+        let essence = self.propose(now_ms, None)?;
+        let signatures = signers.into_iter().map(|key| essence.sign(key)).collect();
+        self.publish(Milestone { essence, signatures })
+    }
+
+    fn parents_of(&self, payload: &Payload) -> Vec<BlockId> {
+        match payload {
+            Payload::Milestone(milestone) => milestone.essence.parents.clone(),
+            _ => Vec::new(),
+        }
     }
 
     /// What the milestone approves. Where there are more tips than a block has parents, blocks of the
@@ -73,14 +147,15 @@ impl Node {
             let (block, bytes) = self.work(Block::new(heads, Payload::Empty))?;
             let tie = Prepared::own(block, bytes);
             heads = rest;
-            heads.push(tie.id());
+            heads.push(tie.id);
             ties.push(tie);
         }
-        for result in self.commit_blocks(writer, ties) {
+        for received in self.take_in(writer, ties) {
             // Full memory refuses blocks, but never stops milestones, which empty it.
-            if result.is_err() {
+            if received != Received::Added {
                 self.alive()?;
-                return Ok(self.read().tangle.heads(MILESTONE_BLOCKS_MAX, PARENTS_MAX));
+                heads = self.read().tangle.heads(MILESTONE_BLOCKS_MAX, PARENTS_MAX);
+                break;
             }
         }
         heads.sort_unstable();
@@ -95,61 +170,77 @@ impl Node {
         Ok((block, bytes))
     }
 
-    fn draft(&self, now_ms: u64, mut parents: Vec<BlockId>) -> Result<Draft, NodeError> {
-        parents.sort_unstable();
-        let core = self.read();
-        let previous = &core.last.milestone.essence;
+    /// Works out the milestone after `previous`, the newest one, and keeps what it would change: mostly it is
+    /// the one that comes.
+    fn draft(
+        &self,
+        previous: &MilestoneEssence,
+        timestamp_ms: u64,
+        parents: Vec<BlockId>,
+        next: Option<CoordinatorSet>,
+    ) -> Result<MilestoneEssence, NodeError> {
         let index = previous.index.checked_add(1).ok_or(NodeError::Counter)?;
-        let later = previous.timestamp_ms.checked_add(1).ok_or(NodeError::Counter)?;
-        let included = core.tangle.cone(&parents);
-        let blocks: Vec<_> = included
-            .iter()
-            .map(|block| (*block, core.waiting.get(block).and_then(|waiting| waiting.transaction.as_ref())))
-            .collect();
-        let confirmation = core.ledger.confirm(index, &blocks);
+        let (included, confirmation) = work_out(&self.read(), index, &parents);
         let essence = MilestoneEssence {
             network: previous.network,
             index,
-            timestamp_ms: now_ms.max(later),
+            timestamp_ms,
             previous: previous.id(),
-            parents: parents.clone(),
+            parents,
             included_root: confirmation.included_root,
             applied_root: confirmation.applied_root,
             channels_root: confirmation.channels_root,
             state_root: confirmation.state_root,
+            next,
         };
-        essence.follows(previous)?;
-        let signatures = self.shared.coordinators.iter().map(|key| essence.sign(key)).collect();
-        let milestone = Milestone { essence, signatures };
-        milestone.verify(&self.shared.params)?;
-        let payload = Payload::Milestone(Box::new(milestone.clone()));
-        let (_, bytes) = self.work(Block::new(parents, payload))?;
-        let block = Block::id_of(&bytes);
-        let mut draft =
-            Draft { milestone, block, bytes: bytes.clone(), included, confirmation, batch: Batch::new() };
-        index::add(&mut draft.batch, block, &bytes)?;
-        draft.batch.put(BLOCKS, block.as_bytes(), bytes);
-        self.write_draft(&core, &mut draft)?;
-        Ok(draft)
+        *self.kept_draft() = Some(Draft { milestone: essence.id(), included, confirmation });
+        Ok(essence)
+    }
+
+    fn kept_draft(&self) -> std::sync::MutexGuard<'_, Option<Draft>> {
+        self.shared.draft.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Applies the next milestone, whose signatures were checked and whose parents are in the Tangle.
+    pub(super) fn apply_milestone(
+        &self,
+        writer: &Writer<'_>,
+        milestone: Milestone,
+        block: Prepared,
+    ) -> Result<(), NodeError> {
+        let essence = &milestone.essence;
+        let kept = self.kept_draft().take().filter(|draft| draft.milestone == essence.id());
+        let draft = kept.unwrap_or_else(|| {
+            let (included, confirmation) = work_out(&self.read(), essence.index, &essence.parents);
+            Draft { milestone: essence.id(), included, confirmation }
+        });
+        check_roots(essence, &draft.confirmation).map_err(|error| self.halt(&error))?;
+        let batch = self.stored(self.milestone_batch(&milestone, &block, &draft))?;
+        let _durable = self.commit(writer, &batch)?;
+        self.take_over(milestone, block, draft)
     }
 
     /// Everything that the milestone changes, as one batch.
-    fn write_draft(&self, core: &Core, draft: &mut Draft) -> Result<(), NodeError> {
-        let index = draft.milestone.essence.index;
-        let Draft { confirmation, batch, included, block, .. } = draft;
-        let record = MilestoneRecord { milestone: draft.milestone.clone(), block: *block };
+    fn milestone_batch(
+        &self,
+        milestone: &Milestone,
+        block: &Prepared,
+        draft: &Draft,
+    ) -> Result<Batch, NodeError> {
+        let Draft { included, confirmation, .. } = draft;
+        let index = milestone.essence.index;
+        let mut batch = Batch::new();
+        let record = MilestoneRecord { milestone: milestone.clone(), block: block.id };
+        index::add(&mut batch, block.id, &block.bytes)?;
+        batch.put(BLOCKS, block.id.as_bytes(), block.bytes.clone());
         batch.put(MILESTONES, &index.to_be_bytes(), codec::encode(&record));
-        for number in included.iter().filter_map(|confirmed| core.tangle.number_of(confirmed)) {
-            batch.delete(WAITING, &number.to_be_bytes());
-        }
-        batch.put(WAITING, &core.next_number.to_be_bytes(), block.as_bytes().to_vec());
         let included_ids: Vec<_> = included.iter().map(|block| *block.as_bytes()).collect();
         let applied: Vec<_> = confirmation.applied.iter().map(|(block, _)| *block.as_bytes()).collect();
         let touched: Vec<_> = confirmation.channels.iter().map(|channel| *channel.as_bytes()).collect();
-        records::put_ids(batch, INCLUDED, index, &included_ids);
-        records::put_ids(batch, APPLIED, index, &applied);
-        index::confirm(batch, index, included, confirmation);
-        records::put_ids(batch, TOUCHED, index, &touched);
+        records::put_ids(&mut batch, INCLUDED, index, &included_ids);
+        records::put_ids(&mut batch, APPLIED, index, &applied);
+        index::confirm(&mut batch, index, included, confirmation);
+        records::put_ids(&mut batch, TOUCHED, index, &touched);
         for (key, value) in &confirmation.changes {
             let key = codec::encode(key);
             match value {
@@ -165,64 +256,68 @@ impl Node {
             let outcome = Outcome::Rejected { block: *block, milestone: index, conflict: *conflict };
             transactions.confirmed(*id, outcome)?;
         }
-        transactions.write(batch);
-        Ok(())
+        let core = self.read();
+        batch.put(WAITING, &core.next_number.to_be_bytes(), block.id.as_bytes().to_vec());
+        for number in included.iter().filter_map(|confirmed| core.tangle.number_of(confirmed)) {
+            batch.delete(WAITING, &number.to_be_bytes());
+        }
+        for (number, expired) in core.tangle.expiring(index, included) {
+            batch.delete(WAITING, &number.to_be_bytes());
+            if let Some(bytes) = self.block(&expired)? {
+                index::remove(&mut batch, expired, &bytes)?;
+            }
+            batch.delete(BLOCKS, expired.as_bytes());
+            if let Some(transaction) = core.waiting.get(&expired).and_then(|held| held.transaction.as_ref()) {
+                transactions.expired(transaction.id())?;
+            }
+        }
+        if milestone.essence.next.is_some() {
+            let mut coordinators = core.coordinators.clone();
+            coordinators.follow(&milestone.essence);
+            records::put_coordinators(&mut batch, &coordinators);
+        }
+        transactions.write(&mut batch);
+        Ok(batch)
     }
 
     /// Takes a milestone over that is durable.
-    fn take_over(&self, draft: Draft) -> Result<Arc<Followed>, NodeError> {
-        let Draft { milestone, block, bytes, included, confirmation, .. } = draft;
+    fn take_over(&self, milestone: Milestone, block: Prepared, draft: Draft) -> Result<(), NodeError> {
+        let Draft { included, confirmation, .. } = draft;
+        let index = milestone.essence.index;
         let mut core = self.write();
-        let number = core.next_number;
-        core.next_number = number.checked_add(1).ok_or(NodeError::Counter)?;
+        let own = block.id;
+        self.hold(&mut core, block)?;
         core.ledger.accept(&confirmation);
-        for confirmed in &included {
-            core.release(confirmed);
+        let expired = core.tangle.expiring(index, &included);
+        for gone in included.iter().chain(expired.iter().map(|(_, block)| block)) {
+            core.release(gone);
         }
-        core.hold(block, Waiting { bytes: bytes.len(), transaction: None });
-        core.tangle.insert_solid(block, number, milestone.essence.parents.clone());
-        core.tangle.confirm(milestone.essence.index, block, included);
+        core.tangle.confirm(index, own, included);
+        core.coordinators.follow(&milestone.essence);
         let followed = Arc::new(Followed { milestone, channels: confirmation.channels });
-        core.set_last(Arc::clone(&followed));
-        // Nobody listening is no error.
-        let _ = self.shared.arrivals.send(Arc::new(Arrival { id: block, bytes }));
-        Ok(followed)
+        core.set_last(followed);
+        drop(core);
+        self.shared.newest.send_replace(index);
+        Ok(())
     }
 }
 
-/// Issues a milestone every `interval`, until `stop` is ready or the node stops.
-///
-/// # Errors
-/// [`NodeError`]: why no milestone can be issued any more.
-pub async fn run_coordinator(
-    node: Node,
-    interval: Duration,
-    stop: impl Future<Output = ()>,
-) -> Result<(), NodeError> {
-    let mut ticks = tokio::time::interval(interval.max(Duration::from_millis(1)));
-    ticks.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    tokio::pin!(stop);
-    loop {
-        tokio::select! {
-            () = &mut stop => return Ok(()),
-            _ = ticks.tick() => {}
-        }
-        let issuing = node.clone();
-        let issued = tokio::task::spawn_blocking(move || issuing.issue_milestone(now_ms())).await;
-        match issued {
-            Ok(followed) => {
-                let essence = &followed?.milestone.essence;
-                debug!(index = essence.index, "milestone issued");
-            }
-            Err(_) => {
-                return Err(node.halt(&NodeError::Damaged("state in memory: an invariant did not hold")));
-            }
-        }
-    }
+/// The blocks that milestone `index` with these parents confirms, and what they change.
+fn work_out(core: &Core, index: u64, parents: &[BlockId]) -> (Vec<BlockId>, Confirmation) {
+    let included = core.tangle.cone(parents);
+    let transaction = |block: &BlockId| core.waiting.get(block).and_then(|held| held.transaction.as_ref());
+    let blocks: Vec<_> = included.iter().map(|block| (*block, transaction(block))).collect();
+    let confirmation = core.ledger.confirm(index, &blocks);
+    (included, confirmation)
 }
 
-/// Milliseconds since 1970; 0 on a clock that stands before it.
-fn now_ms() -> u64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-    u64::try_from(since.as_millis()).unwrap_or(u64::MAX)
+fn check_roots(essence: &MilestoneEssence, confirmation: &Confirmation) -> Result<(), NodeError> {
+    let roots = [
+        ("included root", essence.included_root, confirmation.included_root),
+        ("applied root", essence.applied_root, confirmation.applied_root),
+        ("channels root", essence.channels_root, confirmation.channels_root),
+        ("state root", essence.state_root, confirmation.state_root),
+    ];
+    let different = roots.into_iter().find(|(_, signed, own)| signed != own);
+    different.map_or(Ok(()), |(what, ..)| Err(NodeError::Roots { index: essence.index, what }))
 }

@@ -9,10 +9,11 @@
 //! | --- | --- |
 //! | [`service`] | serving clients over QUIC |
 //! | [`dev`] | making a network for development |
-//! | `submit`, `milestone`, `queries` | what a node does |
+//! | `receive`, `milestone`, `queries` | what a node does |
 //! | `index`, `explore` | finding blocks, and telling what became of them |
 //! | `core`, `records`, `load` | what it holds in memory, on disk, and the way from one to the other |
 
+mod coordinate;
 mod core;
 pub mod dev;
 mod error;
@@ -21,9 +22,9 @@ mod index;
 mod load;
 mod milestone;
 mod queries;
+mod receive;
 mod records;
 pub mod service;
-mod submit;
 #[cfg(test)]
 mod tests;
 
@@ -35,16 +36,19 @@ use std::{
     },
 };
 
+pub use coordinate::run_coordinator;
 pub use error::NodeError;
 pub use explore::{AddressBalances, BlockState, CarriedMilestone, ProvenOutput};
 use flash_channel::store::{Batch, Durable, SledStore, Store};
-use flash_proto::{BlockId, NetworkParams, SecretKey};
+use flash_proto::{BlockId, NetworkParams};
 pub use index::{BlockOutcome, Confirmed, Find};
-pub use milestone::run_coordinator;
+pub use milestone::Judgement;
+pub use queries::ConePage;
+pub use receive::{Received, Source};
 use tokio::sync::{broadcast, watch};
 use tracing::error;
 
-use self::{core::Core, submit::Queued};
+use self::{core::Core, milestone::Draft, receive::Queued};
 use crate::protocol::Followed;
 
 /// What a node is.
@@ -54,8 +58,6 @@ pub struct NodeConfig {
     pub directory: PathBuf,
     /// The network.
     pub params: NetworkParams,
-    /// Keys of coordinators, at least as many as must sign; none if this node issues no milestones.
-    pub coordinators: Vec<SecretKey>,
 }
 
 /// Blocks that those who listen to [`Node::arrivals`] may be behind.
@@ -80,8 +82,6 @@ pub struct Node {
 
 struct Shared {
     params: NetworkParams,
-    /// In rising order of their public keys.
-    coordinators: Vec<SecretKey>,
     store: Box<dyn Store>,
     core: RwLock<Core>,
     /// Held while something is made durable and taken over: one at a time, so that what was checked
@@ -91,6 +91,8 @@ struct Shared {
     queue: Mutex<Vec<Queued>>,
     /// Why the node stopped.
     halted: OnceLock<String>,
+    /// What the next milestone was worked out to change.
+    draft: Mutex<Option<Draft>>,
     /// Blocks as they come in.
     arrivals: broadcast::Sender<Arc<Arrival>>,
     /// Index of the newest milestone.
@@ -116,32 +118,27 @@ impl Node {
     pub fn open(config: NodeConfig) -> Result<Self, NodeError> {
         config.params.check()?;
         let store = SledStore::open(&config.directory, config.params.id().as_bytes())?;
-        Self::with_store(config.params, config.coordinators, Box::new(store))
+        Self::with_store(config.params, Box::new(store))
     }
 
     /// The same above any store, which must hold nothing or what a node of this network stored.
     ///
     /// # Errors
     /// [`NodeError`].
-    pub fn with_store(
-        params: NetworkParams,
-        coordinators: Vec<SecretKey>,
-        store: Box<dyn Store>,
-    ) -> Result<Self, NodeError> {
+    pub fn with_store(params: NetworkParams, store: Box<dyn Store>) -> Result<Self, NodeError> {
         params.check()?;
-        let coordinators = check_coordinators(&params, coordinators)?;
         let seed = getrandom::u64().map_err(|error| NodeError::Random(error.to_string()))?;
         let core = load::load(store.as_ref(), &params)?;
         let (newest, _) = watch::channel(core.index());
         Ok(Self {
             shared: Arc::new(Shared {
                 params,
-                coordinators,
                 store,
                 core: RwLock::new(core),
                 writer: Mutex::new(()),
                 queue: Mutex::default(),
                 halted: OnceLock::new(),
+                draft: Mutex::default(),
                 arrivals: broadcast::channel(ARRIVALS_MAX).0,
                 newest,
                 seed: AtomicU64::new(seed),
@@ -241,18 +238,4 @@ impl Node {
         // Any odd step reaches every seed; the picks mix it.
         self.shared.seed.fetch_add(0x9e37_79b9_7f4a_7c15, Ordering::Relaxed)
     }
-}
-
-/// The keys in rising order: none, or enough to sign a milestone.
-fn check_coordinators(params: &NetworkParams, mut keys: Vec<SecretKey>) -> Result<Vec<SecretKey>, NodeError> {
-    if keys.is_empty() {
-        return Ok(keys);
-    }
-    keys.retain(|key| params.coordinators.contains(&key.public()));
-    keys.sort_by_key(SecretKey::public);
-    keys.dedup_by_key(|key| key.public());
-    if keys.len() < usize::from(params.threshold) {
-        return Err(NodeError::Coordinators { given: keys.len(), threshold: params.threshold });
-    }
-    Ok(keys)
 }

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use flash_proto::{Address, ChannelId, OutputId, StateKey, TransactionId};
+use flash_proto::{Address, BlockId, ChannelId, OutputId, StateKey, TransactionId};
 
 use super::{
     Node, NodeError,
-    records::{self, APPLIED, BLOCKS, Outcome},
+    records::{self, APPLIED, BLOCKS, INCLUDED, Outcome},
 };
 use crate::{
     ledger::merkle,
@@ -16,7 +16,50 @@ use crate::{
     },
 };
 
+/// A part of what a milestone confirmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConePage {
+    /// Blocks, each after those that it approves; the milestone's own comes last of all.
+    pub blocks: Vec<Vec<u8>>,
+    /// Whether more follow.
+    pub more: bool,
+}
+
 impl Node {
+    /// A block's bytes, if it is here.
+    ///
+    /// # Errors
+    /// [`NodeError::Halted`], or the store's failure.
+    pub fn block(&self, id: &BlockId) -> Result<Option<Vec<u8>>, NodeError> {
+        self.stored(self.store().get(BLOCKS, id.as_bytes()).map_err(NodeError::from))
+    }
+
+    /// At most `max` blocks that nothing here approves, for a node that may not know them.
+    pub fn tips(&self, max: usize) -> Vec<BlockId> {
+        self.read().tangle.tips().take(max).collect()
+    }
+
+    /// The blocks that milestone `index` confirmed and then its own, after the first `after` of these and at
+    /// most `limit`; `None` if there is no such milestone here.
+    ///
+    /// # Errors
+    /// [`NodeError::Halted`], or the store's failure.
+    pub fn cone(&self, index: u64, after: usize, limit: usize) -> Result<Option<ConePage>, NodeError> {
+        if index == 0 || index > self.read().index() {
+            return Ok(None);
+        }
+        let Some(record) = self.stored(records::milestone(self.store(), index))? else { return Ok(None) };
+        let included = self.stored(records::ids(self.store(), INCLUDED, index).map_err(NodeError::from))?;
+        let mut ids = included.map(BlockId::new).chain([record.block]).skip(after);
+        let mut blocks = Vec::new();
+        for id in ids.by_ref().take(limit) {
+            // Pruned between two pages: as if it had never been here.
+            let Some(bytes) = self.block(&id)? else { return Ok(None) };
+            blocks.push(bytes);
+        }
+        Ok(Some(ConePage { blocks, more: ids.next().is_some() }))
+    }
+
     /// Answers one request; [`NodeRequest::Follow`] is no question and refused here, see
     /// [`Node::followed_after`].
     pub fn answer(&self, request: NodeRequest) -> NodeResponse {
@@ -54,10 +97,7 @@ impl Node {
                 let answer = self.stored(self.transaction(id)).map_err(halted)?;
                 Ok(NodeResponse::Transaction(Box::new(answer)))
             }
-            NodeRequest::Block(id) => {
-                let found = self.store().get(BLOCKS, id.as_bytes()).map_err(NodeError::from);
-                self.stored(found).map(NodeResponse::Block).map_err(halted)
-            }
+            NodeRequest::Block(id) => self.block(&id).map(NodeResponse::Block).map_err(halted),
         }
     }
 
@@ -135,6 +175,8 @@ impl Node {
             Outcome::Rejected { block, milestone, conflict } if record.waiting == 0 => {
                 Ok(TransactionAnswer::Rejected { block, milestone_index: milestone, conflict })
             }
+            // Its blocks have expired.
+            Outcome::None if record.waiting == 0 => Ok(TransactionAnswer::Unknown),
             Outcome::Rejected { .. } | Outcome::None => {
                 Ok(TransactionAnswer::Pending { block: record.block })
             }

@@ -4,11 +4,17 @@ use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
 use flash_channel::store::{Batch, LARGE_VALUE_BYTES_MAX, Store, StoreError, Table, records::load};
-use flash_proto::{BlockId, ChannelId, Milestone, TransactionId, codec};
+use flash_proto::{BlockId, ChannelId, CoordinatorHistory, Milestone, TransactionId, codec};
 
 use super::NodeError;
-use crate::{ledger::Conflict, protocol::Followed};
+use crate::{ledger::Conflict, light::Fork, protocol::Followed};
 
+/// One record each, by name.
+pub(super) const META: Table = Table::large(31, "node");
+/// Who signs which milestones: [`CoordinatorHistory`].
+const COORDINATORS: &[u8] = b"coordinators";
+/// What stopped the node for ever: [`Fork`].
+const FORK: &[u8] = b"fork";
 /// Block id to the block's bytes.
 pub(super) const BLOCKS: Table = Table::large(32, "blocks");
 /// Number (big-endian) to the id of a block that no milestone has confirmed yet.
@@ -96,6 +102,14 @@ impl<'a> TransactionRecords<'a> {
         Ok(())
     }
 
+    /// A block that carries the transaction has expired.
+    pub(super) fn expired(&mut self, id: TransactionId) -> Result<(), NodeError> {
+        let mut record = self.get(id)?.ok_or(NodeError::Damaged("transaction index"))?;
+        record.waiting = record.waiting.saturating_sub(1);
+        self.changed.insert(id, record);
+        Ok(())
+    }
+
     /// Writes all changes.
     pub(super) fn write(self, batch: &mut Batch) {
         for (id, record) in self.changed {
@@ -109,6 +123,23 @@ pub(super) fn transaction(
     id: TransactionId,
 ) -> Result<Option<TransactionRecord>, NodeError> {
     Ok(load(store, TRANSACTIONS, id.as_bytes())?)
+}
+
+pub(super) fn coordinators(store: &dyn Store) -> Result<Option<CoordinatorHistory>, NodeError> {
+    Ok(load(store, META, COORDINATORS)?)
+}
+
+pub(super) fn put_coordinators(batch: &mut Batch, coordinators: &CoordinatorHistory) {
+    batch.put(META, COORDINATORS, codec::encode(coordinators));
+}
+
+/// The evidence of a fork, if the node has met one.
+pub(super) fn fork(store: &dyn Store) -> Result<Option<Fork>, NodeError> {
+    Ok(load(store, META, FORK)?)
+}
+
+pub(super) fn put_fork(batch: &mut Batch, fork: &Fork) {
+    batch.put(META, FORK, codec::encode(fork));
 }
 
 pub(super) fn milestone(store: &dyn Store, index: u64) -> Result<Option<MilestoneRecord>, NodeError> {

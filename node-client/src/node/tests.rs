@@ -2,6 +2,7 @@
 
 mod client;
 mod explore;
+mod following;
 mod killed;
 mod serving;
 mod storage;

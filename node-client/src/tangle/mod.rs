@@ -10,7 +10,9 @@
 //! - Tips are offered uniformly at random, up to [`limits::PARENTS_MAX`]; where none is fit, the newest
 //!   milestone's block is.
 //! - A milestone approves the oldest tips first, lazy or not, so that every block is confirmed in the end.
-//! - Confirmed blocks leave [`CONFIRMED_MILESTONES`] milestones later.
+//! - Confirmed blocks leave [`CONFIRMED_MILESTONES`] milestones later. A block that waits and approves one that
+//!   leaves *expires*, with all that approve it: no milestone can confirm it any more, on any node. So a node
+//!   that follows the milestones always holds all that the next one may confirm approves.
 
 mod tips;
 pub mod white_flag;
@@ -130,9 +132,7 @@ impl Tangle {
         Ok(())
     }
 
-    /// Takes a block in whose parents were here when it first came in, as a stored graph is read: those
-    /// that are not here any more were confirmed long ago.
-    pub fn insert_solid(&mut self, block: BlockId, number: u64, parents: Vec<BlockId>) {
+    fn insert_solid(&mut self, block: BlockId, number: u64, parents: Vec<BlockId>) {
         let known = parents.iter().filter_map(|parent| self.blocks.get(parent));
         let newest_past = known.map(|parent| parent.state.seen()).max().unwrap_or(0);
         for parent in &parents {
@@ -154,14 +154,14 @@ impl Tangle {
         self.blocks.contains_key(block)
     }
 
+    /// The blocks that nothing here approves, in no order.
+    pub fn tips(&self) -> impl Iterator<Item = BlockId> + '_ {
+        self.tips.iter()
+    }
+
     /// Blocks that nothing approves yet.
     pub fn tips_count(&self) -> usize {
         self.tips.len()
-    }
-
-    /// Blocks that nothing approves yet, in no order.
-    pub fn tips(&self) -> impl Iterator<Item = BlockId> + '_ {
-        self.tips.iter()
     }
 
     /// Blocks that no milestone has confirmed yet.
@@ -224,9 +224,36 @@ impl Tangle {
         })
     }
 
-    /// Marks what `milestone`, whose own block is `block`, confirmed, and lets go of what was confirmed
-    /// too long ago.
+    /// The waiting blocks that expire when `milestone` confirms `cone`, with their numbers, in the order of
+    /// arrival.
+    pub fn expiring(&self, milestone: u64, cone: &[BlockId]) -> Vec<(u64, BlockId)> {
+        let cone: HashSet<&BlockId> = cone.iter().collect();
+        let mut expiring = HashSet::new();
+        let mut found = Vec::new();
+        // Parents come before their children, so one pass finds the descendants, too.
+        for (number, block) in &self.waiting {
+            let parents = self.blocks.get(block).map_or(&[][..], |vertex| &vertex.parents);
+            let leaves = |parent: &BlockId| match self.blocks.get(parent).map(|vertex| vertex.state) {
+                Some(State::Confirmed(at)) => milestone.saturating_sub(at) >= CONFIRMED_MILESTONES,
+                Some(State::Waiting { .. }) => expiring.contains(parent),
+                None => true,
+            };
+            if !cone.contains(block) && parents.iter().any(leaves) {
+                expiring.insert(*block);
+                found.push((*number, *block));
+            }
+        }
+        found
+    }
+
+    /// Marks what `milestone`, whose own block is `block`, confirmed, lets go of what was confirmed too long
+    /// ago, and drops what expires thereby.
     pub fn confirm(&mut self, milestone: u64, block: BlockId, cone: Vec<BlockId>) {
+        for (number, expired) in self.expiring(milestone, &cone) {
+            self.waiting.remove(&number);
+            self.blocks.remove(&expired);
+            self.tips.remove(&expired);
+        }
         for confirmed in &cone {
             if let Some(vertex) = self.blocks.get_mut(confirmed) {
                 vertex.state = State::Confirmed(milestone);

@@ -330,7 +330,7 @@ async fn malformed_parameters_are_refused() {
         ("attachToTangle", attach(&genesis, 9, json!([milestone])), "a milestone is not attached"),
         ("broadcastTransactions", json!({}), "missing field `trytes`"),
         ("broadcastTransactions", json!({ "trytes": ["ABC"] }), "Invalid trytes input"),
-        ("broadcastTransactions", json!({ "trytes": [padded(&orphan)] }), "is not known here"),
+        ("broadcastTransactions", json!({ "trytes": [padded(&orphan)] }), "not known here"),
         ("storeTransactions", json!({ "trytes": [padded(&lazy)] }), "proof of work"),
         ("addNeighbors", json!({ "uris": ["udp://example.org:14600"] }), "Invalid uris"),
         ("removeNeighbors", json!({}), "missing field `uris`"),

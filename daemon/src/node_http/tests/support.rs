@@ -66,9 +66,8 @@ impl Server {
     pub(super) async fn with(options: HttpOptions) -> Self {
         let dev = DevNetwork { milestone_interval_ms: 1_000, pow_bits: 6 };
         let dev = dev.make(1_000, [[1; 32], [2; 32], [3; 32]]);
-        let coordinators = vec![SecretKey::from_bytes([1; 32])];
         let store = Box::new(MemoryStore::new());
-        let node = Node::with_store(dev.params.clone(), coordinators, store).unwrap();
+        let node = Node::with_store(dev.params.clone(), store).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();
@@ -82,7 +81,7 @@ impl Server {
 
     /// Issues the next milestone and returns its block.
     pub(super) fn milestone(&self) -> BlockId {
-        self.node.issue_milestone(5_000).unwrap();
+        self.node.issue_milestone(5_000, std::slice::from_ref(&self.dev.coordinator)).unwrap();
         self.node.milestone(None).unwrap().unwrap().block
     }
 

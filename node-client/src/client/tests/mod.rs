@@ -22,7 +22,7 @@ fn client(nodes: &[&ScriptedNode]) -> NodeClient {
     start(nodes.iter().map(|node| node.address.clone()).collect(), None)
 }
 
-fn start(nodes: Vec<PeerAddress>, checkpoint: Option<MilestoneEssence>) -> NodeClient {
+fn start(nodes: Vec<PeerAddress>, checkpoint: Option<Checkpoint>) -> NodeClient {
     let config = ClientConfig { params: params(), nodes, key: key(50), checkpoint, bind: loopback() };
     NodeClient::start(config).unwrap()
 }
@@ -45,18 +45,20 @@ async fn every_milestone_comes_in_order_from_the_first_on() {
     let client = client(&[&node]);
     reach(&client, 3).await;
     let mut followed = client.follow();
+    let mut checkpoint = None;
     node.milestone();
     for index in 1..=4 {
         let milestone = followed.recv().await.unwrap();
-        assert_eq!(milestone.essence.index, index);
+        assert_eq!(milestone.checkpoint.essence.index, index);
+        checkpoint = Some(Checkpoint::clone(&milestone.checkpoint));
     }
     assert_eq!(client.newest(), node.newest());
     assert_eq!(client.view().borrow().node, Some(node.address.clone()));
 
-    let again = start(vec![node.address.clone()], Some(client.newest()));
+    let again = start(vec![node.address.clone()], checkpoint);
     let mut followed = again.follow();
     node.milestone();
-    assert_eq!(followed.recv().await.unwrap().essence.index, 5);
+    assert_eq!(followed.recv().await.unwrap().checkpoint.essence.index, 5);
 }
 
 #[tokio::test]
@@ -220,14 +222,23 @@ async fn a_node_that_lags_behind_its_own_milestones_is_left() {
         fresh.milestone();
     }
     laggard.lie(Lie::Old);
-    let client = client(&[&laggard, &fresh]);
-    reach(&client, 10).await;
-    let id = ChannelId::new([1; 32]);
-    let error = client.channel(id).await.unwrap_err();
-    assert!(matches!(&error, ClientError::Stale { node, .. } if *node == laggard.address), "{error}");
-    assert!(error.is_retryable());
-    client.view().wait_for(|view| view.node.as_ref() == Some(&fresh.address)).await.unwrap();
-    assert_eq!(client.channel(id).await.unwrap().milestone_index, 10);
+    for outputs in [false, true] {
+        let client = client(&[&laggard, &fresh]);
+        reach(&client, 10).await;
+        let ask = async || {
+            if outputs {
+                // There are none at any milestone: no proof gives the old answer away.
+                client.outputs_of(&[destination()]).await.map(|proven| proven.milestone_index)
+            } else {
+                client.channel(ChannelId::new([1; 32])).await.map(|proven| proven.milestone_index)
+            }
+        };
+        let error = ask().await.unwrap_err();
+        assert!(matches!(&error, ClientError::Stale { node, .. } if *node == laggard.address), "{error}");
+        assert!(error.is_retryable());
+        client.view().wait_for(|view| view.node.as_ref() == Some(&fresh.address)).await.unwrap();
+        assert_eq!(ask().await.unwrap(), 10);
+    }
 }
 
 #[tokio::test]
@@ -335,7 +346,8 @@ async fn a_client_needs_a_node_and_its_own_network() {
     };
     assert!(matches!(NodeClient::start(config(vec![], None)), Err(ClientError::NoNodes)));
     let node = ScriptedNode::start(44);
-    let foreign = MilestoneEssence { network: flash_proto::NetworkId::new([9; 32]), ..node.newest() };
+    let mut foreign = LightCore::new(params(), None).unwrap().checkpoint();
+    foreign.essence.network = flash_proto::NetworkId::new([9; 32]);
     let nodes = vec![node.address.clone()];
     assert!(matches!(NodeClient::start(config(nodes, Some(foreign))), Err(ClientError::Setup(_))));
 }

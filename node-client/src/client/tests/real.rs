@@ -28,11 +28,7 @@ struct Running {
 
 impl Running {
     fn start(directory: &TempDir, params: &NetworkParams, at: SocketAddr) -> Self {
-        let config = NodeConfig {
-            directory: directory.path().to_owned(),
-            params: params.clone(),
-            coordinators: coordinators(),
-        };
+        let config = NodeConfig { directory: directory.path().to_owned(), params: params.clone() };
         let node = Node::open(config).unwrap();
         let endpoint = Endpoint::listen(&key(70), NODE_ALPN, at, service::STREAM_LIMITS).unwrap();
         let at = endpoint.local_address().unwrap();
@@ -47,7 +43,7 @@ impl Running {
     async fn milestone(&mut self) -> u64 {
         self.now_ms += 1_000;
         let (node, now_ms) = (self.node.clone(), self.now_ms);
-        let issue = move || node.issue_milestone(now_ms).unwrap();
+        let issue = move || node.issue_milestone(now_ms, &coordinators()).unwrap();
         tokio::task::spawn_blocking(issue).await.unwrap().milestone.essence.index
     }
 
@@ -136,7 +132,7 @@ async fn money_moves_between_wallets_and_into_a_channel() {
         loop {
             let milestone = followed.recv().await.unwrap();
             if milestone.channels == [channel] {
-                return milestone.essence.index;
+                return milestone.checkpoint.essence.index;
             }
         }
     };

@@ -20,8 +20,7 @@ use super::support::signers;
 /// Runs `work` with a client of a node that issues a milestone every 20 ms.
 async fn with_client<F: Future<Output = ()>>(work: impl FnOnce(NodeClient) -> F) {
     let directory = tempfile::tempdir().unwrap();
-    let config =
-        NodeConfig { directory: directory.path().to_owned(), params: params(), coordinators: signers() };
+    let config = NodeConfig { directory: directory.path().to_owned(), params: params() };
     let node = Node::open(config).unwrap();
     let local = (Ipv4Addr::LOCALHOST, 0).into();
     let endpoint = Endpoint::listen(&key(1), NODE_ALPN, local, STREAM_LIMITS).unwrap();
@@ -32,7 +31,7 @@ async fn with_client<F: Future<Output = ()>>(work: impl FnOnce(NodeClient) -> F)
         async move { drop(stopped.wait_for(|stop| *stop).await) }
     };
     let serving = tokio::spawn(serve(node.clone(), endpoint, stopped()));
-    let issuing = tokio::spawn(run_coordinator(node, Duration::from_millis(20), stopped()));
+    let issuing = tokio::spawn(run_coordinator(node, signers(), Duration::from_millis(20), stopped()));
     let client = NodeClient::start(ClientConfig {
         params: Arc::new(params()),
         nodes: vec![PeerAddress::new(key(1).public(), "127.0.0.1", port).unwrap()],
@@ -61,9 +60,9 @@ async fn money_moves_and_a_channel_opens_and_closes() {
             let milestone = follow.recv().await.unwrap();
             assert_eq!(
                 milestone.channels.contains(&channel),
-                milestone.essence.index == opened.milestone_index
+                milestone.checkpoint.essence.index == opened.milestone_index
             );
-            if milestone.essence.index == opened.milestone_index {
+            if milestone.checkpoint.essence.index == opened.milestone_index {
                 break;
             }
         }

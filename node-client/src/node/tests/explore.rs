@@ -69,7 +69,7 @@ fn what_became_of_a_block_is_told_and_survives_a_restart() {
     let data = node.submit(&data_block(&node, b"x", vec![blocks[1]])).unwrap();
     assert_eq!(node.block_state(data).unwrap(), Some(BlockState::Waiting));
     assert_eq!(node.block_state(BlockId::new([9; 32])).unwrap(), None);
-    node.issue_milestone(5_000).unwrap();
+    node.issue_milestone(5_000, &signers()).unwrap();
     let node = node_on(&store);
     assert_eq!(node.block_state(data).unwrap(), Some(confirmed(1, BlockOutcome::Included)));
     let mut outcomes = blocks.map(|block| node.block_state(block).unwrap().unwrap());
@@ -93,7 +93,7 @@ fn the_past_of_a_tip_is_told_by_milestones_and_by_walking() {
     let node = node_on(&MemoryStore::new());
     let genesis = node.params().genesis_block();
     let old = node.submit(&data_block(&node, b"old", vec![genesis])).unwrap();
-    node.issue_milestone(5_000).unwrap();
+    node.issue_milestone(5_000, &signers()).unwrap();
     let milestone = node.milestone(None).unwrap().unwrap().block;
     let left = node.submit(&data_block(&node, b"left", vec![milestone])).unwrap();
     let right = node.submit(&data_block(&node, b"right", vec![old])).unwrap();
@@ -112,7 +112,7 @@ fn an_output_is_proven_present_and_absent() {
     let (id, held, _) = genesis_coin(&params, 1);
     let newest = node.followed_after(0, 1).unwrap();
     assert!(newest.is_empty());
-    node.issue_milestone(5_000).unwrap();
+    node.issue_milestone(5_000, &signers()).unwrap();
     let root = node.milestone(None).unwrap().unwrap().milestone.essence.state_root;
     let proven = node.output(id);
     assert_eq!((proven.milestone_index, proven.output), (1, Some(held)));
@@ -134,7 +134,7 @@ fn a_block_that_goes_leaves_nothing_behind() {
     let pay = transfer(&params, &[genesis_coin(&params, 1)], vec![output(4, 1_000_000)]);
     let block = submit(&node, &pay);
     let bytes = node.block(&block).unwrap().unwrap();
-    node.issue_milestone(5_000).unwrap();
+    node.issue_milestone(5_000, &signers()).unwrap();
     let whats = [
         Find::Parent(params.genesis_block()),
         Find::Transaction(pay.id()),

@@ -20,7 +20,7 @@ use crate::{
 const DIRECTORY: &str = "FLASH_TEST_KILLED_DIRECTORY";
 
 fn open(directory: &Path) -> Node {
-    let config = NodeConfig { directory: directory.to_owned(), params: params(), coordinators: signers() };
+    let config = NodeConfig { directory: directory.to_owned(), params: params() };
     Node::open(config).unwrap()
 }
 
@@ -38,7 +38,7 @@ fn child() {
         let id = node.submit(&worked(node.params(), Block::new(tips(&node), Payload::Data(data)))).unwrap();
         writeln!(out, "\nblock {id}").unwrap();
         if round % 3 == 0 {
-            let followed = node.issue_milestone(1).unwrap();
+            let followed = node.issue_milestone(1, &signers()).unwrap();
             writeln!(out, "\nmilestone {}", followed.milestone.essence.index).unwrap();
         }
         out.flush().unwrap();

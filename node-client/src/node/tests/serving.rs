@@ -3,7 +3,9 @@
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
 use flash_channel::store::MemoryStore;
-use flash_proto::{Block, Milestone, MilestoneEssence, Payload, limits::NODE_FRAME_BYTES_MAX};
+use flash_proto::{
+    Block, CoordinatorHistory, Milestone, MilestoneEssence, Payload, limits::NODE_FRAME_BYTES_MAX,
+};
 use quinn::Connection;
 use tokio::{sync::Notify, task::JoinHandle};
 
@@ -80,7 +82,7 @@ async fn followed(reader: &mut FrameReader) -> Milestone {
 
 fn issue(node: &Node, count: u64) {
     for _ in 0..count {
-        node.issue_milestone(1).unwrap();
+        node.issue_milestone(1, &signers()).unwrap();
     }
 }
 
@@ -89,7 +91,7 @@ async fn who_follows_gets_every_milestone_across_a_restart() {
     let store = MemoryStore::new();
     let mut last: MilestoneEssence = genesis_essence(&params());
     let mut check = |milestone: Milestone| {
-        milestone.verify(&params()).unwrap();
+        CoordinatorHistory::new(&params()).verify(&milestone).unwrap();
         milestone.essence.follows(&last).unwrap();
         last = milestone.essence;
         last.index
@@ -164,7 +166,7 @@ async fn who_follows_hears_that_the_node_stopped() {
     let mut reader = served.send(&NodeRequest::Follow { after: 0 }).await;
     followed(&mut reader).await;
     store.fail_next(flash_channel::store::Fault::Io);
-    assert!(matches!(served.node.issue_milestone(1), Err(NodeError::Halted(_))));
+    assert!(matches!(served.node.issue_milestone(1, &signers()), Err(NodeError::Halted(_))));
     assert_eq!(refused(next(&mut reader).await.unwrap()).code, RefusedCode::Halted);
     served.close().await;
 }
@@ -175,10 +177,10 @@ async fn the_coordinator_issues_until_it_is_stopped() {
     let keys = dev.make(1_000, [[1; 32], [2; 32], [3; 32]]);
     assert_eq!(keys.params.genesis.len(), 17);
     let store = Box::new(MemoryStore::new());
-    let node = Node::with_store(keys.params, vec![keys.coordinator], store).unwrap();
+    let node = Node::with_store(keys.params, store).unwrap();
     let mut newest = node.newest();
     let interval = Duration::from_millis(dev.milestone_interval_ms);
     let stop = async move { drop(newest.wait_for(|index| *index >= 3).await) };
-    run_coordinator(node.clone(), interval, stop).await.unwrap();
+    run_coordinator(node.clone(), vec![keys.coordinator], interval, stop).await.unwrap();
     assert!(node.followed_after(0, 100).unwrap().len() >= 3);
 }

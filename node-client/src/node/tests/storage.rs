@@ -32,7 +32,7 @@ fn history(node: &Node) -> Vec<Transaction> {
     let all = vec![open, conflict, close, waiting];
     for transaction in &all[..3] {
         submit(node, transaction);
-        node.issue_milestone(1).unwrap();
+        node.issue_milestone(1, &signers()).unwrap();
     }
     submit(node, &all[3]);
     all
@@ -56,7 +56,10 @@ fn a_restarted_node_is_the_same_and_goes_on_alike() {
     let reopened = node_on(&store.snapshot());
     assert_same(&node, &reopened, &transactions);
     for _ in 0..WINDOW + 2 {
-        let (left, right) = (node.issue_milestone(77).unwrap(), reopened.issue_milestone(77).unwrap());
+        let (left, right) = (
+            node.issue_milestone(77, &signers()).unwrap(),
+            reopened.issue_milestone(77, &signers()).unwrap(),
+        );
         assert_eq!(left.milestone.essence, right.milestone.essence);
         assert_eq!(left.channels, right.channels);
     }
@@ -68,8 +71,7 @@ fn a_restarted_node_is_the_same_and_goes_on_alike() {
 #[test]
 fn a_node_on_a_disk_comes_back() {
     let directory = tempfile::tempdir().unwrap();
-    let config =
-        NodeConfig { directory: directory.path().join("node"), params: params(), coordinators: signers() };
+    let config = NodeConfig { directory: directory.path().join("node"), params: params() };
     let node = Node::open(config.clone()).unwrap();
     let transactions = history(&node);
     let (before, answers) =
@@ -78,7 +80,7 @@ fn a_node_on_a_disk_comes_back() {
     let node = Node::open(config).unwrap();
     assert_eq!(info(&node), before);
     assert_eq!(transactions.iter().map(|sent| transaction(&node, sent)).collect::<Vec<_>>(), answers);
-    node.issue_milestone(1).unwrap();
+    node.issue_milestone(1, &signers()).unwrap();
 }
 
 #[test]
@@ -86,8 +88,7 @@ fn another_networks_directory_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let store = SledStore::open(directory.path(), b"another").unwrap();
     drop(store);
-    let config =
-        NodeConfig { directory: directory.path().to_owned(), params: params(), coordinators: Vec::new() };
+    let config = NodeConfig { directory: directory.path().to_owned(), params: params() };
     assert!(matches!(Node::open(config), Err(NodeError::Store(_))));
 }
 
@@ -99,12 +100,12 @@ fn a_node_that_dies_in_a_commit_comes_back_before_or_after_it() {
         let transactions = history(&node);
         let before = info(&node);
         store.fail_next(fault);
-        assert!(matches!(node.issue_milestone(1), Err(NodeError::Halted(_))));
+        assert!(matches!(node.issue_milestone(1, &signers()), Err(NodeError::Halted(_))));
         // It does not go on, whatever is asked of it.
         assert!(node.halted().is_some());
         assert_eq!(refused(node.answer(NodeRequest::Info)).code, RefusedCode::Halted);
         assert_eq!(refused(node.answer(NodeRequest::Tips)).code, RefusedCode::Halted);
-        assert!(matches!(node.issue_milestone(1), Err(NodeError::Halted(_))));
+        assert!(matches!(node.issue_milestone(1, &signers()), Err(NodeError::Halted(_))));
         assert!(node.followed_after(0, 1).is_err());
 
         let node = node_on(&store.reopen());
@@ -115,7 +116,7 @@ fn a_node_that_dies_in_a_commit_comes_back_before_or_after_it() {
             assert_eq!(info(&node), before);
             assert!(matches!(transaction(&node, &transactions[3]), TransactionAnswer::Pending { .. }));
         }
-        node.issue_milestone(1).unwrap();
+        node.issue_milestone(1, &signers()).unwrap();
         assert!(matches!(transaction(&node, &transactions[3]), TransactionAnswer::Applied { .. }));
     }
 }
@@ -145,23 +146,22 @@ fn a_state_that_is_not_the_milestones_is_found_at_the_start() {
     let mut batch = Batch::new();
     batch.delete(STATE, &key);
     let _durable = lost.commit(&batch).unwrap();
-    let opened = Node::with_store(params(), signers(), Box::new(lost));
+    let opened = Node::with_store(params(), Box::new(lost));
     assert!(matches!(opened, Err(NodeError::StateRoot { index: 3, .. })), "{opened:?}");
     let flipped = store.snapshot();
     assert!(flipped.flip_bit(STATE, &key, value.len() * 4));
-    assert!(matches!(Node::with_store(params(), signers(), Box::new(flipped)), Err(NodeError::Store(_))));
+    assert!(matches!(Node::with_store(params(), Box::new(flipped)), Err(NodeError::Store(_))));
 }
 
 #[test]
 fn many_senders_at_once_share_commits_and_lose_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let config =
-        NodeConfig { directory: directory.path().to_owned(), params: params(), coordinators: signers() };
+    let config = NodeConfig { directory: directory.path().to_owned(), params: params() };
     let node = Node::open(config).unwrap();
     let params = params();
     let split = transfer(&params, &[genesis_coin(&params, 1)], vec![output(4, 10_000); 100]);
     submit(&node, &split);
-    node.issue_milestone(1).unwrap();
+    node.issue_milestone(1, &signers()).unwrap();
     let spends: Vec<_> = (0..100)
         .map(|index| transfer(&params, &[coin_of(&split, index, 4)], vec![output(5, 10_000)]))
         .collect();
@@ -170,10 +170,10 @@ fn many_senders_at_once_share_commits_and_lose_nothing() {
             let node = &node;
             scope.spawn(move || part.iter().for_each(|spend| _ = submit(node, spend)));
         }
-        scope.spawn(|| (0..3).for_each(|_| drop(node.issue_milestone(1).unwrap())));
+        scope.spawn(|| (0..3).for_each(|_| drop(node.issue_milestone(1, &signers()).unwrap())));
     });
-    node.issue_milestone(1).unwrap();
-    node.issue_milestone(1).unwrap();
+    node.issue_milestone(1, &signers()).unwrap();
+    node.issue_milestone(1, &signers()).unwrap();
     for spend in &spends {
         assert!(matches!(transaction(&node, spend), TransactionAnswer::Applied { .. }));
     }

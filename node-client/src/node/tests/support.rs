@@ -15,7 +15,7 @@ pub(super) fn signers() -> Vec<SecretKey> {
 }
 
 pub(super) fn node_on(store: &MemoryStore) -> Node {
-    Node::with_store(params(), signers(), Box::new(store.clone())).unwrap()
+    Node::with_store(params(), Box::new(store.clone())).unwrap()
 }
 
 pub(super) fn worked(params: &NetworkParams, mut block: Block) -> Vec<u8> {

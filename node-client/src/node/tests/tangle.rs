@@ -2,7 +2,7 @@
 
 use flash_channel::store::MemoryStore;
 use flash_proto::{
-    Action, Amount, Block, BlockId, ChannelId, Milestone, Payload, StateKey, block::Data,
+    Action, Amount, Block, BlockId, ChannelId, CoordinatorHistory, Milestone, Payload, StateKey, block::Data,
     milestone::MilestoneError,
 };
 
@@ -26,7 +26,7 @@ fn a_transfer_becomes_money_and_is_proven() {
     assert_eq!(transaction(&node, &pay), TransactionAnswer::Unknown);
     let id = submit(&node, &pay);
     assert_eq!(transaction(&node, &pay), TransactionAnswer::Pending { block: id });
-    let followed = node.issue_milestone(5_000).unwrap();
+    let followed = node.issue_milestone(5_000, &signers()).unwrap();
     let TransactionAnswer::Applied { block, milestone, path } = transaction(&node, &pay) else {
         panic!("not applied")
     };
@@ -51,15 +51,18 @@ fn milestones_follow_each_other_in_time_and_by_name() {
     let mut previous = genesis_essence(node.params());
     // A clock that stands still or jumps back still gives rising times.
     for now in [5_000, 5_000, 10, 9_000] {
-        let followed = node.issue_milestone(now).unwrap();
-        followed.milestone.verify(node.params()).unwrap();
+        let followed = node.issue_milestone(now, &signers()).unwrap();
+        CoordinatorHistory::new(node.params()).verify(&followed.milestone).unwrap();
         followed.milestone.essence.follows(&previous).unwrap();
         previous = followed.milestone.essence.clone();
     }
     assert_eq!((previous.index, previous.timestamp_ms), (4, 9_000));
     let mut too_few = node.followed_after(3, 9).unwrap()[0].milestone.clone();
     too_few.signatures.pop();
-    assert_eq!(too_few.verify(node.params()), Err(MilestoneError::TooFewSignatures { got: 1, wanted: 2 }));
+    assert_eq!(
+        CoordinatorHistory::new(node.params()).verify(&too_few),
+        Err(MilestoneError::TooFewSignatures { got: 1, wanted: 2 })
+    );
     let index = |milestone: Option<Box<Milestone>>| milestone.map(|milestone| milestone.essence.index);
     for (asked, got) in [(None, Some(4)), (Some(2), Some(2)), (Some(5), None)] {
         let NodeResponse::Milestone(milestone) = node.answer(NodeRequest::Milestone(asked)) else {
@@ -77,7 +80,7 @@ fn of_two_spends_one_is_applied_and_a_second_block_of_it_changes_nothing() {
     let spends = [4, 5].map(|to| transfer(&params, &[coin], vec![output(to, 1_000_000)]));
     let first = submit(&node, &spends[0]);
     let second = submit(&node, &spends[1]);
-    node.issue_milestone(1).unwrap();
+    node.issue_milestone(1, &signers()).unwrap();
     let TransactionAnswer::Applied { block, .. } = transaction(&node, &spends[0]) else {
         panic!("the first spend wins")
     };
@@ -89,7 +92,7 @@ fn of_two_spends_one_is_applied_and_a_second_block_of_it_changes_nothing() {
     let again = spends.each_ref().map(|spend| submit(&node, spend));
     assert!(matches!(transaction(&node, &spends[0]), TransactionAnswer::Applied { .. }));
     assert_eq!(transaction(&node, &spends[1]), TransactionAnswer::Pending { block: again[1] });
-    node.issue_milestone(1).unwrap();
+    node.issue_milestone(1, &signers()).unwrap();
     assert!(matches!(transaction(&node, &spends[0]), TransactionAnswer::Applied { .. }));
     assert!(matches!(transaction(&node, &spends[1]), TransactionAnswer::Rejected { milestone_index: 2, .. }));
 }
@@ -102,7 +105,7 @@ fn channels_are_proven_present_and_absent_and_named_by_the_milestone() {
     let open = spend(&params, &[genesis_coin(&params, 1)], vec![output(1, 990_000)], open);
     let channel = ChannelId::opened_by(open.id());
     submit(&node, &open);
-    let followed = node.issue_milestone(1).unwrap();
+    let followed = node.issue_milestone(1, &signers()).unwrap();
     assert_eq!(followed.channels, [channel]);
     let root = followed.milestone.essence.state_root;
     for (id, there) in [(channel, true), (ChannelId::new([9; 32]), false)] {
@@ -142,19 +145,25 @@ fn bad_blocks_are_refused_by_kind() {
     assert_eq!(code(&block_with(&node, &dust)), RefusedCode::InvalidBlock);
     assert_eq!(transaction(&node, &dust), TransactionAnswer::Unknown);
 
-    // A milestone that even has all its signatures is still not this node's.
+    // A milestone with one signature too few, and one that comes too early.
     let mut essence = genesis_essence(&params);
-    essence.index = 1;
     essence.parents = tips(&node);
-    let signatures = signers().iter().map(|key| essence.sign(key)).collect();
-    let forged = Payload::Milestone(Box::new(Milestone { essence, signatures }));
-    let forged = worked(&params, Block::new(tips(&node), forged));
-    assert_eq!(code(&forged), RefusedCode::ForeignMilestone);
+    for (index, signers) in [(1, &signers()[..1]), (2, &signers()[..])] {
+        essence.index = index;
+        let signatures = signers.iter().map(|key| essence.sign(key)).collect();
+        let forged = Payload::Milestone(Box::new(Milestone { essence: essence.clone(), signatures }));
+        let forged = worked(&params, Block::new(tips(&node), forged));
+        assert_eq!(code(&forged), RefusedCode::InvalidMilestone);
+    }
 
     let many = vec![address(1); 300];
     let too_many = node.answer(NodeRequest::OutputsOf { addresses: many, after: None });
     assert_eq!(refused_code(too_many), RefusedCode::Malformed);
-    assert_eq!(node.issue_milestone(1).unwrap().milestone.essence.index, 1, "none of it did any harm");
+    assert_eq!(
+        node.issue_milestone(1, &signers()).unwrap().milestone.essence.index,
+        1,
+        "none of it did any harm"
+    );
 }
 
 fn refused_code(response: NodeResponse) -> RefusedCode {
@@ -169,7 +178,7 @@ fn a_block_may_come_twice() {
     let id = node.submit(&bytes).unwrap();
     assert_eq!(node.submit(&bytes).unwrap(), id);
     for _ in 0..=CONFIRMED_MILESTONES {
-        node.issue_milestone(1).unwrap();
+        node.issue_milestone(1, &signers()).unwrap();
     }
     assert_eq!(node.submit(&bytes).unwrap(), id, "also long after it was confirmed");
     assert_eq!(node.answer(NodeRequest::Block(id)), NodeResponse::Block(Some(bytes)));
@@ -183,7 +192,7 @@ fn a_milestone_ties_many_tips_together() {
         let data = Payload::Data(Data { tag: Vec::new(), data: vec![n] });
         node.submit(&worked(node.params(), Block::new(genesis.clone(), data))).unwrap();
     }
-    node.issue_milestone(1).unwrap();
+    node.issue_milestone(1, &signers()).unwrap();
     let NodeResponse::Info(info) = node.answer(NodeRequest::Info) else { panic!("no info") };
     assert_eq!(info.tips, 1, "only the milestone is left");
     assert_eq!(node.read().waiting.len(), 1);
@@ -203,7 +212,7 @@ fn outputs_come_in_pages() {
         submit(&node, &split);
         coin = coin_of(&split, 100, 3);
     }
-    node.issue_milestone(1).unwrap();
+    node.issue_milestone(1, &signers()).unwrap();
     let mut found = Vec::new();
     loop {
         let after = found.last().copied();
@@ -218,12 +227,11 @@ fn outputs_come_in_pages() {
 }
 
 #[test]
-fn only_a_coordinator_issues_milestones() {
-    let store = || Box::new(MemoryStore::new());
-    let plain = Node::with_store(params(), Vec::new(), store()).unwrap();
-    assert!(matches!(plain.issue_milestone(1), Err(NodeError::NotCoordinator)));
-    for keys in [vec![coordinators()[0].clone()], vec![coordinators()[0].clone(); 2], vec![key(1), key(2)]] {
-        let refused = Node::with_store(params(), keys, store());
+fn only_enough_coordinators_issue_milestones() {
+    let node = node();
+    let one = coordinators()[0].clone();
+    for keys in [vec![], vec![one.clone()], vec![one; 2], vec![key(1), key(2)]] {
+        let refused = node.issue_milestone(1, &keys);
         assert!(matches!(refused, Err(NodeError::Coordinators { threshold: 2, .. })), "{refused:?}");
     }
 }
