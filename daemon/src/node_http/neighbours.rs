@@ -7,30 +7,39 @@ use flash_proto::PublicKey;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-/// Another node that this one exchanges blocks with.
+/// Another node that this one is connected to.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
 pub struct Neighbour {
-    /// Its key and where it is: `KEY@HOST:PORT`.
+    /// Its key.
     #[schema(value_type = String)]
-    pub address: PeerAddress,
-    /// Whether there is a connection now.
-    pub connected: bool,
+    pub key: PublicKey,
+    /// Where it is reached, if that is known: `KEY@HOST:PORT`.
+    #[schema(value_type = Option<String>)]
+    pub address: Option<PeerAddress>,
+    /// Whether it dialled this node.
+    pub inbound: bool,
+    /// Between -100, at which it is dropped, and 100.
+    pub score: i32,
+    /// The newest milestone that it says it has applied.
+    pub newest_milestone: u64,
     /// Blocks that it sent.
-    pub received: u64,
-    /// Those among them that were new here.
-    pub new: u64,
-    /// Those among them that were not valid.
-    pub invalid: u64,
-    /// Blocks that were sent to it.
-    pub sent: u64,
+    pub received_blocks: u64,
+    /// Those that were new and good.
+    pub new_blocks: u64,
+    /// Those that break the rules.
+    pub invalid_blocks: u64,
+    /// Those that were dropped because it sent too many with too little work.
+    pub dropped_blocks: u64,
+    /// For how long it has been a neighbour, in seconds.
+    pub connected_seconds: u64,
 }
 
 /// The neighbours of a node.
 pub trait Neighbours: Debug + Send + Sync {
     /// All of them.
     fn list(&self) -> Vec<Neighbour>;
-    /// Adds one; `false` if it was there already.
-    fn add(&self, address: PeerAddress) -> bool;
-    /// Removes one; `false` if there is none with this key.
+    /// Makes the node there a neighbour, now or as soon as it can be reached.
+    fn add(&self, address: PeerAddress);
+    /// Parts with one; `false` if there is none with this key.
     fn remove(&self, key: &PublicKey) -> bool;
 }

@@ -1,5 +1,7 @@
 //! The commands about neighbours.
 
+use std::collections::BTreeSet;
+
 use flash_node_client::quic::PeerAddress;
 use serde::{Deserialize, Serialize};
 
@@ -22,14 +24,11 @@ pub(super) struct GetNeighbors {
 struct NeighborInfo {
     address: String,
     domain: String,
-    connected: bool,
     connection_type: &'static str,
     number_of_all_transactions: u64,
     number_of_new_transactions: u64,
     number_of_invalid_transactions: u64,
     number_of_stale_transactions: u64,
-    number_of_sent_transactions: u64,
-    number_of_random_transaction_requests: u64,
 }
 
 #[derive(Debug, Serialize)]
@@ -46,18 +45,17 @@ pub(super) struct RemoveNeighbors {
 
 impl From<Neighbour> for NeighborInfo {
     fn from(neighbour: Neighbour) -> Self {
-        let known = neighbour.new.saturating_add(neighbour.invalid);
+        let address = neighbour.address.as_ref();
+        let told = [neighbour.new_blocks, neighbour.invalid_blocks, neighbour.dropped_blocks];
+        let stale = told.into_iter().fold(neighbour.received_blocks, u64::saturating_sub);
         Self {
-            address: neighbour.address.to_string(),
-            domain: neighbour.address.host().to_owned(),
-            connected: neighbour.connected,
+            address: address.map_or_else(|| neighbour.key.to_string(), ToString::to_string),
+            domain: address.map(|address| address.host().to_owned()).unwrap_or_default(),
             connection_type: "quic",
-            number_of_all_transactions: neighbour.received,
-            number_of_new_transactions: neighbour.new,
-            number_of_invalid_transactions: neighbour.invalid,
-            number_of_stale_transactions: neighbour.received.saturating_sub(known),
-            number_of_sent_transactions: neighbour.sent,
-            number_of_random_transaction_requests: 0,
+            number_of_all_transactions: neighbour.received_blocks,
+            number_of_new_transactions: neighbour.new_blocks,
+            number_of_invalid_transactions: neighbour.invalid_blocks,
+            number_of_stale_transactions: stale,
         }
     }
 }
@@ -81,8 +79,14 @@ impl Api {
 
     pub(super) fn add_neighbors(&self, uris: &Uris) -> Result<AddNeighbors, Failed> {
         let (addresses, neighbours) = (uris.addresses()?, self.changeable()?);
-        let added = addresses.into_iter().filter(|address| neighbours.add(address.clone())).count();
-        Ok(AddNeighbors { added_neighbors: added })
+        let mut known: BTreeSet<_> = neighbours.list().into_iter().map(|known| known.key).collect();
+        let mut added_neighbors = 0_usize;
+        for address in addresses {
+            added_neighbors = added_neighbors.saturating_add(usize::from(known.insert(address.key)));
+            // One that is known may have moved.
+            neighbours.add(address);
+        }
+        Ok(AddNeighbors { added_neighbors })
     }
 
     pub(super) fn remove_neighbors(&self, uris: &Uris) -> Result<RemoveNeighbors, Failed> {

@@ -32,7 +32,7 @@ pub(super) async fn info(State(api): State<Api>) -> Answer<NodeView> {
         channels: info.channels.0,
         channels_amount: info.channels.1,
         state_root: info.state_root.to_string(),
-        peers_connected: peers.iter().filter(|peer| peer.connected).count(),
+        peers_connected: peers.len(),
     }))
 }
 

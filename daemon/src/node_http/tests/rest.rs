@@ -205,7 +205,7 @@ async fn the_node_tells_about_itself() {
     server.done("addNeighbors", json!({ "uris": [format!("{key}@192.0.2.1:14265")] })).await;
     let peers = server.found("/api/v1/peers").await;
     assert_eq!(
-        (&peers[0]["address"], &peers[0]["new"]),
+        (&peers[0]["address"], &peers[0]["new_blocks"]),
         (&json!(format!("{key}@192.0.2.1:14265")), &json!(5))
     );
     assert_eq!(server.found("/api/v1/info").await["peers_connected"], 1);

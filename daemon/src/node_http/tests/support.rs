@@ -32,19 +32,27 @@ impl Neighbours for Listed {
         self.0.lock().unwrap().clone()
     }
 
-    fn add(&self, address: PeerAddress) -> bool {
+    fn add(&self, address: PeerAddress) {
         let mut list = self.0.lock().unwrap();
-        let new = list.iter().all(|neighbour| neighbour.address.key != address.key);
-        if new {
-            list.push(Neighbour { address, connected: true, received: 9, new: 5, invalid: 1, sent: 7 });
-        }
-        new
+        list.retain(|neighbour| neighbour.key != address.key);
+        list.push(Neighbour {
+            key: address.key,
+            address: Some(address),
+            inbound: false,
+            score: 3,
+            newest_milestone: 4,
+            received_blocks: 9,
+            new_blocks: 5,
+            invalid_blocks: 1,
+            dropped_blocks: 0,
+            connected_seconds: 60,
+        });
     }
 
     fn remove(&self, key: &PublicKey) -> bool {
         let mut list = self.0.lock().unwrap();
         let before = list.len();
-        list.retain(|neighbour| neighbour.address.key != *key);
+        list.retain(|neighbour| neighbour.key != *key);
         list.len() < before
     }
 }
