@@ -9,11 +9,12 @@
 //! | --- | --- |
 //! | `classic` | the 14 commands |
 //! | `rest` | the REST API, and what happens as it happens |
-//! | `guard`, `work` | who may do what, and proof of work done for others |
+//! | `guard`, `listener`, `work` | who may do what, how many at once, and proof of work done for others |
 //! | [`neighbours`] | what the API needs of the part that talks to other nodes |
 
 mod classic;
 mod guard;
+mod listener;
 pub mod neighbours;
 mod rest;
 #[cfg(test)]
@@ -36,6 +37,7 @@ use axum::{
     serve::ListenerExt,
 };
 use flash_node_client::node::{Node, NodeError};
+use listener::Bounded;
 use neighbours::Neighbours;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
@@ -50,6 +52,8 @@ pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCA
 
 /// Bytes of the largest request: several large blocks in trytes.
 const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Connections at once; whoever comes then waits.
+const CONNECTIONS_MAX: usize = 256;
 /// Calls in work at once; the others wait for their turn.
 const CALLS_MAX: usize = 64;
 /// Callers at once that follow what happens.
@@ -100,9 +104,8 @@ pub async fn serve(
         followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
         stop: stopping.clone(),
     };
-    let listener = listener.tap_io(|connection| {
-        // Without it an answer may wait for the caller's acknowledgement of the one before.
-        if let Err(error) = connection.set_nodelay(true) {
+    let listener = Bounded::new(listener, CONNECTIONS_MAX).tap_io(|connection| {
+        if let Err(error) = connection.send_at_once() {
             tracing::debug!(%error, "an HTTP connection cannot be told to send at once");
         }
     });
