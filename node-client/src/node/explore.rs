@@ -1,19 +1,51 @@
 //! Answers about the Tangle and the ledger to those who look at it: nothing here proves itself, the
 //! proofs apart.
 
-use std::collections::HashSet;
+use std::{
+    collections::{BTreeSet, HashSet},
+    ops::Bound,
+};
 
-use flash_proto::{Address, Amount, Block, BlockId, Milestone, Output, OutputId, StateKey, codec, limits};
+use flash_proto::{
+    Address, Amount, Block, BlockId, Milestone, Output, OutputId, Payload, StateKey, TransactionId, codec,
+    limits::BLOCK_BYTES_MAX,
+};
 
 use super::{
     Node, NodeError,
-    index::{self, BlockOutcome, Confirmed, Find},
-    records::{self, INCLUDED},
+    index::{self, Find, Prefix},
+    pages::Reader,
+    records::{self, APPLIED, INCLUDED, Outcome},
 };
-use crate::ledger::state_tree::Proof;
+use crate::{
+    ledger::{Conflict, state_tree::Proof},
+    tangle::{CONFIRMED_MILESTONES, Measures},
+};
 
 /// Blocks that are looked at to tell whether one is in the past of another.
 const PAST_BLOCKS_MAX: usize = 20_000;
+/// Confirmed blocks that are looked at to find those that approve another.
+const CHILDREN_BLOCKS_MAX: usize = 50_000;
+
+/// What a milestone made of a block.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BlockOutcome {
+    /// It carries no transaction.
+    Included,
+    /// Its transaction changed the ledger.
+    Applied,
+    /// Its transaction changed nothing, and why.
+    Rejected(Conflict),
+}
+
+/// The milestone that confirmed a block, and what it made of it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Confirmed {
+    /// The milestone's index.
+    pub milestone_index: u64,
+    /// What it made of the block.
+    pub outcome: BlockOutcome,
+}
 
 /// Where a block of the Tangle is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,13 +87,87 @@ pub struct ProvenOutput {
 
 impl Node {
     /// At most `limit` of the blocks that are looked for, in rising order of their ids from the first
-    /// above `after`.
+    /// above `after`; `None` if that cannot be told because too many blocks came after a parent.
     ///
     /// # Errors
     /// [`NodeError::Halted`], or the store's failure.
-    pub fn find(&self, what: &Find, after: Option<BlockId>, limit: usize) -> Result<Vec<BlockId>, NodeError> {
+    pub fn find(
+        &self,
+        what: &Find,
+        after: Option<BlockId>,
+        limit: usize,
+    ) -> Result<Option<Vec<BlockId>>, NodeError> {
         self.alive()?;
-        self.stored(index::find(self.store(), what, after, limit))
+        let found = match what {
+            Find::Tag(tag) => {
+                return self.stored(Prefix::tag(tag).blocks(self.store(), after, limit)).map(Some);
+            }
+            Find::Address(address) => {
+                return self.stored(Prefix::address(address).blocks(self.store(), after, limit)).map(Some);
+            }
+            Find::Transaction(id) => self.carriers(*id, after, limit)?,
+            Find::Parent(parent) => match self.children(parent)? {
+                Some(children) => children,
+                None => return Ok(None),
+            },
+        };
+        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
+        Ok(Some(found.range((from, Bound::Unbounded)).take(limit).copied().collect()))
+    }
+
+    /// The blocks that carry a transaction: those that wait, the one that was applied, and those that were
+    /// rejected, of these at most `limit` above `after`.
+    fn carriers(
+        &self,
+        id: TransactionId,
+        after: Option<BlockId>,
+        limit: usize,
+    ) -> Result<BTreeSet<BlockId>, NodeError> {
+        let mut found: BTreeSet<BlockId> = {
+            let core = self.read();
+            let waiting = core.carried.get(&id).map(|_| core.waiting.iter()).into_iter().flatten();
+            let carries = waiting.filter(|(_, waiting)| {
+                waiting.transaction.as_ref().is_some_and(|transaction| transaction.id() == id)
+            });
+            carries.map(|(block, _)| *block).collect()
+        };
+        match self.stored(records::outcome(self.store(), id))? {
+            Some(Outcome::Applied { block, .. } | Outcome::Rejected { block, .. }) => {
+                found.insert(block);
+            }
+            None => {}
+        }
+        found.extend(self.stored(Prefix::rejected(id).blocks(self.store(), after, limit))?);
+        Ok(found)
+    }
+
+    /// The blocks that approve this one. They came while it could be approved: they wait still, or were
+    /// confirmed at most so many milestones after it.
+    fn children(&self, parent: &BlockId) -> Result<Option<BTreeSet<BlockId>>, NodeError> {
+        let (mut found, newest): (BTreeSet<BlockId>, u64) = {
+            let core = self.read();
+            (core.tangle.waiting_children(parent).collect(), core.index())
+        };
+        let Some(BlockState::Confirmed(confirmed)) = self.block_state(*parent)? else {
+            return Ok(Some(found));
+        };
+        let (first, mut reader, mut looked_at) = (confirmed.milestone_index, Reader::default(), 0_usize);
+        let last = first.saturating_add(CONFIRMED_MILESTONES).min(newest);
+        for index in first..=last {
+            let included =
+                self.stored(records::ids(self.store(), INCLUDED, index).map_err(NodeError::from))?;
+            for id in included.map(BlockId::new) {
+                looked_at = looked_at.saturating_add(1);
+                if looked_at > CHILDREN_BLOCKS_MAX {
+                    return Ok(None);
+                }
+                let Some(bytes) = self.read_block(&mut reader, &id)? else { continue };
+                if decode(&bytes)?.parents.contains(parent) {
+                    found.insert(id);
+                }
+            }
+        }
+        Ok(Some(found))
     }
 
     /// Where a block is in its life; `None` if the node does not have it.
@@ -77,19 +183,39 @@ impl Node {
         // First, so that a block is never missed on its way from waiting to confirmed.
         let (waits, newest) = {
             let core = self.read();
-            (core.tangle.number_of(&block).is_some(), core.index())
+            (core.waiting.contains_key(&block), core.index())
         };
         if waits {
             return Ok(Some(BlockState::Waiting));
         }
-        match self.stored(index::confirmed(self.store(), block))? {
-            Some(confirmed) if confirmed.milestone_index <= newest => {
-                Ok(Some(BlockState::Confirmed(confirmed)))
-            }
+        let Some(confirmed) = self.stored(records::confirmed(self.store(), &block))? else { return Ok(None) };
+        if confirmed.milestone > newest {
             // On the disk already, but not yet taken over.
-            Some(_) => Ok(Some(BlockState::Waiting)),
-            None => Ok(None),
+            return Ok(Some(BlockState::Waiting));
         }
+        let mut applied = self.applied_by(confirmed.milestone)?;
+        let is_applied = applied.any(|applied| applied == block);
+        let outcome = self.outcome(block, is_applied)?;
+        Ok(Some(BlockState::Confirmed(Confirmed { milestone_index: confirmed.milestone, outcome })))
+    }
+
+    /// The blocks with which a milestone changed the ledger.
+    fn applied_by(&self, index: u64) -> Result<impl Iterator<Item = BlockId> + use<>, NodeError> {
+        let ids = self.stored(records::ids(self.store(), APPLIED, index).map_err(NodeError::from))?;
+        Ok(ids.map(BlockId::new).collect::<Vec<_>>().into_iter())
+    }
+
+    fn outcome(&self, block: BlockId, applied: bool) -> Result<BlockOutcome, NodeError> {
+        if applied {
+            return Ok(BlockOutcome::Applied);
+        }
+        let rejected = self.stored(index::rejected(self.store(), block))?;
+        Ok(rejected.map_or(BlockOutcome::Included, BlockOutcome::Rejected))
+    }
+
+    /// What the white paper says of a block, while it is held with its parents.
+    pub fn measures(&self, block: &BlockId) -> Option<Measures> {
+        self.read().tangle.measures(block)
     }
 
     /// The milestone with this index, the newest if `None`, and its block.
@@ -123,12 +249,9 @@ impl Node {
             return Ok(None);
         }
         let ids = self.stored(records::ids(self.store(), INCLUDED, index).map_err(NodeError::from))?;
-        let mut found = Vec::new();
-        for id in ids.skip(skip).take(limit).map(BlockId::new) {
-            let confirmed = self.stored(index::confirmed(self.store(), id))?;
-            found.push((id, confirmed.ok_or(NodeError::Damaged("index of blocks"))?.outcome));
-        }
-        Ok(Some(found))
+        let applied: HashSet<BlockId> = self.applied_by(index)?.collect();
+        let ids = ids.skip(skip).take(limit).map(BlockId::new);
+        ids.map(|id| Ok((id, self.outcome(id, applied.contains(&id))?))).collect::<Result<_, _>>().map(Some)
     }
 
     /// The unspent money at each of these addresses.
@@ -179,9 +302,8 @@ impl Node {
                 return Ok(None);
             }
             let Some(bytes) = self.block(&block)? else { continue };
-            let decoded = codec::decode::<Block, { limits::BLOCK_BYTES_MAX }>(&bytes);
-            let decoded = decoded.map_err(|_| NodeError::Damaged("block"))?;
-            if let flash_proto::Payload::Milestone(milestone) = &decoded.payload {
+            let decoded = decode(&bytes)?;
+            if let Payload::Milestone(milestone) = &decoded.payload {
                 // Its past is all that it and the milestones before it confirmed.
                 newest_milestone = newest_milestone.max(Some(milestone.essence.index));
                 continue;
@@ -202,4 +324,8 @@ impl Node {
             _ => None,
         })
     }
+}
+
+fn decode(bytes: &[u8]) -> Result<Block, NodeError> {
+    codec::decode::<Block, BLOCK_BYTES_MAX>(bytes).map_err(|_| NodeError::Damaged("block"))
 }

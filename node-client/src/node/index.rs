@@ -1,11 +1,11 @@
-//! Finding blocks: by tag, address, parent and transaction, and what a milestone made of each.
+//! Finding blocks on the disk.
 //!
-//! Every entry is written in the batch of what it is about, so that the index never lags behind or runs
-//! ahead of the blocks.
+//! Every record here costs as much as one of the ledger's own, so there are as few as can be: those of tags
+//! and addresses, written with the block, and those of transactions that were rejected. Which blocks carry
+//! a transaction that was applied, and which approve another, is found without (`explore`).
 
-use std::collections::{BTreeSet, HashMap};
+use std::collections::BTreeSet;
 
-use bincode::{Decode, Encode};
 use flash_channel::store::{Batch, Store, Table, records::load};
 use flash_proto::{
     Action, Address, Block, BlockId, Payload, Transaction, TransactionId,
@@ -20,12 +20,10 @@ use crate::ledger::{Confirmation, Conflict};
 const TAGS: Table = Table::small(40, "blocks by tag");
 /// Address and block id, to nothing.
 const ADDRESSES: Table = Table::small(41, "blocks by address");
-/// Parent and block id, to nothing.
-const CHILDREN: Table = Table::small(42, "blocks by parent");
-/// Transaction id and block id, to nothing.
-const CARRIERS: Table = Table::small(43, "blocks by transaction");
-/// Block id to [`Confirmed`].
-const CONFIRMED: Table = Table::small(44, "confirmed blocks");
+/// Transaction id and the id of a block with which it was rejected, to nothing.
+const REJECTED_CARRIERS: Table = Table::small(42, "rejected blocks by transaction");
+/// Id of a block whose transaction was rejected, to [`Conflict`].
+const REJECTED: Table = Table::small(43, "rejected blocks");
 
 /// What to look for.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -41,64 +39,59 @@ pub enum Find {
     Transaction(TransactionId),
 }
 
-/// What a milestone made of a block.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum BlockOutcome {
-    /// It carries no transaction.
-    Included,
-    /// Its transaction changed the ledger.
-    Applied,
-    /// Its transaction changed nothing, and why.
-    Rejected(Conflict),
+/// A key of a table without the block id that ends it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Prefix {
+    table: Table,
+    bytes: Vec<u8>,
 }
 
-/// The milestone that confirmed a block, and what it made of it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Confirmed {
-    /// The milestone's index.
-    pub milestone_index: u64,
-    /// What it made of the block.
-    pub outcome: BlockOutcome,
-}
+impl Prefix {
+    pub(super) fn tag(tag: &[u8]) -> Self {
+        let len = tag.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1));
+        // A tag that is too long for a block begins like no key.
+        let mut bytes = vec![u8::try_from(len).unwrap_or(u8::MAX)];
+        bytes.extend(tag.iter().take(len));
+        Self { table: TAGS, bytes }
+    }
 
-impl Find {
-    /// The table, and what its keys begin with.
-    fn place(&self) -> (Table, Vec<u8>) {
-        match self {
-            Self::Tag(tag) => {
-                let len = tag.iter().rposition(|byte| *byte != 0).map_or(0, |last| last.saturating_add(1));
-                let tag = tag.iter().take(len);
-                // A tag that is too long for a block begins like no key.
-                let mut key = vec![u8::try_from(len).unwrap_or(u8::MAX)];
-                key.extend(tag);
-                (TAGS, key)
-            }
-            Self::Address(address) => (ADDRESSES, address.as_bytes().to_vec()),
-            Self::Parent(parent) => (CHILDREN, parent.as_bytes().to_vec()),
-            Self::Transaction(id) => (CARRIERS, id.as_bytes().to_vec()),
+    pub(super) fn address(address: &Address) -> Self {
+        Self { table: ADDRESSES, bytes: address.as_bytes().to_vec() }
+    }
+
+    pub(super) fn rejected(transaction: TransactionId) -> Self {
+        Self { table: REJECTED_CARRIERS, bytes: transaction.as_bytes().to_vec() }
+    }
+
+    fn key(&self, block: BlockId) -> Vec<u8> {
+        [&self.bytes[..], block.as_bytes()].concat()
+    }
+
+    /// At most `limit` of the blocks, in rising order of their ids from the first above `after`.
+    pub(super) fn blocks(
+        &self,
+        store: &dyn Store,
+        after: Option<BlockId>,
+        limit: usize,
+    ) -> Result<Vec<BlockId>, NodeError> {
+        let after = after.map(|after| self.key(after));
+        // No key may be longer than a store's, so a tag that is too long is in no block.
+        if self.bytes.len() > flash_channel::store::KEY_BYTES_MAX {
+            return Ok(Vec::new());
         }
-    }
-
-    fn key(&self, block: BlockId) -> (Table, Vec<u8>) {
-        let (table, mut key) = self.place();
-        key.extend(block.as_bytes());
-        (table, key)
+        let entries = store.scan(self.table, &self.bytes, after.as_deref(), limit)?;
+        let id = |key: &[u8]| key.last_chunk::<32>().map(|id| BlockId::new(*id));
+        entries.iter().map(|(key, _)| id(key).ok_or(NodeError::Damaged("index of blocks"))).collect()
     }
 }
 
-/// Everything by which a block is found.
-fn finds(bytes: &[u8]) -> Result<Vec<Find>, CodecError> {
-    let block = codec::decode::<Block, BLOCK_BYTES_MAX>(bytes)?;
-    let mut finds: Vec<_> = block.parents.into_iter().map(Find::Parent).collect();
-    match block.payload {
-        Payload::Data(data) => finds.push(Find::Tag(data.tag)),
-        Payload::Transaction(transaction) => {
-            finds.push(Find::Transaction(transaction.id()));
-            finds.extend(addresses(&transaction).into_iter().map(Find::Address));
-        }
-        Payload::Empty | Payload::Milestone(_) => {}
-    }
-    Ok(finds)
+/// Everything under which a block stands from its arrival on.
+fn prefixes(bytes: &[u8]) -> Result<Vec<Prefix>, CodecError> {
+    Ok(match codec::decode::<Block, BLOCK_BYTES_MAX>(bytes)?.payload {
+        Payload::Data(data) => vec![Prefix::tag(&data.tag)],
+        Payload::Transaction(transaction) => addresses(&transaction).iter().map(Prefix::address).collect(),
+        Payload::Empty | Payload::Milestone(_) => Vec::new(),
+    })
 }
 
 /// The addresses that a transaction spends from and pays to.
@@ -115,50 +108,36 @@ fn addresses(transaction: &Transaction) -> BTreeSet<Address> {
 
 /// A new block.
 pub(super) fn add(batch: &mut Batch, id: BlockId, bytes: &[u8]) -> Result<(), NodeError> {
-    for find in finds(bytes).map_err(|_| NodeError::Damaged("block"))? {
-        let (table, key) = find.key(id);
-        batch.put(table, &key, Vec::new());
+    for prefix in prefixes(bytes).map_err(|_| NodeError::Damaged("block"))? {
+        batch.put(prefix.table, &prefix.key(id), Vec::new());
     }
     Ok(())
 }
 
 /// A block that goes.
 pub(super) fn remove(batch: &mut Batch, id: BlockId, bytes: &[u8]) -> Result<(), NodeError> {
-    for find in finds(bytes).map_err(|_| NodeError::Damaged("block"))? {
-        let (table, key) = find.key(id);
-        batch.delete(table, &key);
+    let block = codec::decode::<Block, BLOCK_BYTES_MAX>(bytes).map_err(|_| NodeError::Damaged("block"))?;
+    let mut gone = prefixes(bytes).map_err(|_| NodeError::Damaged("block"))?;
+    if let Payload::Transaction(transaction) = block.payload {
+        gone.push(Prefix::rejected(transaction.id()));
     }
-    batch.delete(CONFIRMED, id.as_bytes());
+    for prefix in gone {
+        batch.delete(prefix.table, &prefix.key(id));
+    }
+    batch.delete(REJECTED, id.as_bytes());
     Ok(())
 }
 
-/// Milestone `index` confirmed these blocks.
-pub(super) fn confirm(batch: &mut Batch, index: u64, included: &[BlockId], confirmation: &Confirmation) {
-    let applied = confirmation.applied.iter().map(|(block, _)| (block, BlockOutcome::Applied));
-    let rejected = confirmation.conflicts.iter().map(|(block, _, why)| (block, BlockOutcome::Rejected(*why)));
-    let outcomes: HashMap<_, _> = applied.chain(rejected).collect();
-    for block in included {
-        let outcome = outcomes.get(block).copied().unwrap_or(BlockOutcome::Included);
-        let confirmed = Confirmed { milestone_index: index, outcome };
-        batch.put(CONFIRMED, block.as_bytes(), codec::encode(&confirmed));
+/// A milestone rejected these.
+pub(super) fn confirm(batch: &mut Batch, confirmation: &Confirmation) {
+    for (block, transaction, conflict) in &confirmation.conflicts {
+        let prefix = Prefix::rejected(*transaction);
+        batch.put(prefix.table, &prefix.key(*block), Vec::new());
+        batch.put(REJECTED, block.as_bytes(), codec::encode(conflict));
     }
 }
 
-/// At most `limit` of the blocks, in rising order of their ids from the first above `after`.
-pub(super) fn find(
-    store: &dyn Store,
-    find: &Find,
-    after: Option<BlockId>,
-    limit: usize,
-) -> Result<Vec<BlockId>, NodeError> {
-    let (table, prefix) = find.place();
-    let after = after.map(|after| find.key(after).1);
-    let entries = store.scan(table, &prefix, after.as_deref(), limit)?;
-    let id = |key: &[u8]| key.last_chunk::<32>().map(|id| BlockId::new(*id));
-    entries.iter().map(|(key, _)| id(key).ok_or(NodeError::Damaged("index of blocks"))).collect()
-}
-
-/// What became of a block, if a milestone confirmed it.
-pub(super) fn confirmed(store: &dyn Store, block: BlockId) -> Result<Option<Confirmed>, NodeError> {
-    Ok(load(store, CONFIRMED, block.as_bytes())?)
+/// Why a confirmed block's transaction was rejected, if it was.
+pub(super) fn rejected(store: &dyn Store, block: BlockId) -> Result<Option<Conflict>, NodeError> {
+    Ok(load(store, REJECTED, block.as_bytes())?)
 }

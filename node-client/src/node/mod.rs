@@ -11,7 +11,7 @@
 //! | [`dev`] | making a network for development |
 //! | `receive`, `milestone`, `queries` | what a node does |
 //! | `index`, `explore` | finding blocks, and telling what became of them |
-//! | `core`, `records`, `load` | what it holds in memory, on disk, and the way from one to the other |
+//! | `core`, `records`, `pages`, `load` | what it holds in memory, on disk, and the way from one to the other |
 
 mod coordinate;
 mod core;
@@ -21,6 +21,7 @@ mod explore;
 mod index;
 mod load;
 mod milestone;
+mod pages;
 mod queries;
 mod receive;
 mod records;
@@ -38,10 +39,10 @@ use std::{
 
 pub use coordinate::run_coordinator;
 pub use error::NodeError;
-pub use explore::{AddressBalances, BlockState, CarriedMilestone, ProvenOutput};
+pub use explore::{AddressBalances, BlockOutcome, BlockState, CarriedMilestone, Confirmed, ProvenOutput};
 use flash_channel::store::{Batch, Durable, SledStore, Store};
 use flash_proto::{BlockId, NetworkParams};
-pub use index::{BlockOutcome, Confirmed, Find};
+pub use index::Find;
 pub use milestone::Judgement;
 pub use queries::ConePage;
 pub use receive::{Received, Source};

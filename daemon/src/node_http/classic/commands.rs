@@ -295,7 +295,10 @@ fn find(node: &Node, lists: &[Vec<Find>]) -> Result<BTreeSet<BlockId>, Failed> {
         let mut found = BTreeSet::new();
         for what in list {
             let left = FOUND_MAX.saturating_sub(found.len()).saturating_add(1);
-            found.extend(node.find(what, None, left)?);
+            let blocks = node.find(what, None, left)?;
+            found.extend(blocks.ok_or_else(|| {
+                Failed::invalid("Could not complete request: too many transactions came after an approvee")
+            })?);
             if found.len() > FOUND_MAX {
                 return Err(Failed::Invalid(format!(
                     "Could not complete request: more than {FOUND_MAX} transactions are found"

@@ -11,7 +11,7 @@ use axum::{
     response::IntoResponse,
 };
 use flash_node_client::{
-    node::Find,
+    node::{Find, NodeError},
     protocol::{NodeRequest, NodeResponse},
 };
 use flash_proto::{Address, Block, BlockId, Payload, TransactionId, codec, limits::BLOCK_BYTES_MAX};
@@ -20,7 +20,7 @@ use utoipa::IntoParams;
 
 use super::{
     Answer, Api, limit, not_found, unexpected,
-    views::{BlockList, BlockMetadata, BlockView, Submitted},
+    views::{BlockList, BlockMetadata, BlockView, MeasuredBlock, MeasuresView, Submitted},
 };
 use crate::{
     api::{ApiError, ErrorCode},
@@ -76,6 +76,10 @@ impl FindParams {
 pub(super) async fn find(State(api): State<Api>, Params(params): Params<FindParams>) -> Answer<BlockList> {
     let (what, limit) = (params.what()?, limit(params.limit)?);
     let blocks = api.ask(move |node| node.find(&what, params.after, limit)).await?;
+    let blocks = blocks.ok_or_else(|| {
+        let hint = "look through the blocks of the milestones after it";
+        ApiError::new(ErrorCode::TooLarge, "too many blocks came after this parent to look through", hint)
+    })?;
     Ok(Json(BlockList { more: blocks.len() == limit, blocks }))
 }
 
@@ -147,14 +151,16 @@ pub(super) async fn raw(State(api): State<Api>, Id(id): Id<BlockId>) -> Result<i
     Ok(([(header::CONTENT_TYPE, "application/octet-stream")], bytes))
 }
 
-/// What became of one block.
+/// What became of one block, and how it stands in the Tangle.
 #[utoipa::path(get, path = "/api/v1/blocks/{id}/metadata", tag = "blocks",
     params(("id" = String, Path, description = "The block's id, 64 hexadecimal digits")),
-    responses((status = 200, body = BlockMetadata), (status = "default", body = ApiError)))]
-pub(super) async fn metadata(State(api): State<Api>, Id(id): Id<BlockId>) -> Answer<BlockMetadata> {
-    let state = api.ask(move |node| node.block_state(id)).await?;
+    responses((status = 200, body = MeasuredBlock), (status = "default", body = ApiError)))]
+pub(super) async fn metadata(State(api): State<Api>, Id(id): Id<BlockId>) -> Answer<MeasuredBlock> {
+    let (state, measures) =
+        api.ask(move |node| Ok::<_, NodeError>((node.block_state(id)?, node.measures(&id)))).await?;
     let state = state.ok_or_else(|| not_found(format!("block {id}")))?;
-    Ok(Json(BlockMetadata::new(id, state)))
+    let measures = measures.map(MeasuresView::from);
+    Ok(Json(MeasuredBlock { metadata: BlockMetadata::new(id, state), measures }))
 }
 
 async fn stored(api: &Api, id: BlockId) -> Result<Vec<u8>, ApiError> {

@@ -4,6 +4,7 @@
 use flash_node_client::{
     ledger::Conflict,
     node::{BlockOutcome, BlockState, CarriedMilestone},
+    tangle::Measures,
 };
 use flash_proto::{
     Action, Address, Amount, Block, BlockId, ChannelId, ChannelPhase, ChannelRecord, Milestone, MilestoneId,
@@ -188,6 +189,31 @@ pub(super) struct BlockMetadata {
     pub conflict: Option<&'static str>,
     /// Why the transaction was rejected, for people.
     pub reason: Option<String>,
+}
+
+/// What became of a block, and how it stands in the Tangle.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct MeasuredBlock {
+    /// What became of it.
+    #[serde(flatten)]
+    pub metadata: BlockMetadata,
+    /// The white paper's measures; `null` for what was confirmed long ago.
+    pub measures: Option<MeasuresView>,
+}
+
+/// The measures of the Tangle white paper, over the blocks that the node holds.
+#[derive(Debug, Serialize, ToSchema)]
+pub(super) struct MeasuresView {
+    /// The work that it proves.
+    pub own_weight: u64,
+    /// Its own weight, and those of all that approve it, directly or not.
+    pub cumulative_weight: u64,
+    /// Its own weight, and those of all that it approves, directly or not.
+    pub score: u64,
+    /// Steps of the longest path from it down to the beginning.
+    pub height: u64,
+    /// Steps of the longest path from a tip down to it.
+    pub depth: u64,
 }
 
 /// Blocks that a milestone confirmed, in the order in which it applied them.
@@ -408,6 +434,13 @@ impl BlockMetadata {
                 }
             }
         }
+    }
+}
+
+impl From<Measures> for MeasuresView {
+    fn from(measures: Measures) -> Self {
+        let Measures { own_weight, cumulative_weight, score, height, depth } = measures;
+        Self { own_weight, cumulative_weight, score, height, depth }
     }
 }
 

@@ -57,7 +57,11 @@ async fn a_transfer_is_submitted_shown_and_proven() {
     let one = server.found("/api/v1/milestones/latest/blocks?limit=1&skip=1").await;
     assert_eq!((&one["blocks"][0], &one["more"]), (&both["blocks"][1], &json!(true)));
     for block in [id, spent] {
-        let metadata = server.found(&format!("/api/v1/blocks/{block}/metadata")).await;
+        let mut metadata = server.found(&format!("/api/v1/blocks/{block}/metadata")).await;
+        let measures = metadata.as_object_mut().unwrap().remove("measures").unwrap();
+        // Both approve the genesis, and the milestone approves both.
+        let wanted = json!({ "own_weight": 1, "cumulative_weight": 2, "score": 1, "height": 1, "depth": 1 });
+        assert_eq!(measures, wanted);
         assert!(both["blocks"].as_array().unwrap().contains(&metadata), "{metadata}");
         if metadata["status"] == "rejected" {
             assert_eq!(metadata["conflict"], "input_missing");

@@ -10,7 +10,7 @@ use crate::{
 };
 
 fn found(node: &Node, what: &Find) -> Vec<BlockId> {
-    node.find(what, None, 10).unwrap()
+    node.find(what, None, 10).unwrap().unwrap()
 }
 
 fn data_block(node: &Node, tag: &[u8], parents: Vec<BlockId>) -> Vec<u8> {
@@ -40,9 +40,9 @@ fn blocks_are_found_by_tag_parent_transaction_and_address() {
 
     // A page ends where it is told to, and the next begins after it.
     let what = Find::Tag(b"meter".to_vec());
-    assert_eq!(node.find(&what, None, 1).unwrap(), both[..1]);
-    assert_eq!(node.find(&what, Some(both[0]), 1).unwrap(), both[1..]);
-    assert!(node.find(&what, Some(both[1]), 1).unwrap().is_empty());
+    assert_eq!(node.find(&what, None, 1).unwrap().unwrap(), both[..1]);
+    assert_eq!(node.find(&what, Some(both[0]), 1).unwrap().unwrap(), both[1..]);
+    assert!(node.find(&what, Some(both[1]), 1).unwrap().unwrap().is_empty());
 
     let pay = transfer(&params, &[genesis_coin(&params, 1)], vec![output(4, 300_000), output(1, 700_000)]);
     let carrier = submit(&node, &pay);
@@ -131,20 +131,45 @@ fn a_block_that_goes_leaves_nothing_behind() {
     let store = MemoryStore::new();
     let node = node_on(&store);
     let params = params();
-    let pay = transfer(&params, &[genesis_coin(&params, 1)], vec![output(4, 1_000_000)]);
-    let block = submit(&node, &pay);
-    let bytes = node.block(&block).unwrap().unwrap();
+    let coin = genesis_coin(&params, 1);
+    let pay = [4, 5].map(|owner| transfer(&params, &[coin], vec![output(owner, 1_000_000)]));
+    let blocks = pay.each_ref().map(|pay| (submit(&node, pay), pay.id()));
     node.issue_milestone(5_000, &signers()).unwrap();
-    let whats = [
-        Find::Parent(params.genesis_block()),
-        Find::Transaction(pay.id()),
-        Find::Address(address(4)),
-        Find::Address(address(1)),
-    ];
-    assert!(whats.iter().all(|what| found(&node, what).contains(&block)));
+    let again = submit(&node, &pay[0]);
+    assert!(found(&node, &Find::Transaction(pay[0].id())).contains(&again));
+    node.issue_milestone(6_000, &signers()).unwrap();
+    let mut by_first = vec![blocks[0].0, again];
+    by_first.sort_unstable();
+    assert_eq!(found(&node, &Find::Transaction(pay[0].id())), by_first);
+    assert_eq!(found(&node, &Find::Address(address(1))).len(), 3);
     let mut batch = Batch::new();
-    index::remove(&mut batch, block, &bytes).unwrap();
+    for block in [blocks[0].0, blocks[1].0, again] {
+        index::remove(&mut batch, block, &node.block(&block).unwrap().unwrap()).unwrap();
+    }
     let _durable = store.commit(&batch).unwrap();
-    assert!(whats.iter().all(|what| !found(&node, what).contains(&block)));
-    assert_eq!(index::confirmed(&store, block).unwrap(), None);
+    assert!([1, 4, 5].iter().all(|owner| found(&node, &Find::Address(address(*owner))).is_empty()));
+    for (block, transaction) in blocks {
+        assert_eq!(index::rejected(&store, block).unwrap(), None);
+        assert!(index::Prefix::rejected(transaction).blocks(&store, None, 9).unwrap().is_empty());
+    }
+    assert_eq!(index::rejected(&store, again).unwrap(), None);
+}
+
+#[test]
+fn children_are_found_waiting_and_confirmed() {
+    let node = node_on(&MemoryStore::new());
+    let genesis = node.params().genesis_block();
+    let parent = node.submit(&data_block(&node, b"parent", vec![genesis])).unwrap();
+    let first = node.submit(&data_block(&node, b"first", vec![parent])).unwrap();
+    assert_eq!(found(&node, &Find::Parent(parent)), [first]);
+    node.issue_milestone(5_000, &signers()).unwrap();
+    let second = node.submit(&data_block(&node, b"second", vec![parent, first])).unwrap();
+    let mut both = vec![first, second];
+    both.sort_unstable();
+    assert_eq!(found(&node, &Find::Parent(parent)), both);
+    for now in 0..5 {
+        node.issue_milestone(6_000 + now, &signers()).unwrap();
+    }
+    assert_eq!(found(&node, &Find::Parent(parent)), both);
+    assert_eq!(node.measures(&parent).unwrap().own_weight, 1);
 }
