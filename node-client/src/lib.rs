@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`client`] | asking nodes over QUIC and believing only proofs |
+//! | [`coordinator`] | how coordinators agree on the next milestone, pure |
 //! | [`ledger`] | the rules and commitments of the ledger, pure |
 //! | [`light`] | believing the ledger without keeping it, pure |
 //! | [`tangle`] | the graph of blocks, pure |
@@ -12,7 +13,7 @@
 //! | [`trytes`] | bytes in the letters of the classic API, pure |
 //! | [`wallet`] | seed words, keys, addresses, choosing what to spend |
 //!
-//! `ledger` and `tangle` know no clock, randomness, socket, thread or file: the same code runs in a node,
+//! `coordinator`, `ledger` and `tangle` know no clock, randomness, socket, thread or file: the same code runs in a node,
 //! in a light client and in the simulator.
 #![cfg_attr(
     not(test),
@@ -20,6 +21,7 @@
 )]
 
 pub mod client;
+pub mod coordinator;
 pub mod ledger;
 pub mod light;
 pub mod node;
