@@ -163,14 +163,14 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
         });
     }
     if let Some(listener) = http {
-        let (node, stop, options) = (node.clone(), stop.clone(), options.http_options);
+        let (node, until, options) = (node.clone(), stop.clone(), options.http_options);
         tasks.spawn(async move {
-            let until = stop.clone();
             // The node's neighbours are wired in here.
             let serving =
                 node_http::serve(listener, node, None, options, async move { until.stopped().await });
+            // The ledger goes on without it.
             if let Err(error) = serving.await {
-                stop.fail(format!("the HTTP API has stopped: {error}"), false);
+                tracing::error!(%error, "the HTTP API has stopped");
             }
         });
     }

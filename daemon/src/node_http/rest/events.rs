@@ -23,10 +23,7 @@ use tokio::sync::{
 };
 use utoipa::ToSchema;
 
-use super::{
-    Api,
-    views::{self, BlockMetadata},
-};
+use super::{Api, describe, views::BlockMetadata};
 use crate::api::{ApiError, ErrorCode};
 
 /// Blocks of one milestone that are told; of more, the rest is to be asked for.
@@ -66,7 +63,7 @@ pub(super) struct NewMilestone {
 /// `NewMilestone`). A caller that reads too slowly gets an event `missed` with the number of blocks that were
 /// left out; milestones are never left out.
 #[utoipa::path(get, path = "/api/v1/events", tag = "node",
-    responses((status = 200, body = inline(Vec<NewBlock>), content_type = "text/event-stream"),
+    responses((status = 200, body = NewBlock, content_type = "text/event-stream"),
         (status = "default", body = ApiError)))]
 pub(super) async fn events(State(api): State<Api>) -> Result<Response, ApiError> {
     let Ok(place) = Arc::clone(&api.followers).try_acquire_owned() else {
@@ -157,7 +154,7 @@ fn block(arrival: &Arrival) -> Option<sse::Event> {
     let block = codec::decode::<Block, BLOCK_BYTES_MAX>(&arrival.bytes).ok()?;
     let (payload, value) = match &block.payload {
         Payload::Empty => ("empty", Amount::ZERO),
-        Payload::Transaction(transaction) => ("transaction", views::value(transaction)),
+        Payload::Transaction(transaction) => ("transaction", describe::value(transaction)),
         Payload::Milestone(_) => ("milestone", Amount::ZERO),
         Payload::Data(_) => ("data", Amount::ZERO),
     };

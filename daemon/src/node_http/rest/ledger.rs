@@ -11,10 +11,12 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    Answer, Api, Index, limit, not_found, unexpected,
+    Answer, Api, Index,
+    describe::raw,
+    limit, not_found, unexpected,
     views::{
         BlockMetadata, ChannelAnswer, ChannelView, Included, InclusionProof, MilestoneView, OutputAnswer,
-        OutputProof, OutputView, OutputsAnswer, TransactionStatus, raw,
+        OutputProof, OutputView, OutputsAnswer, TransactionStatus,
     },
 };
 use crate::{

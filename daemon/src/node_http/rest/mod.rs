@@ -2,6 +2,7 @@
 //! `/openapi.json`.
 
 mod blocks;
+mod describe;
 mod events;
 mod ledger;
 mod node;

@@ -32,7 +32,8 @@ use super::{blocks, events, ledger, node};
         ledger::included,
         events::events,
         openapi
-    )
+    ),
+    components(schemas(events::NewMilestone))
 )]
 struct Document;
 

@@ -326,6 +326,7 @@ async fn the_document_describes_every_route() {
     let server = Server::start().await;
     let document = server.found("/openapi.json").await;
     assert!(document["openapi"].as_str().unwrap().starts_with("3.1"), "{}", document["openapi"]);
+    assert!(document["components"]["schemas"]["NewMilestone"].is_object());
     // The router's own words are compared with the document's.
     let source = include_str!("../rest/mod.rs");
     let mut routed = BTreeSet::new();
