@@ -11,7 +11,8 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use flash_node_client::{
     client::{Applied, ClientConfig, NodeClient},
-    node::{Node, NodeConfig, dev::DevNetwork, run_coordinator, service},
+    coordinator::Timing,
+    node::{CoordinatorConfig, Floodgate, Node, NodeConfig, dev::DevNetwork, run_coordinator, service},
     quic::{Endpoint, NODE_ALPN, PeerAddress, StreamLimits},
 };
 use flash_proto::{
@@ -126,8 +127,7 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     }
     let (params, keys) = (dir.network()?, read_keys(data)?);
     let (directory, params_) = (dir.store_path(), params.clone());
-    let coordinators = keys.coordinator.iter().map(|key| shown(key)).collect::<Result<Vec<_>, _>>()?;
-    let coordinates = !coordinators.is_empty();
+    let coordinator = keys.coordinator.as_ref().map(|key| shown(key)).transpose()?;
     let opened = tokio::task::spawn_blocking(move || Node::open(NodeConfig { directory, params: params_ }));
     let node = opened.await.map_err(Failure::new)?.map_err(Failure::new)?;
     let limits = StreamLimits { bidirectional: STREAMS_PER_CLIENT_MAX };
@@ -150,14 +150,14 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let stop = Stop::default();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(stop_on_signal(stop.clone()));
-    if coordinates {
+    let (gate, hearing) = Floodgate::new(node.clone());
+    if let Some(key) = coordinator {
         let (node, stop) = (node.clone(), stop.clone());
-        let interval = Duration::from_millis(params.milestone_interval_ms);
+        let config = CoordinatorConfig { key, timing: Timing::of(&params), handover: None };
         tasks.spawn(async move {
             let until = stop.clone();
-            if let Err(error) =
-                run_coordinator(node, coordinators, interval, async move { until.stopped().await }).await
-            {
+            let stopped = async move { until.stopped().await };
+            if let Err(error) = run_coordinator(node, config, gate, hearing, |_| {}, stopped).await {
                 stop.fail(format!("the coordinator has stopped: {error}"), true);
             }
         });
