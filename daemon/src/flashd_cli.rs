@@ -16,7 +16,8 @@ use crate::{
     config::Config,
     datadir::{self, DataDir},
     exit::Exit,
-    node_service::{self, MakeNode, NodeOptions},
+    node_http::HttpOptions,
+    node_service::{self, HttpListen, MakeNode, NodeOptions},
     node_setup::{self, NetworkPlan},
     run::{self, Failure},
 };
@@ -113,6 +114,20 @@ struct NodeRunArgs {
     /// What other nodes are told to connect to [default: the address they see, and the port of --listen]
     #[arg(long, value_name = "HOST:PORT")]
     public_address: Option<String>,
+    /// Where the HTTP API listens (TCP): the 14 commands of the classic API at /, REST under /api/v1.
+    ///
+    /// It has no authentication. On another address than loopback everybody who reaches it may read the
+    /// ledger and submit blocks; proof of work and the neighbours stay with callers on this machine.
+    /// [default: 127.0.0.1:14266, and none if that is taken]
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "no_http")]
+    http: Option<SocketAddr>,
+    /// Run without the HTTP API
+    #[arg(long)]
+    no_http: bool,
+    /// Let callers of the HTTP API on other machines have proof of work done, stop it, and add and remove
+    /// neighbours
+    #[arg(long)]
+    http_remote_commands: bool,
     /// If the directory is empty, make a development network of its own in it: coordinator, treasury,
     /// network.json
     #[arg(long)]
@@ -277,12 +292,19 @@ fn node(args: &NodeRunArgs) -> Result<(), Failure> {
     run::log_to_stderr(&args.log, false)?;
     let dev = DevNetwork { milestone_interval_ms: args.milestone_ms, pow_bits: args.pow_bits };
     let dev = args.init_dev.then_some(MakeNode::Dev(dev));
+    let http = match args.http {
+        _ if args.no_http => HttpListen::Off,
+        Some(address) => HttpListen::At(address),
+        None => HttpListen::Default,
+    };
     let options = NodeOptions {
         listen: args.listen,
         make: args.network.clone().map(MakeNode::Join).or(dev),
         neighbours: args.neighbours.clone(),
         public_address: args.public_address.clone(),
         handover: args.handover.as_deref().map(node_setup::read_handover).transpose()?,
+        http,
+        http_options: HttpOptions { remote_commands: args.http_remote_commands },
     };
     runtime()?.block_on(node_service::run(&node_data(args.data.as_deref()), options))
 }

@@ -19,6 +19,7 @@ pub mod exit;
 pub mod flashd_cli;
 pub mod local;
 pub mod metrics;
+pub mod node_http;
 pub mod node_service;
 pub mod node_setup;
 mod opening;

@@ -35,7 +35,7 @@ impl Node {
         self.read_block(&mut Reader::default(), id)
     }
 
-    fn read_block(&self, reader: &mut Reader, id: &BlockId) -> Result<Option<Vec<u8>>, NodeError> {
+    pub(super) fn read_block(&self, reader: &mut Reader, id: &BlockId) -> Result<Option<Vec<u8>>, NodeError> {
         let waiting = self.read().waiting.get(id).map(|waiting| waiting.place);
         let place = match waiting {
             Some(place) => Some(place),

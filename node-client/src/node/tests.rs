@@ -2,6 +2,7 @@
 
 mod client;
 mod coordinators;
+mod explore;
 mod following;
 mod killed;
 mod serving;
