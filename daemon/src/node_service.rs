@@ -16,7 +16,7 @@ use std::{
 
 use flash_node_client::{
     client::{Applied, ClientConfig, NodeClient},
-    gossip::{Gossip, GossipConfig, message::Reached},
+    gossip::{CoordinatorRelay, Gossip, GossipConfig, message::Reached},
     node::{Node, NodeConfig, dev::DevNetwork, run_coordinator, service},
     quic::{Endpoint, GOSSIP_ALPN, NODE_ALPN, PeerAddress, PeerAddressError, StreamLimits},
 };
@@ -130,7 +130,11 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let address = PeerAddress::new(endpoint.public_key(), listening.ip().to_string(), listening.port())
         .map_err(Failure::new)?;
     let reached = reached(&address, options.public_address.as_deref())?;
-    let config = GossipConfig { neighbours: options.neighbours, reached, filter: Arc::new(|_: &[u8]| false) };
+    let config = GossipConfig {
+        neighbours: options.neighbours,
+        reached,
+        relay: Arc::new(CoordinatorRelay::new(node.clone())),
+    };
     let gossip = Gossip::start(node.clone(), endpoint.clone(), config).map_err(Failure::new)?;
     let ready = NodeReady { node: address.clone(), pid: std::process::id() };
     let text = serde_json::to_string(&ready).map_err(Failure::new)?;
