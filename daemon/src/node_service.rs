@@ -16,8 +16,11 @@ use std::{
 
 use flash_node_client::{
     client::{Applied, ClientConfig, NodeClient},
-    gossip::{CoordinatorRelay, Gossip, GossipConfig, message::Reached},
-    node::{Node, NodeConfig, dev::DevNetwork, run_coordinator, service},
+    coordinator::Timing,
+    gossip::{Gossip, GossipConfig, message::Reached},
+    node::{
+        CoordinatorConfig, Floodgate, Handover, Node, NodeConfig, dev::DevNetwork, run_coordinator, service,
+    },
     quic::{Endpoint, GOSSIP_ALPN, NODE_ALPN, PeerAddress, PeerAddressError, StreamLimits},
 };
 use flash_proto::{
@@ -31,6 +34,7 @@ use crate::{
     datadir::{self, DataDir, DataDirError, check_private, read_network, write_atomically},
     events::now_ms,
     exit::Exit,
+    node_setup::new_key,
     run::{Failure, stop_on_signal},
     stop::Stop,
 };
@@ -51,23 +55,23 @@ pub struct NodeReady {
 
 /// The secret keys of a node, as 32 bytes in hexadecimal.
 #[derive(Serialize, Deserialize)]
-struct Keys {
-    node: Zeroizing<String>,
+pub(crate) struct Keys {
+    pub(crate) node: Zeroizing<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    coordinator: Option<Zeroizing<String>>,
+    pub(crate) coordinator: Option<Zeroizing<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    treasury: Option<Zeroizing<String>>,
+    pub(crate) treasury: Option<Zeroizing<String>>,
 }
 
-fn keys_path(dir: &Path) -> PathBuf {
+pub(crate) fn keys_path(dir: &Path) -> PathBuf {
     dir.join("keys.json")
 }
 
-fn hidden(key: &SecretKey) -> Zeroizing<String> {
+pub(crate) fn hidden(key: &SecretKey) -> Zeroizing<String> {
     Zeroizing::new(hex::encode(key.expose_bytes().as_ref()))
 }
 
-fn shown(text: &str) -> Result<SecretKey, Failure> {
+pub(crate) fn shown(text: &str) -> Result<SecretKey, Failure> {
     let mut bytes = Zeroizing::new([0; 32]);
     hex::decode_to_slice(text, bytes.as_mut()).map_err(|_| {
         unusable("keys.json holds a key that is not 64 hexadecimal digits; restore it from a backup")
@@ -79,7 +83,7 @@ fn unusable(message: impl Into<String>) -> Failure {
     Failure { message: message.into(), exit: Exit::DataDirUnusable }
 }
 
-fn read_keys(dir: &Path) -> Result<Keys, Failure> {
+pub(crate) fn read_keys(dir: &Path) -> Result<Keys, Failure> {
     let path = keys_path(dir);
     check_private(&path, "600")?;
     let text = Zeroizing::new(std::fs::read_to_string(&path).map_err(DataDirError::io(&path))?);
@@ -95,6 +99,8 @@ pub struct NodeOptions {
     pub make: Option<MakeNode>,
     /// Nodes to be neighbours with; these name others.
     pub neighbours: Vec<PeerAddress>,
+    /// To whom this node's coordinator agrees to hand over.
+    pub handover: Option<Handover>,
     /// Where other nodes are told to connect: `HOST:PORT`. Without it they try the address that they see
     /// and the port of `listen`.
     pub public_address: Option<String>,
@@ -118,8 +124,7 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     make(&dir, options.make.as_ref())?;
     let (params, keys) = (dir.network()?, read_keys(data)?);
     let (directory, params_) = (dir.store_path(), params.clone());
-    let coordinators = keys.coordinator.iter().map(|key| shown(key)).collect::<Result<Vec<_>, _>>()?;
-    let coordinates = !coordinators.is_empty();
+    let coordinator = keys.coordinator.as_ref().map(|key| shown(key)).transpose()?;
     let opened = tokio::task::spawn_blocking(move || Node::open(NodeConfig { directory, params: params_ }));
     let node = opened.await.map_err(Failure::new)?.map_err(Failure::new)?;
     let limits = StreamLimits { bidirectional: STREAMS_PER_CLIENT_MAX };
@@ -130,11 +135,8 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let address = PeerAddress::new(endpoint.public_key(), listening.ip().to_string(), listening.port())
         .map_err(Failure::new)?;
     let reached = reached(&address, options.public_address.as_deref())?;
-    let config = GossipConfig {
-        neighbours: options.neighbours,
-        reached,
-        relay: Arc::new(CoordinatorRelay::new(node.clone())),
-    };
+    let (gate, hearing) = Floodgate::new(node.clone());
+    let config = GossipConfig { neighbours: options.neighbours, reached, relay: gate.clone() };
     let gossip = Gossip::start(node.clone(), endpoint.clone(), config).map_err(Failure::new)?;
     let ready = NodeReady { node: address.clone(), pid: std::process::id() };
     let text = serde_json::to_string(&ready).map_err(Failure::new)?;
@@ -145,14 +147,18 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let stop = Stop::default();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(stop_on_signal(stop.clone()));
-    if coordinates {
-        let (node, stop) = (node.clone(), stop.clone());
-        let interval = Duration::from_millis(params.milestone_interval_ms);
+    if let Some(key) = coordinator {
+        let (node, stop, gossip) = (node.clone(), stop.clone(), gossip.clone());
+        let config = CoordinatorConfig { key, timing: Timing::of(&params), handover: options.handover };
         tasks.spawn(async move {
             let until = stop.clone();
-            if let Err(error) =
-                run_coordinator(node, coordinators, interval, async move { until.stopped().await }).await
-            {
+            let stopped = async move { until.stopped().await };
+            let send = move |message| {
+                if let Err(error) = gossip.flood(message) {
+                    tracing::error!(%error, "a coordinator's message was not sent");
+                }
+            };
+            if let Err(error) = run_coordinator(node, config, gate, hearing, send, stopped).await {
                 stop.fail(format!("the coordinator has stopped: {error}"), true);
             }
         });
@@ -213,15 +219,15 @@ fn make(dir: &DataDir, wanted: Option<&MakeNode>) -> Result<(), Failure> {
 }
 
 fn make_joining(dir: &DataDir, params: &NetworkParams) -> Result<(), Failure> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    getrandom::fill(bytes.as_mut()).map_err(|error| Failure::new(format!("no randomness: {error}")))?;
-    let node = hidden(&SecretKey::from_bytes(*bytes));
-    write_node(dir, params, &Keys { node, coordinator: None, treasury: None })
+    if !keys_path(dir.path()).exists() {
+        write_keys(dir, &Keys { node: new_key()?, coordinator: None, treasury: None })?;
+    }
+    dir.write_network(params)?;
+    Ok(())
 }
 
-fn write_node(dir: &DataDir, params: &NetworkParams, keys: &Keys) -> Result<(), Failure> {
+pub(crate) fn write_keys(dir: &DataDir, keys: &Keys) -> Result<(), Failure> {
     let text = Zeroizing::new(serde_json::to_string_pretty(keys).map_err(Failure::new)?);
-    dir.write_network(params)?;
     write_atomically(&keys_path(dir.path()), text.as_bytes())?;
     Ok(())
 }
@@ -237,7 +243,9 @@ fn make_dev(dir: &DataDir, dev: DevNetwork) -> Result<(), Failure> {
         coordinator: Some(hidden(&made.coordinator)),
         treasury: Some(hidden(&made.treasury)),
     };
-    write_node(dir, &made.params, &keys)
+    write_keys(dir, &keys)?;
+    dir.write_network(&made.params)?;
+    Ok(())
 }
 
 /// Where the node is that runs on a data directory.

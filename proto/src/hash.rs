@@ -26,6 +26,8 @@ impl Tag {
     pub const LANE: Self = Self(*b"flash/lane\0\0\0\0\0\0");
     /// A lane's running history.
     pub const HISTORY: Self = Self(*b"flash/history\0\0\0");
+    /// Signatures that are checked together.
+    pub const SIGNATURES: Self = Self(*b"flash/signatures");
     /// A block's id.
     pub const BLOCK: Self = Self(*b"flash/block\0\0\0\0\0");
     /// A block's proof of work.

@@ -29,6 +29,11 @@ impl Flood {
         Self { network, index: newest.saturating_add(1), set, held: BTreeMap::new() }
     }
 
+    /// Whether the milestone with index `newest` is the one before that which is being agreed on.
+    pub const fn follows(&self, newest: u64) -> bool {
+        self.index == newest.saturating_add(1)
+    }
+
     /// The node has applied a milestone: what was said before means nothing any more.
     pub fn advance(&mut self, newest: u64, set: CoordinatorSet) {
         *self = Self::new(self.network, newest, set);

@@ -46,7 +46,7 @@ use tokio::{
     task::AbortHandle,
 };
 
-pub use self::relay::{CoordinatorRelay, Relay, Verdict};
+pub use self::relay::{Relay, Verdict};
 use self::{
     message::{COORDINATOR_BYTES_MAX, Live, Reached},
     state::{ACCEPTED_WAITING_MAX, CLOSE_DONE, Channels, FLOODED_MAX, INTAKE_MAX, Shared},
@@ -68,7 +68,7 @@ pub struct GossipConfig {
     pub neighbours: Vec<PeerAddress>,
     /// Where others reach this node.
     pub reached: Reached,
-    /// Which coordinators' messages are passed on: [`CoordinatorRelay`] in every real node.
+    /// Which coordinators' messages are passed on: the [`Floodgate`](crate::node::Floodgate) decides that.
     pub relay: Arc<dyn Relay>,
 }
 

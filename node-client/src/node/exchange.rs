@@ -1,7 +1,7 @@
 //! What a node tells and keeps for the exchange with other nodes.
 
 use flash_channel::store::Batch;
-use flash_proto::{BlockId, CoordinatorSet};
+use flash_proto::BlockId;
 
 use super::{
     Node, NodeError,
@@ -32,13 +32,6 @@ impl Node {
     /// in the order in which they came.
     pub fn waiting(&self, after: u64, limit: usize) -> Vec<(u64, BlockId)> {
         self.read().tangle.waiting_after(after).take(limit).collect()
-    }
-
-    /// The newest milestone's index, and who signs the next one.
-    pub(crate) fn next_coordinators(&self) -> (u64, CoordinatorSet) {
-        let core = self.read();
-        let newest = core.index();
-        (newest, core.coordinators.at(newest.saturating_add(1)).clone())
     }
 
     /// The addresses of other nodes, as they were kept last.

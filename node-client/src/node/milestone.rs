@@ -14,9 +14,7 @@ use super::{
     core::Core,
     pages::{Pages, Place},
     receive::{Prepared, Received},
-    records::{
-        self, APPLIED, Confirmed, INCLUDED, MILESTONES, MilestoneRecord, Outcome, STATE, TOUCHED,
-    },
+    records::{self, APPLIED, Confirmed, INCLUDED, MILESTONES, MilestoneRecord, Outcome, STATE, TOUCHED},
 };
 use crate::{ledger::Confirmation, protocol::Followed};
 

@@ -37,7 +37,7 @@ use std::{
     },
 };
 
-pub use coordinate::run_coordinator;
+pub use coordinate::{CoordinatorConfig, Floodgate, Handover, run_coordinator};
 pub use error::NodeError;
 use flash_channel::store::{Batch, Durable, SledStore, Store};
 use flash_proto::{BlockId, NetworkParams};

@@ -4,11 +4,13 @@
 use std::{
     collections::HashSet,
     mem,
+    num::NonZero,
     sync::{Arc, OnceLock, PoisonError},
+    thread,
 };
 
 use flash_channel::store::Batch;
-use flash_proto::{Block, BlockId, Milestone, Payload};
+use flash_proto::{Block, BlockId, Milestone, Payload, Transaction};
 
 use super::{
     Arrival, Node, NodeError, Writer,
@@ -29,6 +31,8 @@ const WAITING_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// How much more of both there may be of blocks that were asked for: what milestones confirm must come in
 /// also where memory is full, or it would never empty.
 const ASKED_FACTOR: usize = 2;
+/// Blocks that are worth another thread: some milliseconds.
+const PART_MIN: usize = 64;
 /// Blocks in one commit.
 const GROUP_MAX: usize = 512;
 
@@ -118,9 +122,9 @@ impl Node {
         self.alive()?;
         let mut answers = Vec::with_capacity(blocks.len());
         let mut queued = Vec::new();
-        for bytes in blocks {
+        for prepared in self.prepare_all(blocks, source) {
             let answer = Arc::new(OnceLock::new());
-            match self.prepare(bytes, source) {
+            match prepared {
                 Ok(block) => queued.push(Queued { block, answer: Arc::clone(&answer) }),
                 // Nobody else holds it yet.
                 Err(received) => drop(answer.set(received)),
@@ -185,24 +189,69 @@ impl Node {
         Ok(())
     }
 
-    /// Checks all that needs no Tangle.
-    fn prepare(&self, bytes: &[u8], source: Source) -> Result<Prepared, Received> {
-        let params = &self.shared.params;
-        let invalid = |error: &dyn ToString| Received::refused(RefusedCode::InvalidBlock, error);
-        let block = Block::from_bytes(bytes, params.pow_bits).map_err(|error| invalid(&error))?;
+    /// Checks all that needs no Tangle, on all cores where there is enough to do.
+    fn prepare_all(&self, blocks: &[Vec<u8>], source: Source) -> Vec<Result<Prepared, Received>> {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let part = blocks.len().div_ceil(cores).max(PART_MIN);
+        thread::scope(|scope| {
+            let mut parts = blocks.chunks(part);
+            let first = parts.next().unwrap_or_default();
+            let others: Vec<_> =
+                parts.map(|part| (part.len(), scope.spawn(move || self.prepare(part, source)))).collect();
+            let mut prepared = self.prepare(first, source);
+            for (count, other) in others {
+                prepared.extend(other.join().unwrap_or_else(|_| {
+                    let lost = || Received::refused(RefusedCode::Busy, "the check was lost; send it again");
+                    (0..count).map(|_| Err(lost())).collect()
+                }));
+            }
+            prepared
+        })
+    }
+
+    fn prepare(&self, blocks: &[Vec<u8>], source: Source) -> Vec<Result<Prepared, Received>> {
+        let mut transactions = Vec::new();
+        let read: Vec<_> =
+            blocks.iter().map(|bytes| self.read_new(bytes, source, &mut transactions)).collect();
+        let mut checked = Checked::all(transactions, &self.shared.params).into_iter();
+        read.into_iter()
+            .map(|read| {
+                let (mut prepared, has_transaction) = read?;
+                if has_transaction && let Some(checked) = checked.next() {
+                    let invalid = |error| Received::refused(RefusedCode::InvalidBlock, &error);
+                    prepared.transaction = Some(checked.map_err(invalid)?);
+                }
+                Ok(prepared)
+            })
+            .collect()
+    }
+
+    /// Decodes a block that is not here yet, and puts its transaction, if it has one, to those to be checked.
+    fn read_new(
+        &self,
+        bytes: &[u8],
+        source: Source,
+        transactions: &mut Vec<Transaction>,
+    ) -> Result<(Prepared, bool), Received> {
+        let block = Block::from_bytes(bytes, self.shared.params.pow_bits)
+            .map_err(|error| Received::refused(RefusedCode::InvalidBlock, &error))?;
         let id = Block::id_of(bytes);
-        if self.read().tangle.contains(&id) || self.is_confirmed(&id).map_err(|error| Received::halted(&error))? {
+        if self.read().tangle.contains(&id)
+            || self.is_confirmed(&id).map_err(|error| Received::halted(&error))?
+        {
             return Err(Received::Known);
         }
-        let (mut transaction, mut milestone) = (None, None);
+        let (mut has_transaction, mut milestone) = (false, None);
         match block.payload {
             Payload::Transaction(carried) => {
-                transaction = Some(Checked::new(*carried, params).map_err(|error| invalid(&error))?);
+                has_transaction = true;
+                transactions.push(*carried);
             }
             Payload::Milestone(carried) => milestone = Some(carried),
             Payload::Empty | Payload::Data(_) => {}
         }
-        Ok(Prepared { id, parents: block.parents, transaction, milestone, bytes: bytes.to_vec(), source })
+        let (parents, bytes) = (block.parents, bytes.to_vec());
+        Ok((Prepared { id, parents, transaction: None, milestone, bytes, source }, has_transaction))
     }
 
     pub(super) fn is_confirmed(&self, id: &BlockId) -> Result<bool, NodeError> {

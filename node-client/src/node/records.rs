@@ -5,12 +5,14 @@ use flash_channel::store::{Batch, LARGE_VALUE_BYTES_MAX, Store, StoreError, Tabl
 use flash_proto::{BlockId, ChannelId, CoordinatorHistory, Milestone, TransactionId, codec};
 
 use super::{NodeError, pages::Place};
-use crate::{ledger::Conflict, light::Fork, protocol::Followed};
+use crate::{coordinator::VoteRecord, ledger::Conflict, light::Fork, protocol::Followed};
 
 /// One record each, by name.
 pub(super) const META: Table = Table::large(31, "node");
 /// Who signs which milestones: [`CoordinatorHistory`].
 const COORDINATORS: &[u8] = b"coordinators";
+/// [`VoteRecord`].
+const VOTE: &[u8] = b"vote";
 /// What stopped the node for ever: [`Fork`].
 const FORK: &[u8] = b"fork";
 /// Where other nodes are.
@@ -76,6 +78,15 @@ pub(super) fn confirmed(store: &dyn Store, id: &BlockId) -> Result<Option<Confir
 
 pub(super) fn put_confirmed(batch: &mut Batch, id: &BlockId, confirmed: &Confirmed) {
     batch.put(CONFIRMED, id.as_bytes(), codec::encode(confirmed));
+}
+
+/// What this node's coordinator must not forget.
+pub(super) fn vote(store: &dyn Store) -> Result<Option<VoteRecord>, NodeError> {
+    Ok(load(store, META, VOTE)?)
+}
+
+pub(super) fn put_vote(batch: &mut Batch, vote: &VoteRecord) {
+    batch.put(META, VOTE, codec::encode(vote));
 }
 
 pub(super) fn coordinators(store: &dyn Store) -> Result<Option<CoordinatorHistory>, NodeError> {

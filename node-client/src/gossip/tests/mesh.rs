@@ -12,8 +12,9 @@ use flash_proto::MilestoneId;
 use super::support::*;
 use crate::{
     coordinator::{Body, CoordinatorMessage},
-    gossip::{CoordinatorRelay, FloodError, Relay, Verdict, message::COORDINATOR_BYTES_MAX},
+    gossip::{FloodError, Relay, Verdict, message::COORDINATOR_BYTES_MAX},
     ledger::tests::support::*,
+    node::Floodgate,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -107,7 +108,7 @@ async fn coordinators_messages_go_to_all_if_they_are_news() {
 async fn what_coordinators_say_reaches_them_all() {
     let member = |n, known: &[&Member]| {
         let store = MemoryStore::new();
-        Member::with_relay(n, known, &params(), &store, |node| Arc::new(CoordinatorRelay::new(node)))
+        Member::with_relay(n, known, &params(), &store, |node| Floodgate::new(node).0)
     };
     let first = member(31, &[]);
     let sender = coordinators()[0].clone();
@@ -133,5 +134,5 @@ async fn what_coordinators_say_reaches_them_all() {
     assert_eq!(*next(&mut heard).await, message(3), "what is held");
     first.issue(1);
     until("the milestone", || third.newest() == 1).await;
-    assert_eq!(CoordinatorRelay::new(third.node.clone()).judge(&message(9)), Verdict::Stale);
+    assert_eq!(Floodgate::new(third.node.clone()).0.judge(&message(9)), Verdict::Stale);
 }

@@ -9,13 +9,13 @@ use crate::{
     client::{ClientConfig, ClientError, NodeClient},
     ledger::{Conflict, tests::support::*},
     node::{
-        Node, NodeConfig, run_coordinator,
+        Node, NodeConfig,
         service::{STREAM_LIMITS, serve},
     },
     quic::{Endpoint, NODE_ALPN, PeerAddress},
 };
 
-use super::support::signers;
+use super::support::issue_until;
 
 /// Runs `work` with a client of a node that issues a milestone every 20 ms.
 async fn with_client<F: Future<Output = ()>>(work: impl FnOnce(NodeClient) -> F) {
@@ -31,7 +31,7 @@ async fn with_client<F: Future<Output = ()>>(work: impl FnOnce(NodeClient) -> F)
         async move { drop(stopped.wait_for(|stop| *stop).await) }
     };
     let serving = tokio::spawn(serve(node.clone(), endpoint, stopped()));
-    let issuing = tokio::spawn(run_coordinator(node, signers(), Duration::from_millis(20), stopped()));
+    let issuing = tokio::spawn(issue_until(node, Duration::from_millis(20), stopped()));
     let client = NodeClient::start(ClientConfig {
         params: Arc::new(params()),
         nodes: vec![PeerAddress::new(key(1).public(), "127.0.0.1", port).unwrap()],
@@ -43,7 +43,7 @@ async fn with_client<F: Future<Output = ()>>(work: impl FnOnce(NodeClient) -> F)
     work(client).await;
     stop.send_replace(true);
     serving.await.unwrap();
-    issuing.await.unwrap().unwrap();
+    issuing.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,6 +1,6 @@
 //! Over real QUIC on loopback.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc};
 
 use flash_channel::store::MemoryStore;
 use flash_proto::{
@@ -16,8 +16,6 @@ use crate::{
     ledger::{genesis::genesis_essence, tests::support::*},
     node::{
         Node, NodeError,
-        dev::DevNetwork,
-        run_coordinator,
         service::{STREAM_LIMITS, serve},
     },
     protocol::{NodeRequest, NodeResponse, RefusedCode},
@@ -171,20 +169,6 @@ async fn who_follows_hears_that_the_node_stopped() {
     assert!(matches!(served.node.issue_milestone(1, &signers()), Err(NodeError::Halted(_))));
     assert_eq!(refused(next(&mut reader).await.unwrap()).code, RefusedCode::Halted);
     served.close().await;
-}
-
-#[tokio::test]
-async fn the_coordinator_issues_until_it_is_stopped() {
-    let dev = DevNetwork { milestone_interval_ms: 5, pow_bits: 2 };
-    let keys = dev.make(1_000, [[1; 32], [2; 32], [3; 32]]);
-    assert_eq!(keys.params.genesis.len(), 17);
-    let store = Box::new(MemoryStore::new());
-    let node = Node::with_store(keys.params, store).unwrap();
-    let mut newest = node.newest();
-    let interval = Duration::from_millis(dev.milestone_interval_ms);
-    let stop = async move { drop(newest.wait_for(|index| *index >= 3).await) };
-    run_coordinator(node.clone(), vec![keys.coordinator], interval, stop).await.unwrap();
-    assert!(node.followed_after(0, 100).unwrap().len() >= 3);
 }
 
 /// A client that submits without end is asked for more and more work, which the client software does by
