@@ -157,11 +157,7 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
         .map_err(Failure::new)?;
     let reached = reached(&address, options.public_address.as_deref())?;
     let (gate, hearing) = Floodgate::new(node.clone());
-    let filter = {
-        let gate = Arc::clone(&gate);
-        Arc::new(move |message: &[u8]| gate.take(message))
-    };
-    let config = GossipConfig { neighbours: options.neighbours, reached, filter };
+    let config = GossipConfig { neighbours: options.neighbours, reached, relay: gate.clone() };
     let gossip = Gossip::start(node.clone(), endpoint.clone(), config).map_err(Failure::new)?;
     let http = listen_http(options.http).await?;
     let ready = NodeReady {
