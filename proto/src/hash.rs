@@ -32,6 +32,8 @@ impl Tag {
     pub const WORK: Self = Self(*b"flash/work\0\0\0\0\0\0");
     /// A milestone's essence.
     pub const MILESTONE: Self = Self(*b"flash/milestone\0");
+    /// A snapshot's bytes.
+    pub const SNAPSHOT: Self = Self(*b"flash/snapshot\0\0");
     /// The key of an output or a channel in the state tree.
     pub const STATE_KEY: Self = Self(*b"flash/state-key\0");
     /// The value of an output or a channel in the state tree.

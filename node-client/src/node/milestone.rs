@@ -270,7 +270,8 @@ impl Node {
             coordinators.follow(&milestone.essence);
             records::put_coordinators(&mut batch, &coordinators);
         }
-        transactions.write(&mut batch);
+        records::put_past(&mut batch, &core.past_with(included));
+        transactions.write(&mut batch, core.past.blocks);
         Ok(batch)
     }
 
@@ -280,6 +281,7 @@ impl Node {
         let index = milestone.essence.index;
         let mut core = self.write();
         let own = block.id;
+        core.past = core.past_with(&included);
         self.hold(&mut core, block)?;
         core.ledger.accept(&confirmation);
         let expired = core.tangle.expiring(index, &included);

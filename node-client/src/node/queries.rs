@@ -2,11 +2,11 @@
 
 use std::collections::BTreeSet;
 
-use flash_proto::{Address, BlockId, ChannelId, OutputId, StateKey, TransactionId};
+use flash_proto::{Address, BlockId, ChannelId, Milestone, OutputId, StateKey, TransactionId};
 
 use super::{
     Node, NodeError,
-    records::{self, APPLIED, BLOCKS, INCLUDED, Outcome},
+    records::{self, APPLIED, BLOCKS, INCLUDED, MilestoneRecord, Outcome},
 };
 use crate::{
     ledger::merkle,
@@ -40,12 +40,13 @@ impl Node {
     }
 
     /// The blocks that milestone `index` confirmed and then its own, after the first `after` of these and at
-    /// most `limit`; `None` if there is no such milestone here.
+    /// most `limit`; `None` if they are not here: not yet, or not any more ([`Node::past`]).
     ///
     /// # Errors
     /// [`NodeError::Halted`], or the store's failure.
     pub fn cone(&self, index: u64, after: usize, limit: usize) -> Result<Option<ConePage>, NodeError> {
-        if index == 0 || index > self.read().index() {
+        let (newest, past) = (self.read().index(), self.past());
+        if index <= past.blocks || index > newest {
             return Ok(None);
         }
         let Some(record) = self.stored(records::milestone(self.store(), index))? else { return Ok(None) };
@@ -67,23 +68,14 @@ impl Node {
     }
 
     fn try_answer(&self, request: NodeRequest) -> Result<NodeResponse, Refused> {
-        let halted = |error: NodeError| Refused::new(RefusedCode::Halted, &error);
-        self.alive().map_err(halted)?;
+        self.alive().map_err(refusal)?;
         match request {
             NodeRequest::Info => Ok(NodeResponse::Info(self.info())),
             NodeRequest::Follow { .. } => {
                 Err(Refused::new(RefusedCode::Malformed, "following is a stream, not a question"))
             }
             NodeRequest::Milestone(index) => {
-                let last = self.read().last.clone();
-                let milestone = match index {
-                    Some(index) if index > last.milestone.essence.index => None,
-                    Some(index) if index < last.milestone.essence.index => {
-                        let found = self.stored(records::milestone(self.store(), index)).map_err(halted)?;
-                        found.map(|record| record.milestone)
-                    }
-                    _ => Some(last.milestone.clone()),
-                };
+                let milestone = self.milestone(index).map_err(refusal)?;
                 Ok(NodeResponse::Milestone(milestone.map(Box::new)))
             }
             NodeRequest::Channel(id) => Ok(self.channel(id)),
@@ -94,10 +86,31 @@ impl Node {
             }
             NodeRequest::Submit(bytes) => self.submit(&bytes).map(NodeResponse::Submitted),
             NodeRequest::Transaction(id) => {
-                let answer = self.stored(self.transaction(id)).map_err(halted)?;
+                let answer = self.transaction(id).map_err(refusal)?;
                 Ok(NodeResponse::Transaction(Box::new(answer)))
             }
-            NodeRequest::Block(id) => self.block(&id).map(NodeResponse::Block).map_err(halted),
+            NodeRequest::Block(id) => {
+                let block = self.block(&id).map_err(refusal)?;
+                let upto = self.past().blocks;
+                if block.is_none() && upto > 0 {
+                    return Err(refusal(NodeError::Pruned { upto }));
+                }
+                Ok(NodeResponse::Block(block))
+            }
+        }
+    }
+
+    /// A milestone, the newest if `None`.
+    fn milestone(&self, index: Option<u64>) -> Result<Option<Milestone>, NodeError> {
+        let last = self.read().last.clone();
+        let newest = last.milestone.essence.index;
+        let index = index.unwrap_or(newest);
+        if index >= newest {
+            return Ok((index == newest).then(|| last.milestone.clone()));
+        }
+        match self.stored(records::milestone(self.store(), index))? {
+            Some(record) => Ok(Some(record.milestone)),
+            None => Err(self.gone(index, self.past().milestones, "milestone")),
         }
     }
 
@@ -147,9 +160,8 @@ impl Node {
     }
 
     fn transaction(&self, id: TransactionId) -> Result<TransactionAnswer, NodeError> {
-        let Some(record) = records::transaction(self.store(), id)? else {
-            return Ok(TransactionAnswer::Unknown);
-        };
+        let record = self.stored(records::transaction(self.store(), id))?;
+        let Some(record) = record else { return Ok(self.unknown()) };
         match record.outcome {
             // On the disk already, but not yet taken over: who hears of it must find it in the state.
             Outcome::Applied { milestone, .. } | Outcome::Rejected { milestone, .. }
@@ -157,29 +169,51 @@ impl Node {
             {
                 Ok(TransactionAnswer::Pending { block: record.block })
             }
-            Outcome::Applied { block, milestone } => {
-                let leaves: Vec<_> = records::ids(self.store(), APPLIED, milestone)?.collect();
-                let place = leaves.iter().position(|leaf| leaf == block.as_bytes());
-                let path = place.and_then(|place| merkle::prove(leaves, place));
-                Ok(TransactionAnswer::Applied {
-                    path: path.ok_or(NodeError::Damaged("list of applied blocks"))?,
-                    block: self
-                        .store()
-                        .get(BLOCKS, block.as_bytes())?
-                        .ok_or(NodeError::Damaged("list of blocks"))?,
-                    milestone: records::milestone(self.store(), milestone)?
-                        .ok_or(NodeError::Damaged("list of milestones"))?
-                        .milestone,
-                })
-            }
+            Outcome::Applied { block, milestone } => match self.stored(self.applied(block, milestone))? {
+                Some(answer) => Ok(answer),
+                None if milestone <= self.past().blocks => Ok(self.unknown()),
+                None => Err(self.halt(&NodeError::Damaged("list of applied blocks"))),
+            },
             Outcome::Rejected { block, milestone, conflict } if record.waiting == 0 => {
                 Ok(TransactionAnswer::Rejected { block, milestone_index: milestone, conflict })
             }
             // Its blocks have expired.
-            Outcome::None if record.waiting == 0 => Ok(TransactionAnswer::Unknown),
+            Outcome::None if record.waiting == 0 => Ok(self.unknown()),
             Outcome::Rejected { .. } | Outcome::None => {
                 Ok(TransactionAnswer::Pending { block: record.block })
             }
         }
     }
+
+    /// With what proves that `milestone` applied what `block` carries, unless that is gone.
+    fn applied(&self, block: BlockId, milestone: u64) -> Result<Option<TransactionAnswer>, NodeError> {
+        let leaves: Vec<_> = records::ids(self.store(), APPLIED, milestone)?.collect();
+        let place = leaves.iter().position(|leaf| leaf == block.as_bytes());
+        let path = place.and_then(|place| merkle::prove(leaves, place));
+        let block = self.store().get(BLOCKS, block.as_bytes())?;
+        let record = records::milestone(self.store(), milestone)?;
+        Ok(match (block, record, path) {
+            (Some(block), Some(MilestoneRecord { milestone, .. }), Some(path)) => {
+                Some(TransactionAnswer::Applied { block, milestone, path })
+            }
+            _ => None,
+        })
+    }
+
+    /// What is said of a transaction of which nothing is known here.
+    fn unknown(&self) -> TransactionAnswer {
+        match self.past().blocks {
+            0 => TransactionAnswer::Unknown,
+            upto => TransactionAnswer::Pruned { upto },
+        }
+    }
+}
+
+/// How a client hears of an error.
+fn refusal(error: NodeError) -> Refused {
+    let code = match error {
+        NodeError::Pruned { .. } => RefusedCode::Pruned,
+        _ => RefusedCode::Halted,
+    };
+    Refused::new(code, &error)
 }

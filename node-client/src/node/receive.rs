@@ -339,7 +339,7 @@ impl Node {
                 self.stored(transactions.carried(transaction.id(), block.id))?;
             }
         }
-        transactions.write(&mut batch);
+        transactions.write(&mut batch, self.past().blocks);
         let _durable = self.commit(writer, &batch)?;
         let mut core = self.write();
         fresh.into_iter().try_for_each(|block| self.hold(&mut core, block))

@@ -15,6 +15,10 @@ pub(super) const META: Table = Table::large(31, "node");
 const COORDINATORS: &[u8] = b"coordinators";
 /// What stopped the node for ever: [`Fork`].
 const FORK: &[u8] = b"fork";
+/// What is here of the past: [`Past`].
+const PAST: &[u8] = b"past";
+/// Stands there while a snapshot is being read in.
+const UNFINISHED: &[u8] = b"unfinished";
 /// Block id to the block's bytes.
 pub(super) const BLOCKS: Table = Table::large(32, "blocks");
 /// Number (big-endian) to the id of a block that no milestone has confirmed yet.
@@ -41,6 +45,18 @@ const _: () = assert!(PAGE_IDS * 32 + 8 <= LARGE_VALUE_BYTES_MAX, "a page of ids
 pub(super) struct MilestoneRecord {
     pub milestone: Milestone,
     pub block: BlockId,
+}
+
+/// How much of the past a node has let go of, and how much it holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Past {
+    /// The blocks that milestones up to this one confirmed are not here, nor what is known of their
+    /// transactions; 0 if nothing is missing.
+    pub blocks: u64,
+    /// Nor are the milestones themselves up to this one, but for those that hand over to other coordinators.
+    pub milestones: u64,
+    /// Bytes of all confirmed blocks that are here.
+    pub bytes: u64,
 }
 
 /// What became of a transaction.
@@ -110,11 +126,28 @@ impl<'a> TransactionRecords<'a> {
         Ok(())
     }
 
-    /// Writes all changes.
-    pub(super) fn write(self, batch: &mut Batch) {
+    /// Writes all changes. What milestones up to `pruned` made of transactions is not kept.
+    pub(super) fn write(self, batch: &mut Batch, pruned: u64) {
         for (id, record) in self.changed {
-            batch.put(TRANSACTIONS, id.as_bytes(), codec::encode(&record));
+            if record.ends_with(pruned) {
+                batch.delete(TRANSACTIONS, id.as_bytes());
+            } else {
+                batch.put(TRANSACTIONS, id.as_bytes(), codec::encode(&record));
+            }
         }
+    }
+}
+
+impl TransactionRecord {
+    /// Whether nothing of it is later than what milestone `index` confirmed.
+    pub(super) const fn ends_with(&self, index: u64) -> bool {
+        self.waiting == 0
+            && match self.outcome {
+                Outcome::None => true,
+                Outcome::Applied { milestone, .. } | Outcome::Rejected { milestone, .. } => {
+                    milestone <= index
+                }
+            }
     }
 }
 
@@ -140,6 +173,29 @@ pub(super) fn fork(store: &dyn Store) -> Result<Option<Fork>, NodeError> {
 
 pub(super) fn put_fork(batch: &mut Batch, fork: &Fork) {
     batch.put(META, FORK, codec::encode(fork));
+}
+
+/// What is here of the past; everything in a directory that has no record of it yet.
+pub(super) fn past(store: &dyn Store) -> Result<Past, NodeError> {
+    Ok(load(store, META, PAST)?.unwrap_or_default())
+}
+
+pub(super) fn put_past(batch: &mut Batch, past: &Past) {
+    batch.put(META, PAST, codec::encode(past));
+}
+
+/// Whether a snapshot was begun to be read in and never finished.
+pub(super) fn is_unfinished(store: &dyn Store) -> Result<bool, StoreError> {
+    Ok(store.get(META, UNFINISHED)?.is_some())
+}
+
+/// Marks a store as not to be used, or as whole.
+pub(super) fn set_unfinished(batch: &mut Batch, unfinished: bool) {
+    if unfinished {
+        batch.put(META, UNFINISHED, Vec::new());
+    } else {
+        batch.delete(META, UNFINISHED);
+    }
 }
 
 pub(super) fn milestone(store: &dyn Store, index: u64) -> Result<Option<MilestoneRecord>, NodeError> {
@@ -172,6 +228,23 @@ pub(super) fn ids(
         found.extend_from_slice(bytes.as_chunks::<32>().0);
     }
     Ok(found.into_iter())
+}
+
+/// Deletes the list of ids under a milestone's index.
+pub(super) fn delete_ids(
+    store: &dyn Store,
+    batch: &mut Batch,
+    table: Table,
+    index: u64,
+) -> Result<(), StoreError> {
+    for page in 0_u32.. {
+        let key = page_key(index, page);
+        if store.get(table, &key)?.is_none() {
+            break;
+        }
+        batch.delete(table, &key);
+    }
+    Ok(())
 }
 
 fn page_key(index: u64, page: u32) -> Vec<u8> {
