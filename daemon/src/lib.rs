@@ -20,6 +20,7 @@ pub mod flashd_cli;
 pub mod local;
 pub mod metrics;
 pub mod node_service;
+pub mod node_snapshot;
 mod opening;
 mod peers;
 pub mod rpc;

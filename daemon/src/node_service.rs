@@ -5,13 +5,19 @@
 //! | `network.json` | the network's parameters: give it to everyone |
 //! | `keys.json` | the node's, coordinator's and treasury's keys: 0600 |
 //! | `store/` | the ledger |
+//! | `snapshots/` | the newest two snapshots, with `--snapshot-every` |
 //! | `ready.json` | where the running node answers: `{"node": "KEY@HOST:PORT", "pid": …}` |
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use flash_node_client::{
     client::{Applied, ClientConfig, NodeClient},
-    node::{Node, NodeConfig, dev::DevNetwork, run_coordinator, service},
+    node::{Keep, Node, NodeConfig, Upkeep, dev::DevNetwork, run_coordinator, run_upkeep, service},
     quic::{Endpoint, NODE_ALPN, PeerAddress, StreamLimits},
 };
 use flash_proto::{
@@ -87,6 +93,12 @@ pub struct NodeOptions {
     pub listen: SocketAddr,
     /// Make a development network if the directory has none.
     pub dev: Option<DevNetwork>,
+    /// Start from this snapshot; only where there is no ledger yet.
+    pub from_snapshot: Option<PathBuf>,
+    /// How much of the past to keep; all of it if `None`.
+    pub keep: Option<Keep>,
+    /// After how many milestones each to write a snapshot into `snapshots/`; never if `None`.
+    pub snapshot_every: Option<u64>,
 }
 
 /// Runs a node until it is told to stop.
@@ -105,10 +117,13 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
         make_dev(&dir, dev)?;
     }
     let (params, keys) = (dir.network()?, read_keys(data)?);
-    let (directory, params_) = (dir.store_path(), params.clone());
+    let config = NodeConfig { directory: dir.store_path(), params: params.clone() };
     let coordinators = keys.coordinator.iter().map(|key| shown(key)).collect::<Result<Vec<_>, _>>()?;
     let coordinates = !coordinators.is_empty();
-    let opened = tokio::task::spawn_blocking(move || Node::open(NodeConfig { directory, params: params_ }));
+    let opened = tokio::task::spawn_blocking(move || match options.from_snapshot {
+        Some(snapshot) => Node::open_from_snapshot(config, &snapshot),
+        None => Node::open(config),
+    });
     let node = opened.await.map_err(Failure::new)?.map_err(Failure::new)?;
     let limits = StreamLimits { bidirectional: STREAMS_PER_CLIENT_MAX };
     let endpoint =
@@ -137,6 +152,8 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
             }
         });
     }
+    let snapshots = options.snapshot_every.map(|every| (data.join("snapshots"), every));
+    tasks.spawn(keep_up(node.clone(), Upkeep { keep: options.keep, snapshots }, stop.clone()));
     let until = stop.clone();
     service::serve(node, endpoint, async move { until.stopped().await }).await;
     while tasks.join_next().await.is_some() {}
@@ -146,6 +163,18 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
             Err(Failure { message: reason, exit: Exit::StoreFailed })
         }
         _ => Ok(()),
+    }
+}
+
+/// Lets go of the past and writes snapshots, until the node is told to stop.
+async fn keep_up(node: Node, upkeep: Upkeep, stop: Stop) {
+    let until = stop.clone();
+    tokio::select! {
+        () = until.stopped() => {}
+        // A node that has stopped its ledger goes on to say so to its clients.
+        kept = run_upkeep(node, upkeep) => if let Err(error) = kept {
+            tracing::warn!(%error, "nothing is pruned and no snapshot is written any more");
+        },
     }
 }
 

@@ -75,7 +75,9 @@ pub enum NodeError {
     #[error("the milestone was not taken in: {0:?}")]
     NotTaken(Received),
     /// What was asked for was let go of.
-    #[error("what milestones up to {upto} did is not kept here any more; ask a permanode, or start from a later snapshot or checkpoint")]
+    #[error(
+        "what milestones up to {upto} did is not kept here any more; ask a permanode, or start from a later snapshot or checkpoint"
+    )]
     Pruned {
         /// The newest milestone that is gone.
         upto: u64,
@@ -84,7 +86,9 @@ pub enum NodeError {
     #[error("{0}")]
     Snapshot(#[from] SnapshotError),
     /// A snapshot was not read in to its end.
-    #[error("a start from a snapshot was cut short here; remove the store directory and start from the snapshot again")]
+    #[error(
+        "a start from a snapshot was cut short here; remove the store directory and start from the snapshot again"
+    )]
     Unfinished,
     /// There is no later index or time.
     #[error("the milestone chain has reached the end of its counters")]

@@ -3,7 +3,9 @@
 mod client;
 mod following;
 mod killed;
+mod pruning;
 mod serving;
+mod snapshots;
 mod storage;
 mod support;
 mod tangle;

@@ -32,7 +32,9 @@ pub async fn run_upkeep(node: Node, upkeep: Upkeep) -> Result<(), NodeError> {
     loop {
         let (working, upkeep) = (node.clone(), upkeep.clone());
         let done = tokio::task::spawn_blocking(move || working.keep_up(&upkeep)).await;
-        done.unwrap_or_else(|_| Err(node.halt(&NodeError::Damaged("state in memory: an invariant did not hold"))))?;
+        done.unwrap_or_else(|_| {
+            Err(node.halt(&NodeError::Damaged("state in memory: an invariant did not hold")))
+        })?;
         if newest.changed().await.is_err() {
             return Ok(());
         }

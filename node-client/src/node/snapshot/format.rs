@@ -4,11 +4,8 @@ use std::io::{self, Read, Write};
 
 use bincode::{Decode, Encode};
 use flash_proto::{
-    Hash, MilestoneId, NetworkId, StateKey, codec,
-    codec::CodecError,
-    hash::Tag,
-    limits::NODE_FRAME_BYTES_MAX,
-    milestone::MilestoneError,
+    Hash, MilestoneId, NetworkId, StateKey, codec, codec::CodecError, hash::Tag,
+    limits::NODE_FRAME_BYTES_MAX, milestone::MilestoneError,
 };
 use sha3::{Digest, Sha3_256};
 use thiserror::Error;
@@ -97,7 +94,9 @@ pub enum SnapshotError {
     #[error("there is no milestone to make a snapshot at yet; wait for the first")]
     Genesis,
     /// The node's directory is in use already.
-    #[error("the store holds a ledger already; a snapshot is only for a node that has none. Remove the store directory to start over")]
+    #[error(
+        "the store holds a ledger already; a snapshot is only for a node that has none. Remove the store directory to start over"
+    )]
     NotEmpty,
     /// The store does not take it.
     #[error("{0}")]

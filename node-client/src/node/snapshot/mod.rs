@@ -8,8 +8,6 @@
 //! | `write` | a node's own |
 
 mod format;
-#[cfg(test)]
-mod tests;
 mod verify;
 mod write;
 
@@ -31,13 +29,11 @@ use self::{
 };
 use super::{
     Node, NodeConfig, NodeError,
-    records::{
-        self, BLOCKS, INCLUDED, META, MILESTONES, MilestoneRecord, Past, STATE, TOUCHED, WAITING,
-    },
+    records::{self, BLOCKS, INCLUDED, META, MILESTONES, MilestoneRecord, Past, STATE, TOUCHED, WAITING},
 };
 
 /// Changes in one commit while a snapshot is read in.
-const IMPORT_BATCH: usize = 8_192;
+const IMPORT_BATCH: usize = 4_096;
 
 /// Checks a snapshot of the network completely: everything in it is what its milestone commits to, and
 /// the milestone is signed by coordinators to whom those of the parameters have handed over.
