@@ -42,7 +42,7 @@ pub async fn run_upkeep(node: Node, upkeep: Upkeep) -> Result<(), NodeError> {
 }
 
 impl Node {
-    fn keep_up(&self, upkeep: &Upkeep) -> Result<(), NodeError> {
+    pub(super) fn keep_up(&self, upkeep: &Upkeep) -> Result<(), NodeError> {
         if let Some(keep) = &upkeep.keep {
             while self.prune(keep)? {}
         }

@@ -1,4 +1,4 @@
-//! The bytes of a snapshot (`docs/protocol.md`, P34): frames in sections, and a digest over all.
+//! The bytes of a snapshot (`docs/protocol.md`, P50): frames in sections, and a digest over all.
 
 use std::io::{self, Read, Write};
 
