@@ -248,10 +248,7 @@ fn daemon(args: &RunArgs) -> Result<(), Failure> {
 }
 
 fn node_data(data: Option<&Path>) -> PathBuf {
-    data.map_or_else(
-        || std::env::var_os("HOME").map_or_else(PathBuf::new, PathBuf::from).join(".flash-node"),
-        Path::to_path_buf,
-    )
+    data.map_or_else(|| datadir::in_home(".flash-node"), Path::to_path_buf)
 }
 
 fn node(args: &NodeRunArgs) -> Result<(), Failure> {

@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`client`] | asking nodes over QUIC and believing only proofs |
+//! | [`coordinator`] | how coordinators agree on the next milestone, pure |
 //! | [`ledger`] | the rules and commitments of the ledger, pure |
 //! | [`light`] | believing the ledger without keeping it, pure |
 //! | [`tangle`] | the graph of blocks, pure |
@@ -11,7 +12,7 @@
 //! | [`quic`] | connections between machines that know each other by their keys |
 //! | [`wallet`] | seed words, keys, addresses, choosing what to spend |
 //!
-//! `ledger` and `tangle` know no clock, randomness, socket, thread or file: the same code runs in a node,
+//! `coordinator`, `ledger` and `tangle` know no clock, randomness, socket, thread or file: the same code runs in a node,
 //! in a light client and in the simulator.
 #![cfg_attr(
     not(test),
@@ -19,6 +20,7 @@
 )]
 
 pub mod client;
+pub mod coordinator;
 pub mod ledger;
 pub mod light;
 pub mod node;

@@ -10,7 +10,6 @@ use flash_proto::{
 use super::{ClientError, NodeClient, Proven, link::Link};
 use crate::{
     ledger::Conflict,
-    light::LightError,
     protocol::{ADDRESSES_MAX, NodeInfo, NodeRequest, NodeResponse, OUTPUTS_MAX, TransactionAnswer},
 };
 
@@ -60,18 +59,15 @@ impl NodeClient {
         let NodeResponse::Channel { milestone_index, record, proof } = answer else {
             return Err(shared.unexpected(&link));
         };
-        shared.reach(milestone_index).await;
-        let checked = if milestone_index < newest {
-            Err(LightError::Stale { milestone_index, newest })
-        } else {
-            shared.core().channel(id, milestone_index, record.as_deref(), &proof)
-        };
+        shared.reach(&link, newest, milestone_index).await?;
+        let checked = shared.core().channel(id, milestone_index, record.as_deref(), &proof);
         shared.judge(&link, checked)?;
         Ok(Proven { milestone_index, value: record.map(|record| *record) })
     }
 
-    /// The unspent outputs at these addresses, all of one milestone, each proven. That the node leaves
-    /// none out cannot be proven.
+    /// The unspent outputs at these addresses, all of one milestone, each proven: the newest milestone
+    /// that was known when this was called, or a later one. That the node leaves none out cannot be
+    /// proven.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -79,9 +75,10 @@ impl NodeClient {
         &self,
         addresses: &[Address],
     ) -> Result<Proven<Vec<(OutputId, Output)>>, ClientError> {
+        let newest = self.shared().core().newest().index;
         let link = self.shared().link().await?;
         for _ in 0..LISTINGS_MAX {
-            if let Some(listing) = self.list_outputs(&link, addresses).await? {
+            if let Some(listing) = self.list_outputs(&link, newest, addresses).await? {
                 return Ok(listing);
             }
         }
@@ -93,13 +90,14 @@ impl NodeClient {
     async fn list_outputs(
         &self,
         link: &Link,
+        newest: u64,
         addresses: &[Address],
     ) -> Result<Option<Proven<Vec<(OutputId, Output)>>>, ClientError> {
         let mut listing: Option<Proven<Vec<(OutputId, Output)>>> = None;
         for chunk in addresses.chunks(ADDRESSES_MAX) {
             let mut after = None;
             loop {
-                let page = self.page(link, chunk, after).await?;
+                let page = self.page(link, newest, chunk, after).await?;
                 let full = page.value.len() >= OUTPUTS_MAX;
                 after = page.value.last().map(|(id, _)| *id);
                 match &mut listing {
@@ -121,6 +119,7 @@ impl NodeClient {
     async fn page(
         &self,
         link: &Link,
+        newest: u64,
         addresses: &[Address],
         after: Option<OutputId>,
     ) -> Result<Proven<Vec<(OutputId, Output)>>, ClientError> {
@@ -129,7 +128,7 @@ impl NodeClient {
         let NodeResponse::Outputs { milestone_index, outputs } = shared.ask(link, &request).await? else {
             return Err(shared.unexpected(link));
         };
-        shared.reach(milestone_index).await;
+        shared.reach(link, newest, milestone_index).await?;
         let wanted: HashSet<&Address> = addresses.iter().collect();
         let mut last = after;
         let mut value = Vec::with_capacity(outputs.len());

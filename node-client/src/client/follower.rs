@@ -11,7 +11,7 @@ use tracing::{debug, info};
 use super::{ClientError, FollowedMilestone, Shared, Tip, link::Link};
 use crate::{
     protocol::{Followed, NodeRequest, NodeResponse},
-    quic::PeerAddress,
+    quic::{PeerAddress, jittered},
 };
 
 /// How long a connection may take.
@@ -55,14 +55,10 @@ fn choose<'a>(shared: &Shared, nodes: &'a [PeerAddress], next: usize) -> Option<
         .or_else(|| round().min_by_key(|(_, node)| shared.shunned_until(node)))
 }
 
-/// Doubles with every failure; half of it is drawn, so that clients do not all come at once.
+/// Doubles with every failure; part of it is drawn, so that clients do not all come at once.
 fn retry_wait(failures: u32) -> Duration {
     let factor = 1_u32.checked_shl(failures.min(16)).unwrap_or(1);
-    let half = RETRY_WAIT_MIN.saturating_mul(factor).min(RETRY_WAIT_MAX) / 2;
-    let mut drawn = [0; 1];
-    // Without randomness the wait is merely the same for everybody.
-    let _ = getrandom::fill(&mut drawn);
-    half + half * u32::from(drawn[0]) / u32::from(u8::MAX)
+    jittered(RETRY_WAIT_MIN.saturating_mul(factor).min(RETRY_WAIT_MAX))
 }
 
 /// Follows one node until that ends.

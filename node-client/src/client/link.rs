@@ -159,14 +159,24 @@ impl Shared {
         lock(&self.shunned).get(&node.key).copied().filter(|until| *until > Instant::now())
     }
 
-    /// Waits until a milestone has been followed. If it takes too long, the check that comes next says
-    /// that the answer is ahead.
-    pub(super) async fn reach(&self, milestone_index: u64) {
+    /// Waits until the milestone of an answer has been followed. If it takes too long, the check that
+    /// comes next says that the answer is ahead. One that is older than `newest`, the newest that was
+    /// known when the call began, is not taken: no node can hide what it changed behind an older proof.
+    pub(super) async fn reach(
+        &self,
+        link: &Link,
+        newest: u64,
+        milestone_index: u64,
+    ) -> Result<(), ClientError> {
+        if milestone_index < newest {
+            return self.judge(link, Err(LightError::Stale { milestone_index, newest }));
+        }
         let mut view = self.view.subscribe();
         let reached =
             view.wait_for(|view| view.halted.is_some() || self.core().newest().index >= milestone_index);
         // Either way the check that follows tells.
         let _ = timeout(MILESTONE_WAIT_MAX, reached).await;
+        Ok(())
     }
 
     /// Closes the link, if there is one.

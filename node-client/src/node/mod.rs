@@ -12,7 +12,7 @@
 //! | `receive`, `milestone`, `queries` | what a node does |
 //! | `snapshot` | starting from the state at a milestone instead of from the genesis |
 //! | `prune`, `upkeep` | letting go of the past, and what is done beside the milestones |
-//! | `core`, `records`, `load` | what it holds in memory, on disk, and the way from one to the other |
+//! | `core`, `records`, `pages`, `load` | what it holds in memory, on disk, and the way from one to the other |
 
 mod coordinate;
 mod core;
@@ -20,6 +20,7 @@ pub mod dev;
 mod error;
 mod load;
 mod milestone;
+mod pages;
 mod prune;
 mod queries;
 mod receive;

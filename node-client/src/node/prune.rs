@@ -10,7 +10,8 @@ use flash_proto::{Block, BlockId, Payload, limits};
 
 use super::{
     Node, NodeError,
-    records::{self, APPLIED, BLOCKS, INCLUDED, MILESTONES, Past, TOUCHED, TRANSACTIONS},
+    pages::{self, Reader},
+    records::{self, APPLIED, INCLUDED, MILESTONES, Past, TOUCHED},
 };
 use crate::{light::PROOF_AGE_MAX, tangle::CONFIRMED_MILESTONES};
 
@@ -62,6 +63,7 @@ impl Keep {
 struct Step {
     batch: Batch,
     blocks: usize,
+    reader: Reader,
 }
 
 impl Node {
@@ -102,33 +104,41 @@ impl Node {
                 if step.blocks >= STEP_BLOCKS {
                     return Ok(true);
                 }
-                self.forget_block(BlockId::new(block), index, past, step)?;
+                self.forget_block(&BlockId::new(block), index, past, step)?;
             }
             for table in [INCLUDED, APPLIED] {
                 records::delete_ids(self.store(), &mut step.batch, table, index)?;
+            }
+            // Whatever came before the first block that waited then was confirmed, or has expired.
+            let waiting = records::milestone(self.store(), index)?.map_or(0, |record| record.waiting_page);
+            while past.page < waiting {
+                pages::delete(&mut step.batch, past.page);
+                past.page = past.page.saturating_add(1);
             }
         }
         Ok(true)
     }
 
-    /// Deletes a block that milestone `index` confirmed, and all that is known by it.
+    /// Forgets a block that milestone `index` confirmed, and all that is known by it.
     fn forget_block(
         &self,
-        id: BlockId,
+        id: &BlockId,
         index: u64,
         past: &mut Past,
         step: &mut Step,
     ) -> Result<(), NodeError> {
-        let Some(bytes) = self.store().get(BLOCKS, id.as_bytes())? else { return Ok(()) };
+        let Some(confirmed) = records::confirmed(self.store(), id)? else { return Ok(()) };
         step.blocks = step.blocks.saturating_add(1);
-        step.batch.delete(BLOCKS, id.as_bytes());
+        records::delete_confirmed(&mut step.batch, id);
+        let bytes = step.reader.block(self.store(), confirmed.place)?;
+        let bytes = bytes.ok_or(NodeError::Damaged("page of blocks"))?;
         past.bytes = past.bytes.saturating_sub(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
         let block = Block::from_bytes(&bytes, self.params().pow_bits)?;
         if let Payload::Transaction(transaction) = block.payload {
             let id = transaction.id();
-            let record = records::transaction(self.store(), id)?;
-            if record.is_some_and(|record| record.ends_with(index)) {
-                step.batch.delete(TRANSACTIONS, id.as_bytes());
+            let outcome = records::outcome(self.store(), id)?;
+            if outcome.is_some_and(|outcome| outcome.milestone() <= index) {
+                records::delete_outcome(&mut step.batch, id);
             }
         }
         Ok(())

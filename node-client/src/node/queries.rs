@@ -6,7 +6,8 @@ use flash_proto::{Address, BlockId, ChannelId, Milestone, OutputId, StateKey, Tr
 
 use super::{
     Node, NodeError,
-    records::{self, APPLIED, BLOCKS, INCLUDED, MilestoneRecord, Outcome},
+    pages::Reader,
+    records::{self, APPLIED, INCLUDED, MilestoneRecord, Outcome},
 };
 use crate::{
     ledger::merkle,
@@ -31,7 +32,17 @@ impl Node {
     /// # Errors
     /// [`NodeError::Halted`], or the store's failure.
     pub fn block(&self, id: &BlockId) -> Result<Option<Vec<u8>>, NodeError> {
-        self.stored(self.store().get(BLOCKS, id.as_bytes()).map_err(NodeError::from))
+        self.read_block(&mut Reader::default(), id)
+    }
+
+    fn read_block(&self, reader: &mut Reader, id: &BlockId) -> Result<Option<Vec<u8>>, NodeError> {
+        let waiting = self.read().waiting.get(id).map(|waiting| waiting.place);
+        let place = match waiting {
+            Some(place) => Some(place),
+            None => self.stored(records::confirmed(self.store(), id))?.map(|confirmed| confirmed.place),
+        };
+        let Some(place) = place else { return Ok(None) };
+        self.stored(reader.block(self.store(), place))
     }
 
     /// At most `max` blocks that nothing here approves, for a node that may not know them.
@@ -52,10 +63,10 @@ impl Node {
         let Some(record) = self.stored(records::milestone(self.store(), index))? else { return Ok(None) };
         let included = self.stored(records::ids(self.store(), INCLUDED, index).map_err(NodeError::from))?;
         let mut ids = included.map(BlockId::new).chain([record.block]).skip(after);
-        let mut blocks = Vec::new();
+        let (mut reader, mut blocks) = (Reader::default(), Vec::new());
         for id in ids.by_ref().take(limit) {
             // Pruned between two pages: as if it had never been here.
-            let Some(bytes) = self.block(&id)? else { return Ok(None) };
+            let Some(bytes) = self.read_block(&mut reader, &id)? else { return Ok(None) };
             blocks.push(bytes);
         }
         Ok(Some(ConePage { blocks, more: ids.next().is_some() }))
@@ -121,7 +132,7 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             network: core.last.milestone.essence.network,
             milestone_index: core.index(),
-            blocks: core.next_number.saturating_sub(1),
+            blocks: core.confirmed.saturating_add(count(core.waiting.len())),
             tips: count(core.tangle.tips_count()),
             outputs: (count(core.ledger.outputs_count()), core.ledger.in_outputs()),
             channels: (count(core.ledger.channels_count()), core.ledger.in_channels()),
@@ -160,44 +171,43 @@ impl Node {
     }
 
     fn transaction(&self, id: TransactionId) -> Result<TransactionAnswer, NodeError> {
-        let record = self.stored(records::transaction(self.store(), id))?;
-        let Some(record) = record else { return Ok(self.unknown()) };
-        match record.outcome {
-            // On the disk already, but not yet taken over: who hears of it must find it in the state.
-            Outcome::Applied { milestone, .. } | Outcome::Rejected { milestone, .. }
-                if milestone > self.read().index() =>
-            {
-                Ok(TransactionAnswer::Pending { block: record.block })
+        let (index, carried, outcome) = {
+            // Held while the disk is read: what stands there was then taken over, or is of a later milestone.
+            let core = self.read();
+            let outcome = records::outcome(self.store(), id);
+            (core.index(), core.carried.get(&id).map(|carried| carried.block), outcome)
+        };
+        let pending = |block| Ok(TransactionAnswer::Pending { block });
+        match (self.stored(outcome)?, carried) {
+            (Some(Outcome::Applied { block, milestone }), _) if milestone <= index => {
+                self.applied(block, milestone)
             }
-            Outcome::Applied { block, milestone } => match self.stored(self.applied(block, milestone))? {
-                Some(answer) => Ok(answer),
-                None if milestone <= self.past().blocks => Ok(self.unknown()),
-                None => Err(self.halt(&NodeError::Damaged("list of applied blocks"))),
-            },
-            Outcome::Rejected { block, milestone, conflict } if record.waiting == 0 => {
+            (_, Some(carried)) => pending(carried),
+            // On the disk already, but not yet taken over: who hears of it must find it in the state.
+            (Some(Outcome::Applied { block, .. }), None) => pending(block),
+            (Some(Outcome::Rejected { block, milestone, .. }), None) if milestone > index => pending(block),
+            (Some(Outcome::Rejected { block, milestone, conflict }), None) => {
                 Ok(TransactionAnswer::Rejected { block, milestone_index: milestone, conflict })
             }
-            // Its blocks have expired.
-            Outcome::None if record.waiting == 0 => Ok(self.unknown()),
-            Outcome::Rejected { .. } | Outcome::None => {
-                Ok(TransactionAnswer::Pending { block: record.block })
-            }
+            (None, None) => Ok(self.unknown()),
         }
     }
 
-    /// With what proves that `milestone` applied what `block` carries, unless that is gone.
-    fn applied(&self, block: BlockId, milestone: u64) -> Result<Option<TransactionAnswer>, NodeError> {
-        let leaves: Vec<_> = records::ids(self.store(), APPLIED, milestone)?.collect();
+    /// With what proves it, unless that was let go of in the meantime.
+    fn applied(&self, block: BlockId, milestone: u64) -> Result<TransactionAnswer, NodeError> {
+        let leaves = self.stored(records::ids(self.store(), APPLIED, milestone).map_err(NodeError::from))?;
+        let leaves: Vec<_> = leaves.collect();
         let place = leaves.iter().position(|leaf| leaf == block.as_bytes());
         let path = place.and_then(|place| merkle::prove(leaves, place));
-        let block = self.store().get(BLOCKS, block.as_bytes())?;
-        let record = records::milestone(self.store(), milestone)?;
-        Ok(match (block, record, path) {
+        let block = self.block(&block)?;
+        let record = self.stored(records::milestone(self.store(), milestone))?;
+        match (block, record, path) {
             (Some(block), Some(MilestoneRecord { milestone, .. }), Some(path)) => {
-                Some(TransactionAnswer::Applied { block, milestone, path })
+                Ok(TransactionAnswer::Applied { block, milestone, path })
             }
-            _ => None,
-        })
+            _ if milestone <= self.past().blocks => Ok(self.unknown()),
+            _ => Err(self.halt(&NodeError::Damaged("list of applied blocks"))),
+        }
     }
 
     /// What is said of a transaction of which nothing is known here.

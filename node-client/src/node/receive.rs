@@ -13,7 +13,8 @@ use flash_proto::{Block, BlockId, Milestone, Payload};
 use super::{
     Arrival, Node, NodeError, Writer,
     core::{Core, Waiting},
-    records::{self, BLOCKS, TransactionRecords, WAITING},
+    pages::{Pages, Place},
+    records,
 };
 use crate::{
     ledger::Checked,
@@ -190,7 +191,7 @@ impl Node {
         let invalid = |error: &dyn ToString| Received::refused(RefusedCode::InvalidBlock, error);
         let block = Block::from_bytes(bytes, params.pow_bits).map_err(|error| invalid(&error))?;
         let id = Block::id_of(bytes);
-        if self.has(&id).map_err(|error| Received::halted(&error))? {
+        if self.read().tangle.contains(&id) || self.is_confirmed(&id).map_err(|error| Received::halted(&error))? {
             return Err(Received::Known);
         }
         let (mut transaction, mut milestone) = (None, None);
@@ -204,8 +205,8 @@ impl Node {
         Ok(Prepared { id, parents: block.parents, transaction, milestone, bytes: bytes.to_vec(), source })
     }
 
-    fn has(&self, id: &BlockId) -> Result<bool, NodeError> {
-        Ok(self.block(id)?.is_some())
+    fn is_confirmed(&self, id: &BlockId) -> Result<bool, NodeError> {
+        Ok(self.stored(records::confirmed(self.store(), id))?.is_some())
     }
 
     /// Makes blocks durable and takes them over, and applies the milestones among them that are next: one
@@ -223,14 +224,12 @@ impl Node {
                     .commit_blocks(writer, mem::take(&mut group))
                     .and_then(|()| self.apply_milestone(writer, milestone, block));
                 if let Err(error) = applied {
-                    let halted = Received::halted(&error);
-                    answers.iter_mut().for_each(|answer| *answer = halted.clone());
+                    answers.fill(Received::halted(&error));
                 }
             }
         }
         if let Err(error) = self.commit_blocks(writer, group) {
-            let halted = Received::halted(&error);
-            answers.iter_mut().for_each(|answer| *answer = halted.clone());
+            answers.fill(Received::halted(&error));
         }
         answers
     }
@@ -258,7 +257,7 @@ impl Node {
         let unknown = |parent: &&BlockId| !core.tangle.contains(parent) && !group.ids.contains(parent);
         let unknown: Vec<BlockId> = block.parents.iter().filter(unknown).copied().collect();
         for parent in &unknown {
-            if self.has(parent)? {
+            if self.is_confirmed(parent)? {
                 let reason = format!(
                     "block {parent}, which it approves, was confirmed too long ago; ask for tips and attach again"
                 );
@@ -329,31 +328,24 @@ impl Node {
         if fresh.is_empty() {
             return Ok(());
         }
-        let first = self.read().next_number;
         let mut batch = Batch::new();
-        let mut transactions = TransactionRecords::new(self.store());
-        for (number, block) in (first..).zip(&fresh) {
-            batch.put(BLOCKS, block.id.as_bytes(), block.bytes.clone());
-            batch.put(WAITING, &number.to_be_bytes(), block.id.as_bytes().to_vec());
-            if let Some(transaction) = &block.transaction {
-                self.stored(transactions.carried(transaction.id(), block.id))?;
-            }
-        }
-        transactions.write(&mut batch, self.past().blocks);
+        let mut pages = Pages::from(self.read().next_page);
+        let places: Vec<Place> =
+            fresh.iter().map(|block| pages.push(&block.bytes)).collect::<Result<_, _>>()?;
+        let next_page = pages.write(&mut batch)?;
         let _durable = self.commit(writer, &batch)?;
         let mut core = self.write();
-        fresh.into_iter().try_for_each(|block| self.hold(&mut core, block))
+        core.next_page = next_page;
+        let mut pairs = fresh.into_iter().zip(places);
+        pairs.try_for_each(|(block, place)| self.hold(&mut core, block, place))
     }
 
     /// Takes a block over that is durable, and tells of it.
-    pub(super) fn hold(&self, core: &mut Core, block: Prepared) -> Result<(), NodeError> {
+    pub(super) fn hold(&self, core: &mut Core, block: Prepared, place: Place) -> Result<(), NodeError> {
         let Prepared { id, parents, transaction, bytes, .. } = block;
-        let number = core.next_number;
-        core.next_number = number.checked_add(1).ok_or(NodeError::Counter)?;
         // Admitted, so all its parents are here.
-        let inserted = core.tangle.insert(id, number, parents);
-        inserted.map_err(|_| self.halt(&NodeError::Damaged("graph in memory")))?;
-        core.hold(id, Waiting { bytes: bytes.len(), transaction });
+        let held = core.hold(id, parents, Waiting { bytes: bytes.len(), place, transaction });
+        held.map_err(|_| self.halt(&NodeError::Damaged("graph in memory")))?;
         // Nobody listening is no error.
         let _ = self.shared.arrivals.send(Arc::new(Arrival { id, bytes }));
         Ok(())

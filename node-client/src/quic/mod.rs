@@ -6,12 +6,14 @@
 
 mod address;
 pub mod frames;
+mod jitter;
 mod tls;
 
 use std::{net::SocketAddr, time::Duration};
 
 pub use address::{PeerAddress, PeerAddressError};
 use flash_proto::{PublicKey, SecretKey};
+pub use jitter::jittered;
 use quinn::{Connection, Incoming, TransportConfig, VarInt};
 use thiserror::Error;
 

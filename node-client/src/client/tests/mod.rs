@@ -222,14 +222,23 @@ async fn a_node_that_lags_behind_its_own_milestones_is_left() {
         fresh.milestone();
     }
     laggard.lie(Lie::Old);
-    let client = client(&[&laggard, &fresh]);
-    reach(&client, 10).await;
-    let id = ChannelId::new([1; 32]);
-    let error = client.channel(id).await.unwrap_err();
-    assert!(matches!(&error, ClientError::Stale { node, .. } if *node == laggard.address), "{error}");
-    assert!(error.is_retryable());
-    client.view().wait_for(|view| view.node.as_ref() == Some(&fresh.address)).await.unwrap();
-    assert_eq!(client.channel(id).await.unwrap().milestone_index, 10);
+    for outputs in [false, true] {
+        let client = client(&[&laggard, &fresh]);
+        reach(&client, 10).await;
+        let ask = async || {
+            if outputs {
+                // There are none at any milestone: no proof gives the old answer away.
+                client.outputs_of(&[destination()]).await.map(|proven| proven.milestone_index)
+            } else {
+                client.channel(ChannelId::new([1; 32])).await.map(|proven| proven.milestone_index)
+            }
+        };
+        let error = ask().await.unwrap_err();
+        assert!(matches!(&error, ClientError::Stale { node, .. } if *node == laggard.address), "{error}");
+        assert!(error.is_retryable());
+        client.view().wait_for(|view| view.node.as_ref() == Some(&fresh.address)).await.unwrap();
+        assert_eq!(ask().await.unwrap(), 10);
+    }
 }
 
 #[tokio::test]

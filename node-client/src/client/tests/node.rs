@@ -213,6 +213,7 @@ impl Script {
     fn answer(&mut self, request: NodeRequest) -> NodeResponse {
         let params = Arc::clone(&self.ledger.params);
         let milestone_index = self.ledger.newest.index;
+        let old = u64::from(self.lie == Some(Lie::Old));
         match request {
             NodeRequest::Follow { .. } => unreachable!("followed elsewhere"),
             NodeRequest::Info => NodeResponse::Info(self.info()),
@@ -221,7 +222,7 @@ impl Script {
                 let found = self.followed.iter().find(|followed| followed.milestone.essence.index == wanted);
                 NodeResponse::Milestone(found.map(|followed| Box::new(followed.milestone.clone())))
             }
-            NodeRequest::Channel(id) => self.channel(id, milestone_index),
+            NodeRequest::Channel(id) => self.channel(id, milestone_index - old),
             NodeRequest::OutputsOf { addresses, after } => {
                 let mut outputs: Vec<_> = addresses
                     .iter()
@@ -234,7 +235,7 @@ impl Script {
                 }
                 let prove = |id: &OutputId| self.ledger.state.tree().prove(&StateKey::Output(*id).tree_key());
                 let outputs = outputs.into_iter().map(|(id, output)| (id, output, prove(&id))).collect();
-                NodeResponse::Outputs { milestone_index, outputs }
+                NodeResponse::Outputs { milestone_index: milestone_index - old, outputs }
             }
             NodeRequest::Tips => NodeResponse::Tips(vec![params.genesis_block()]),
             NodeRequest::Submit(bytes) => {
@@ -270,7 +271,6 @@ impl Script {
             _ => {}
         }
         let proof = self.ledger.state.tree().prove(&StateKey::Channel(id).tree_key());
-        let milestone_index = milestone_index - u64::from(self.lie == Some(Lie::Old));
         NodeResponse::Channel { milestone_index, record: record.map(Box::new), proof }
     }
 

@@ -4,7 +4,7 @@ use std::io::{self, Read, Write};
 
 use bincode::{Decode, Encode};
 use flash_proto::{
-    Hash, MilestoneId, NetworkId, StateKey, codec, codec::CodecError, hash::Tag,
+    BlockId, Hash, Milestone, MilestoneId, NetworkId, StateKey, codec, codec::CodecError, hash::Tag,
     limits::NODE_FRAME_BYTES_MAX, milestone::MilestoneError,
 };
 use sha3::{Digest, Sha3_256};
@@ -12,7 +12,7 @@ use thiserror::Error;
 
 use crate::{
     ledger::StateValue,
-    node::{NodeError, records::MilestoneRecord},
+    node::NodeError,
 };
 
 /// The first bytes of every snapshot.
@@ -103,6 +103,12 @@ pub enum SnapshotError {
     Node(Box<NodeError>),
 }
 
+impl From<NodeError> for SnapshotError {
+    fn from(error: NodeError) -> Self {
+        Self::Node(Box::new(error))
+    }
+}
+
 /// The first part.
 #[derive(Debug, Encode, Decode)]
 pub(super) struct Header {
@@ -113,10 +119,17 @@ pub(super) struct Header {
     pub milestone: MilestoneId,
 }
 
+/// A milestone, and the block that carried it to whoever wrote the snapshot.
+#[derive(Debug, Encode, Decode)]
+pub(super) struct Carried {
+    pub milestone: Milestone,
+    pub block: BlockId,
+}
+
 /// One of the last milestones, with what can still be asked of it.
 #[derive(Debug, Encode, Decode)]
 pub(super) struct Recent {
-    pub record: MilestoneRecord,
+    pub carried: Carried,
     /// The blocks that it confirmed.
     pub included: Vec<[u8; 32]>,
     /// The channels that it changed.

@@ -24,12 +24,13 @@ pub use verify::SnapshotInfo;
 
 pub use self::format::SnapshotError;
 use self::{
-    format::Recent,
+    format::{Carried, Recent},
     verify::{Part, first_recent},
 };
 use super::{
     Node, NodeConfig, NodeError,
-    records::{self, BLOCKS, INCLUDED, META, MILESTONES, MilestoneRecord, Past, STATE, TOUCHED, WAITING},
+    pages::Pages,
+    records::{self, INCLUDED, META, MILESTONES, MilestoneRecord, Past, STATE, TOUCHED},
 };
 
 /// Changes in one commit while a snapshot is read in.
@@ -105,7 +106,7 @@ fn import(params: &NetworkParams, store: &dyn Store, path: &Path) -> Result<(), 
     let mut batch = Batch::new();
     records::set_unfinished(&mut batch, true);
     let info = verify::read(params, open(path)?, &mut |part| {
-        put(&mut batch, part);
+        put(&mut batch, part)?;
         if batch.len() >= IMPORT_BATCH {
             commit(store, &mut batch)?;
         }
@@ -114,30 +115,31 @@ fn import(params: &NetworkParams, store: &dyn Store, path: &Path) -> Result<(), 
     let index = info.checkpoint.essence.index;
     let milestones = first_recent(index).saturating_sub(1);
     records::put_coordinators(&mut batch, &info.checkpoint.coordinators);
-    records::put_past(&mut batch, &Past { blocks: index, milestones, bytes: 0 });
+    records::put_past(&mut batch, &Past { blocks: index, milestones, ..Past::default() });
     records::set_unfinished(&mut batch, false);
     commit(store, &mut batch)
 }
 
 fn commit(store: &dyn Store, batch: &mut Batch) -> Result<(), SnapshotError> {
-    let _durable = store.commit(batch).map_err(|error| SnapshotError::Node(Box::new(error.into())))?;
+    let _durable = store.commit(batch).map_err(NodeError::from)?;
     batch.clear();
     Ok(())
 }
 
-fn put(batch: &mut Batch, part: Part<'_>) {
+fn put(batch: &mut Batch, part: Part<'_>) -> Result<(), NodeError> {
     match part {
-        Part::HandOver(record) => put_milestone(batch, record),
-        Part::Recent(Recent { record, included, touched }) => {
-            let index = record.milestone.essence.index;
-            put_milestone(batch, record);
+        Part::HandOver(carried) => put_milestone(batch, carried),
+        Part::Recent(Recent { carried, included, touched }) => {
+            let index = carried.milestone.essence.index;
+            put_milestone(batch, carried);
             records::put_ids(batch, INCLUDED, index, included);
             records::put_ids(batch, TOUCHED, index, touched);
         }
-        Part::Block(id, bytes) => {
-            batch.put(BLOCKS, id.as_bytes(), bytes.to_vec());
-            // It waits for the next milestone, the first of all that do.
-            batch.put(WAITING, &1_u64.to_be_bytes(), id.as_bytes().to_vec());
+        // It waits for the next milestone, as the only one.
+        Part::Block(bytes) => {
+            let mut pages = Pages::from(0);
+            pages.push(bytes)?;
+            pages.write(batch)?;
         }
         Part::Entries(entries) => {
             for (key, value) in entries {
@@ -145,10 +147,14 @@ fn put(batch: &mut Batch, part: Part<'_>) {
             }
         }
     }
+    Ok(())
 }
 
-fn put_milestone(batch: &mut Batch, record: &MilestoneRecord) {
-    batch.put(MILESTONES, &record.milestone.essence.index.to_be_bytes(), codec::encode(record));
+fn put_milestone(batch: &mut Batch, carried: &Carried) {
+    let Carried { milestone, block } = carried;
+    let record =
+        MilestoneRecord { milestone: milestone.clone(), block: *block, waiting_page: 0, confirmed: 0 };
+    batch.put(MILESTONES, &milestone.essence.index.to_be_bytes(), codec::encode(&record));
 }
 
 fn open(path: &Path) -> Result<BufReader<File>, SnapshotError> {

@@ -5,15 +5,14 @@
 use std::io::Read;
 
 use flash_proto::{
-    Amount, Block, BlockId, CoordinatorHistory, Hash, Milestone, MilestoneEssence, NetworkParams, Payload,
+    Amount, Block, CoordinatorHistory, Hash, Milestone, MilestoneEssence, NetworkParams, Payload,
     StateKey, codec,
 };
 
-use super::format::{Entries, Header, Parts, Recent, SnapshotError};
+use super::format::{Carried, Entries, Header, Parts, Recent, SnapshotError};
 use crate::{
     ledger::{StateValue, genesis::genesis_essence, merkle, state_tree::StateTree},
     light::Checkpoint,
-    node::records::MilestoneRecord,
     tangle::CONFIRMED_MILESTONES,
 };
 
@@ -35,10 +34,10 @@ pub struct SnapshotInfo {
 /// A part that was checked.
 pub(super) enum Part<'a> {
     /// A milestone from before the recent ones that hands over to others.
-    HandOver(&'a MilestoneRecord),
+    HandOver(&'a Carried),
     Recent(&'a Recent),
     /// The block of the last milestone.
-    Block(BlockId, &'a [u8]),
+    Block(&'a [u8]),
     Entries(&'a Entries),
 }
 
@@ -88,15 +87,15 @@ fn hand_overs(
 ) -> Result<CoordinatorHistory, SnapshotError> {
     let mut coordinators = CoordinatorHistory::new(params);
     let mut after = 0;
-    while let Some(record) = parts.next::<MilestoneRecord>()? {
-        let essence = &record.milestone.essence;
+    while let Some(carried) = parts.next::<Carried>()? {
+        let essence = &carried.milestone.essence;
         if essence.next.is_none() || essence.index <= after || essence.index >= first_recent(newest) {
             return Err(SnapshotError::Part("list of hand-overs"));
         }
-        verify(&coordinators, &record.milestone)?;
+        verify(&coordinators, &carried.milestone)?;
         coordinators.follow(essence);
         after = essence.index;
-        take(Part::HandOver(&record))?;
+        take(Part::HandOver(&carried))?;
     }
     Ok(coordinators)
 }
@@ -108,13 +107,13 @@ fn recent(
     newest: u64,
     mut coordinators: CoordinatorHistory,
     take: &mut impl FnMut(Part<'_>) -> Result<(), SnapshotError>,
-) -> Result<(MilestoneRecord, CoordinatorHistory), SnapshotError> {
+) -> Result<(Carried, CoordinatorHistory), SnapshotError> {
     let first = first_recent(newest);
     let mut before: Option<MilestoneEssence> = (first == 1).then(|| genesis_essence(params));
     let mut last = None;
     let mut wanted = first;
     while let Some(recent) = parts.next::<Recent>()? {
-        let milestone = &recent.record.milestone;
+        let milestone = &recent.carried.milestone;
         let index = milestone.essence.index;
         if index != wanted || index > newest {
             return Err(SnapshotError::Part("list of milestones"));
@@ -126,7 +125,7 @@ fn recent(
         coordinators.follow(&milestone.essence);
         take(Part::Recent(&recent))?;
         before = Some(milestone.essence.clone());
-        last = Some(recent.record);
+        last = Some(recent.carried);
         wanted = wanted.saturating_add(1);
     }
     match last {
@@ -136,7 +135,7 @@ fn recent(
 }
 
 fn check_lists(recent: &Recent) -> Result<(), SnapshotError> {
-    let essence = &recent.record.milestone.essence;
+    let essence = &recent.carried.milestone.essence;
     let lists = [
         ("confirmed blocks", &recent.included, essence.included_root),
         ("changed channels", &recent.touched, essence.channels_root),
@@ -153,7 +152,7 @@ fn check_lists(recent: &Recent) -> Result<(), SnapshotError> {
 fn block(
     parts: &mut Parts<impl Read>,
     params: &NetworkParams,
-    last: &MilestoneRecord,
+    last: &Carried,
     take: &mut impl FnMut(Part<'_>) -> Result<(), SnapshotError>,
 ) -> Result<(), SnapshotError> {
     let wrong = || SnapshotError::Part("last milestone's block");
@@ -163,7 +162,7 @@ fn block(
     if !carried || Block::id_of(&bytes) != last.block {
         return Err(wrong());
     }
-    take(Part::Block(last.block, &bytes))?;
+    take(Part::Block(&bytes))?;
     match parts.next::<Vec<u8>>()? {
         None => Ok(()),
         Some(_) => Err(wrong()),

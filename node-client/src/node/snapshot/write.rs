@@ -6,7 +6,7 @@ use flash_channel::store::records::{decode, for_each};
 use flash_proto::BlockId;
 
 use super::{
-    format::{Entries, FRAME_ENTRIES, Frames, Header, Recent, SnapshotError},
+    format::{Carried, Entries, FRAME_ENTRIES, Frames, Header, Recent, SnapshotError},
     verify::{SnapshotInfo, first_recent},
 };
 use crate::{
@@ -14,7 +14,7 @@ use crate::{
     light::Checkpoint,
     node::{
         Node, NodeError,
-        records::{self, BLOCKS, INCLUDED, STATE, TOUCHED},
+        records::{self, INCLUDED, MilestoneRecord, STATE, TOUCHED},
     },
 };
 
@@ -56,22 +56,22 @@ impl Node {
         frames.end().map_err(SnapshotError::from)?;
         let mut block = BlockId::new([0; 32]);
         for index in first..=newest {
-            let record = self.kept_milestone(index)?;
-            block = record.block;
+            let carried = self.kept_milestone(index)?;
+            block = carried.block;
             let ids = |table| self.stored(records::ids(self.store(), table, index).map_err(NodeError::from));
             let (included, touched) = (ids(INCLUDED)?.collect(), ids(TOUCHED)?.collect());
-            frames.frame(&Recent { record, included, touched })?;
+            frames.frame(&Recent { carried, included, touched })?;
         }
         frames.end().map_err(SnapshotError::from)?;
-        let bytes = self.stored(self.store().get(BLOCKS, block.as_bytes()).map_err(NodeError::from))?;
-        frames.frame(&bytes.ok_or_else(|| self.halt(&NodeError::Damaged("newest milestone's block")))?)?;
+        frames.frame(&self.block(&block)?.ok_or_else(|| self.halt(&NodeError::Damaged("newest milestone's block")))?)?;
         frames.end().map_err(SnapshotError::from)?;
         Ok(())
     }
 
-    fn kept_milestone(&self, index: u64) -> Result<records::MilestoneRecord, NodeError> {
+    fn kept_milestone(&self, index: u64) -> Result<Carried, NodeError> {
         let record = self.stored(records::milestone(self.store(), index))?;
-        record.ok_or_else(|| self.halt(&NodeError::Damaged("milestone")))
+        let carried = record.map(|MilestoneRecord { milestone, block, .. }| Carried { milestone, block });
+        carried.ok_or_else(|| self.halt(&NodeError::Damaged("milestone")))
     }
 
     /// The state, page by page; how many outputs and channels there are.

@@ -1,7 +1,9 @@
 //! Nodes that take blocks and milestones from other nodes.
 
 use flash_channel::store::MemoryStore;
-use flash_proto::{Block, BlockId, CoordinatorSet, Hash, Milestone, MilestoneEssence, Payload, block::Data};
+use flash_proto::{
+    Block, BlockId, CoordinatorSet, Hash, Milestone, MilestoneEssence, Payload, SecretKey, block::Data,
+};
 
 use super::support::*;
 use crate::{
@@ -238,7 +240,7 @@ fn coordinators_hand_over_to_others() {
     let store = MemoryStore::new();
     let node = node_on(&store);
     let new = [key(60), key(61)];
-    let mut keys = new.each_ref().map(|key| key.public()).to_vec();
+    let mut keys = new.each_ref().map(SecretKey::public).to_vec();
     keys.sort_unstable();
     let essence = node.propose(1, Some(CoordinatorSet { keys, threshold: 2 })).unwrap();
     let mut light = LightCore::new(params().into(), None).unwrap();

@@ -21,7 +21,8 @@ use crate::{
     light::LightCore,
     node::{
         Node, NodeConfig, NodeError, Received, SnapshotError, Source, Upkeep,
-        records::{self, BLOCKS, MILESTONES, MilestoneRecord, STATE, WAITING},
+        pages::Pages,
+        records::{self, MILESTONES, MilestoneRecord, STATE},
         verify_snapshot,
     },
 };
@@ -330,9 +331,11 @@ fn large(outputs: u32) -> (MemoryStore, NetworkParams, u64) {
         batch.put(STATE, &codec::encode(key), codec::encode(value));
     }
     records::put_coordinators(&mut batch, &CoordinatorHistory::new(&params));
-    batch.put(MILESTONES, &1_u64.to_be_bytes(), codec::encode(&MilestoneRecord { milestone, block }));
-    batch.put(BLOCKS, block.as_bytes(), bytes);
-    batch.put(WAITING, &1_u64.to_be_bytes(), block.as_bytes().to_vec());
+    let record = MilestoneRecord { milestone, block, waiting_page: 0, confirmed: 0 };
+    batch.put(MILESTONES, &1_u64.to_be_bytes(), codec::encode(&record));
+    let mut pages = Pages::from(0);
+    pages.push(&bytes).unwrap();
+    pages.write(&mut batch).unwrap();
     let _durable = store.commit(&batch).unwrap();
     (store, params, 1)
 }

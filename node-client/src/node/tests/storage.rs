@@ -44,7 +44,8 @@ fn assert_same(left: &Node, right: &Node, transactions: &[Transaction]) {
     for sent in transactions {
         assert_eq!(transaction(left, sent), transaction(right, sent));
     }
-    assert_eq!(left.read().next_number, right.read().next_number);
+    assert_eq!(left.read().next_page, right.read().next_page);
+    assert_eq!(left.read().confirmed, right.read().confirmed);
     assert_eq!(left.read().waiting_bytes, right.read().waiting_bytes);
 }
 
