@@ -75,8 +75,7 @@ fn begin(store: &dyn Store, params: &NetworkParams) -> Result<u64, NodeError> {
         batch.put(STATE, &codec::encode(&key), codec::encode(&value));
     }
     let milestone = Milestone { essence: genesis_essence(params), signatures: Vec::new() };
-    let record =
-        MilestoneRecord { milestone, block: params.genesis_block(), waiting_page: 0, confirmed: 0 };
+    let record = MilestoneRecord { milestone, block: params.genesis_block(), waiting_page: 0, confirmed: 0 };
     records::put_coordinators(&mut batch, &CoordinatorHistory::new(params));
     batch.put(MILESTONES, &0_u64.to_be_bytes(), codec::encode(&record));
     let _durable = store.commit(&batch)?;

@@ -10,10 +10,7 @@ use flash_proto::{
 use sha3::{Digest, Sha3_256};
 use thiserror::Error;
 
-use crate::{
-    ledger::StateValue,
-    node::NodeError,
-};
+use crate::{ledger::StateValue, node::NodeError};
 
 /// The first bytes of every snapshot.
 const MAGIC: [u8; 8] = *b"flashsnp";

@@ -34,7 +34,7 @@ use super::{
 };
 
 /// Changes in one commit while a snapshot is read in.
-const IMPORT_BATCH: usize = 4_096;
+const IMPORT_BATCH: usize = 32_768;
 
 /// Checks a snapshot of the network completely: everything in it is what its milestone commits to, and
 /// the milestone is signed by coordinators to whom those of the parameters have handed over.

@@ -5,8 +5,8 @@
 use std::io::Read;
 
 use flash_proto::{
-    Amount, Block, CoordinatorHistory, Hash, Milestone, MilestoneEssence, NetworkParams, Payload,
-    StateKey, codec,
+    Amount, Block, CoordinatorHistory, Hash, Milestone, MilestoneEssence, NetworkParams, Payload, StateKey,
+    codec,
 };
 
 use super::format::{Carried, Entries, Header, Parts, Recent, SnapshotError};

@@ -63,7 +63,9 @@ impl Node {
             frames.frame(&Recent { carried, included, touched })?;
         }
         frames.end().map_err(SnapshotError::from)?;
-        frames.frame(&self.block(&block)?.ok_or_else(|| self.halt(&NodeError::Damaged("newest milestone's block")))?)?;
+        frames.frame(
+            &self.block(&block)?.ok_or_else(|| self.halt(&NodeError::Damaged("newest milestone's block")))?,
+        )?;
         frames.end().map_err(SnapshotError::from)?;
         Ok(())
     }

@@ -1,14 +1,17 @@
 //! What stays and what goes, and what a node says of what is gone.
 
 use flash_channel::store::{Fault, MemoryStore, Table};
-use flash_proto::{Action, BlockId, ChannelId, CoordinatorSet, Hash, Milestone, Transaction, limits};
+use flash_proto::{
+    Action, Block, BlockId, ChannelId, CoordinatorSet, Hash, Milestone, Payload, Transaction, block::Data,
+    limits,
+};
 
 use super::support::*;
 use crate::{
     ledger::tests::support::*,
     light::LightCore,
     node::{
-        KEEP_MILESTONES_MIN, Keep, Node, NodeError, Past, Source,
+        KEEP_MILESTONES_MIN, Keep, Node, NodeConfig, NodeError, Past, Source,
         pages::PAGES,
         records::{APPLIED, CONFIRMED, INCLUDED, MILESTONES, TOUCHED, TRANSACTIONS},
     },
@@ -91,7 +94,10 @@ fn what_is_old_goes_and_the_node_says_so() {
         assert_eq!(node.followed_after(gone, 200).unwrap().len() as u64, KEEP_MILESTONES_MIN);
         // Nothing is left that nobody asks for.
         let kept = usize::try_from(KEEP_MILESTONES_MIN).unwrap();
-        assert_eq!((count(node, INCLUDED), count(node, CONFIRMED), count(node, PAGES)), (kept, kept, kept + 1));
+        assert_eq!(
+            (count(node, INCLUDED), count(node, CONFIRMED), count(node, PAGES)),
+            (kept, kept, kept + 1)
+        );
         assert_eq!((count(node, APPLIED), count(node, TOUCHED), count(node, TRANSACTIONS)), (0, 0, 0));
         assert_eq!(count(node, MILESTONES), kept + 2, "the hand-over and the genesis stay");
         assert!(!node.prune(&LEAST).unwrap(), "nothing more to do");
@@ -134,9 +140,9 @@ fn a_node_that_dies_while_it_prunes_goes_on_where_it_was() {
         // More blocks in one milestone than one step deletes.
         let parents = tips(&node);
         for byte in 0..1_200_u16 {
-            let data = flash_proto::block::Data { tag: Vec::new(), data: byte.to_be_bytes().to_vec() };
-            let payload = flash_proto::Payload::Data(data);
-            let block = worked(node.params(), flash_proto::Block::new(parents.clone(), payload));
+            let data = Data { tag: Vec::new(), data: byte.to_be_bytes().to_vec() };
+            let payload = Payload::Data(data);
+            let block = worked(node.params(), Block::new(parents.clone(), payload));
             node.receive(&[block], Source::Asked).unwrap();
         }
         issue(&node, 150);
@@ -164,7 +170,10 @@ fn a_node_that_dies_while_it_prunes_goes_on_where_it_was() {
         store = store.reopen();
         let node = node_on(&store);
         let kept = usize::try_from(KEEP_MILESTONES_MIN).unwrap();
-        assert_eq!((count(&node, INCLUDED), count(&node, CONFIRMED), count(&node, PAGES)), (kept, kept, kept + 1));
+        assert_eq!(
+            (count(&node, INCLUDED), count(&node, CONFIRMED), count(&node, PAGES)),
+            (kept, kept, kept + 1)
+        );
         assert_eq!((count(&node, TRANSACTIONS), count(&node, APPLIED)), (0, 0));
         issue(&node, 3);
         assert_eq!(root(&node_on(&store.reopen())), root(&node));
@@ -230,4 +239,46 @@ fn a_day_and_the_longest_contest_window_are_kept() {
     let keep = Keep::default();
     assert_eq!(keep.chain, u64::from(limits::CONTEST_WINDOW_MILESTONES_MAX));
     assert!(keep.milestones >= 86_400 && keep.bytes == u64::MAX);
+}
+
+/// Measures whether the disk gets smaller, and whether it stays so: run it alone with `--ignored --nocapture`.
+#[test]
+#[ignore = "measures"]
+fn measure_the_disk() {
+    let directory = tempfile::tempdir().unwrap();
+    let config = NodeConfig { directory: directory.path().join("store"), params: params() };
+    let mut node = Node::open(config.clone()).unwrap();
+    let disk = |what: &str, past: Past| {
+        let files = std::fs::read_dir(&config.directory).unwrap();
+        let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        println!("{what}: {bytes} bytes on the disk, {} of confirmed blocks", past.bytes);
+    };
+    let fill = |node: &Node, keep: Option<Keep>| {
+        for round in 0..300_u32 {
+            let parents = tips(node);
+            let blocks: Vec<_> = (0..20_u32)
+                .map(|number| {
+                    let data = [round.to_be_bytes(), number.to_be_bytes()].concat().repeat(512);
+                    let payload = Payload::Data(Data { tag: Vec::new(), data });
+                    worked(node.params(), Block::new(parents.clone(), payload))
+                })
+                .collect();
+            node.receive(&blocks, Source::Sent).unwrap();
+            issue(node, 1);
+            keep.iter().for_each(|keep| prune(node, keep));
+        }
+    };
+    fill(&node, None);
+    disk("300 milestones, all kept", node.past());
+    prune(&node, &LEAST);
+    disk("108 of them kept", node.past());
+    for round in 1..=3 {
+        fill(&node, Some(LEAST));
+        disk(&format!("{} more, 108 kept", round * 300), node.past());
+    }
+    let past = node.past();
+    drop(node);
+    node = Node::open(config.clone()).unwrap();
+    assert_eq!(node.past(), past);
+    disk("opened again", past);
 }
