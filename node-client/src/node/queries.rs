@@ -79,14 +79,14 @@ impl Node {
     }
 
     fn try_answer(&self, request: NodeRequest) -> Result<NodeResponse, Refused> {
-        self.alive().map_err(refusal)?;
+        self.alive().map_err(|error| refusal(&error))?;
         match request {
             NodeRequest::Info => Ok(NodeResponse::Info(self.info())),
             NodeRequest::Follow { .. } => {
                 Err(Refused::new(RefusedCode::Malformed, "following is a stream, not a question"))
             }
             NodeRequest::Milestone(index) => {
-                let milestone = self.milestone(index).map_err(refusal)?;
+                let milestone = self.milestone(index).map_err(|error| refusal(&error))?;
                 Ok(NodeResponse::Milestone(milestone.map(Box::new)))
             }
             NodeRequest::Channel(id) => Ok(self.channel(id)),
@@ -97,14 +97,14 @@ impl Node {
             }
             NodeRequest::Submit(bytes) => self.submit(&bytes).map(NodeResponse::Submitted),
             NodeRequest::Transaction(id) => {
-                let answer = self.transaction(id).map_err(refusal)?;
+                let answer = self.transaction(id).map_err(|error| refusal(&error))?;
                 Ok(NodeResponse::Transaction(Box::new(answer)))
             }
             NodeRequest::Block(id) => {
-                let block = self.block(&id).map_err(refusal)?;
+                let block = self.block(&id).map_err(|error| refusal(&error))?;
                 let upto = self.past().blocks;
                 if block.is_none() && upto > 0 {
-                    return Err(refusal(NodeError::Pruned { upto }));
+                    return Err(refusal(&NodeError::Pruned { upto }));
                 }
                 Ok(NodeResponse::Block(block))
             }
@@ -220,10 +220,10 @@ impl Node {
 }
 
 /// How a client hears of an error.
-fn refusal(error: NodeError) -> Refused {
+fn refusal(error: &NodeError) -> Refused {
     let code = match error {
         NodeError::Pruned { .. } => RefusedCode::Pruned,
         _ => RefusedCode::Halted,
     };
-    Refused::new(code, &error)
+    Refused::new(code, error)
 }

@@ -32,6 +32,7 @@ pub struct SnapshotInfo {
 }
 
 /// A part that was checked.
+#[derive(Clone, Copy)]
 pub(super) enum Part<'a> {
     /// A milestone from before the recent ones that hands over to others.
     HandOver(&'a Carried),
