@@ -61,7 +61,7 @@ fn what_is_old_goes_and_the_node_says_so() {
     let store = MemoryStore::new();
     let node = node_on(&store);
     let [close, pay] = history(&node);
-    let keys = signers().iter().map(|key| key.public()).collect();
+    let keys = signers().iter().map(SecretKey::public).collect();
     let essence = node.propose(1, Some(CoordinatorSet { keys, threshold: 2 })).unwrap();
     let signatures = signers().iter().map(|key| essence.sign(key)).collect();
     node.publish(Milestone { essence, signatures }).unwrap();
@@ -265,7 +265,9 @@ fn measure_the_disk() {
                 .collect();
             node.receive(&blocks, Source::Sent).unwrap();
             issue(node, 1);
-            keep.iter().for_each(|keep| prune(node, keep));
+            if let Some(keep) = &keep {
+                prune(node, keep);
+            }
         }
     };
     fill(&node, None);

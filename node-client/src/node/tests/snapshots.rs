@@ -10,7 +10,7 @@ use std::{
 use flash_channel::store::{Batch, Durable, Entries, Entry, Fault, MemoryStore, Store, StoreError, Table};
 use flash_proto::{
     Action, Amount, Block, BlockId, CoordinatorHistory, CoordinatorSet, Hash, Milestone, NetworkParams,
-    OutputId, Payload, StateKey, TransactionId, block::Data, codec, hash::Tag,
+    OutputId, Payload, SecretKey, StateKey, TransactionId, block::Data, codec, hash::Tag,
 };
 use sha3::{Digest, Sha3_256};
 use tempfile::TempDir;
@@ -194,7 +194,7 @@ fn a_node_that_starts_from_a_snapshot_follows_on() {
     let mut keys = signers();
     for index in 1..=250 {
         if index == 30 {
-            let mut keys = new.each_ref().map(|key| key.public()).to_vec();
+            let mut keys = new.each_ref().map(SecretKey::public).to_vec();
             keys.sort_unstable();
             let essence = leader.propose(index, Some(CoordinatorSet { keys, threshold: 2 })).unwrap();
             let signatures = signers().iter().map(|key| essence.sign(key)).collect();
@@ -350,8 +350,7 @@ fn large(outputs: u32) -> (MemoryStore, NetworkParams) {
 #[test]
 #[ignore = "measures"]
 fn measure_snapshots() {
-    let outputs = std::env::var("OUTPUTS").map(|given| given.parse().unwrap());
-    for outputs in [outputs.unwrap_or(1_000_000)] {
+    for outputs in [100_000, 1_000_000] {
         let (store, params) = large(outputs);
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("snapshot");
