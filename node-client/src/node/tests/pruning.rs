@@ -2,8 +2,8 @@
 
 use flash_channel::store::{Fault, MemoryStore, Table};
 use flash_proto::{
-    Action, Block, BlockId, ChannelId, CoordinatorSet, Hash, Milestone, Payload, Transaction, block::Data,
-    limits,
+    Action, Block, BlockId, ChannelId, CoordinatorSet, Hash, Milestone, Payload, SecretKey, Transaction,
+    block::Data, limits,
 };
 
 use super::support::*;
