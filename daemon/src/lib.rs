@@ -22,6 +22,7 @@ pub mod metrics;
 pub mod node_http;
 pub mod node_service;
 pub mod node_setup;
+pub mod node_snapshot;
 mod opening;
 mod peers;
 pub mod rpc;

@@ -5,6 +5,7 @@
 //! | `network.json` | the network's parameters: give it to everyone |
 //! | `keys.json` | the node's, coordinator's and treasury's keys: 0600 |
 //! | `store/` | the ledger |
+//! | `snapshots/` | the newest two snapshots, with `--snapshot-every` |
 //! | `ready.json` | where the running node answers: `{"node": "KEY@HOST:PORT", "http": "IP:PORT", "pid": …}` |
 
 use std::{
@@ -19,7 +20,8 @@ use flash_node_client::{
     coordinator::Timing,
     gossip::{Gossip, GossipConfig, message::Reached},
     node::{
-        CoordinatorConfig, Floodgate, Handover, Node, NodeConfig, dev::DevNetwork, run_coordinator, service,
+        CoordinatorConfig, Floodgate, Handover, Keep, Node, NodeConfig, Upkeep, dev::DevNetwork,
+        run_coordinator, run_upkeep, service,
     },
     quic::{Endpoint, GOSSIP_ALPN, NODE_ALPN, PeerAddress, PeerAddressError, StreamLimits},
 };
@@ -124,6 +126,12 @@ pub struct NodeOptions {
     pub http: HttpListen,
     /// What it allows.
     pub http_options: HttpOptions,
+    /// Start from this snapshot; only where there is no ledger yet.
+    pub from_snapshot: Option<PathBuf>,
+    /// How much of the past to keep; all of it if `None`.
+    pub keep: Option<Keep>,
+    /// After how many milestones each to write a snapshot into `snapshots/`; never if `None`.
+    pub snapshot_every: Option<u64>,
 }
 
 /// How a new node begins.
@@ -146,7 +154,10 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let index = options.http != HttpListen::Off;
     let config = NodeConfig { directory: dir.store_path(), params: params.clone(), index };
     let coordinator = keys.coordinator.as_ref().map(|key| shown(key)).transpose()?;
-    let opened = tokio::task::spawn_blocking(move || Node::open(config));
+    let opened = tokio::task::spawn_blocking(move || match options.from_snapshot {
+        Some(snapshot) => Node::open_from_snapshot(config, &snapshot),
+        None => Node::open(config),
+    });
     let node = opened.await.map_err(Failure::new)?.map_err(Failure::new)?;
     let limits = StreamLimits { bidirectional: STREAMS_PER_CLIENT_MAX };
     let kinds = [GOSSIP_ALPN, NODE_ALPN];
@@ -201,6 +212,8 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
             }
         });
     }
+    let snapshots = options.snapshot_every.map(|every| (data.join("snapshots"), every));
+    tasks.spawn(keep_up(node.clone(), Upkeep { keep: options.keep, snapshots }, stop.clone()));
     let until = stop.clone();
     service::serve_all(node, endpoint, Some(gossip), async move { until.stopped().await }).await;
     while tasks.join_next().await.is_some() {}
@@ -288,6 +301,18 @@ async fn listen_http(listen: HttpListen) -> Result<Option<TcpListener>, Failure>
             Ok(None)
         }
         Err(error) => Err(Failure::new(format!("the HTTP API cannot listen on {address}: {error}"))),
+    }
+}
+
+/// Lets go of the past and writes snapshots, until the node is told to stop.
+async fn keep_up(node: Node, upkeep: Upkeep, stop: Stop) {
+    let until = stop.clone();
+    tokio::select! {
+        () = until.stopped() => {}
+        // A node that has stopped its ledger goes on to say so to its clients.
+        kept = run_upkeep(node, upkeep) => if let Err(error) = kept {
+            tracing::warn!(%error, "nothing is pruned and no snapshot is written any more");
+        },
     }
 }
 

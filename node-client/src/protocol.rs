@@ -116,6 +116,8 @@ pub enum RefusedCode {
         /// Bits of work that a block needs now.
         bits: u8,
     },
+    /// The node does not keep what is so old: a permanode does.
+    Pruned,
 }
 
 /// What a node says of itself.
@@ -176,5 +178,11 @@ pub enum TransactionAnswer {
         milestone_index: u64,
         /// Why, as the node says.
         conflict: Conflict,
+    },
+    /// Nothing, and what milestones up to `upto` made of their transactions is not kept: a permanode knows
+    /// whether one of them applied it.
+    Pruned {
+        /// The newest milestone of which nothing is kept.
+        upto: u64,
     },
 }

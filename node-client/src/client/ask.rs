@@ -156,7 +156,7 @@ impl NodeClient {
             return Err(shared.unexpected(&link));
         };
         Ok(match *answer {
-            TransactionAnswer::Unknown => TransactionStatus::Unknown,
+            TransactionAnswer::Unknown | TransactionAnswer::Pruned { .. } => TransactionStatus::Unknown,
             TransactionAnswer::Pending { block } => TransactionStatus::Pending { block },
             TransactionAnswer::Applied { block, milestone, path } => {
                 let checked = shared.core().applied(id, &block, &milestone, &path);

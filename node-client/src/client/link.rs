@@ -146,7 +146,7 @@ impl Shared {
             }
             ClientError::Malformed { .. }
             | ClientError::Stale { .. }
-            | ClientError::Refused { code: RefusedCode::Halted, .. } => {
+            | ClientError::Refused { code: RefusedCode::Halted | RefusedCode::Pruned, .. } => {
                 info!(%node, %error, "the node is of no use now; another one is tried");
             }
             _ => return,

@@ -221,7 +221,7 @@ impl Node {
     /// The milestone with this index, the newest if `None`, and its block.
     ///
     /// # Errors
-    /// [`NodeError::Halted`], or the store's failure.
+    /// [`NodeError::Pruned`], [`NodeError::Halted`], or the store's failure.
     pub fn milestone(&self, index: Option<u64>) -> Result<Option<CarriedMilestone>, NodeError> {
         self.alive()?;
         let newest = self.read().index();
@@ -229,8 +229,10 @@ impl Node {
         if index > newest {
             return Ok(None);
         }
-        let record = self.stored(records::milestone(self.store(), index))?;
-        Ok(record.map(|record| CarriedMilestone { milestone: record.milestone, block: record.block }))
+        match self.stored(records::milestone(self.store(), index))? {
+            Some(record) => Ok(Some(CarriedMilestone { milestone: record.milestone, block: record.block })),
+            None => Err(self.gone(index, self.past().milestones, "milestone")),
+        }
     }
 
     /// At most `limit` of the blocks that milestone `index` confirmed, in white-flag order, `skip` of them

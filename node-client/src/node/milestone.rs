@@ -287,6 +287,7 @@ impl Node {
             coordinators.follow(&milestone.essence);
             records::put_coordinators(&mut batch, &coordinators);
         }
+        records::put_past(&mut batch, &core.past_with(included));
         Ok(Written { batch, expired, place, next_page })
     }
 
@@ -301,6 +302,7 @@ impl Node {
         let Draft { included, confirmation, .. } = draft;
         let (index, own) = (milestone.essence.index, block.id);
         let mut core = self.write();
+        core.past = core.past_with(&included);
         core.next_page = written.next_page;
         core.confirmed = core.confirmed.saturating_add(u64::try_from(included.len()).unwrap_or(u64::MAX));
         self.hold(&mut core, block, written.place)?;

@@ -12,6 +12,8 @@
 //! | [`rate`] | how many blocks one sender may put into the Tangle |
 //! | `receive`, `milestone`, `queries`, `exchange` | what a node does |
 //! | `index`, `explore` | finding blocks, and telling what became of them |
+//! | `snapshot` | starting from the state at a milestone instead of from the genesis |
+//! | `prune`, `upkeep` | letting go of the past, and what is done beside the milestones |
 //! | `core`, `records`, `pages`, `load` | what it holds in memory, on disk, and the way from one to the other |
 
 mod coordinate;
@@ -24,13 +26,16 @@ mod index;
 mod load;
 mod milestone;
 mod pages;
+mod prune;
 mod queries;
 pub mod rate;
 mod receive;
 mod records;
 pub mod service;
+mod snapshot;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::{
     path::PathBuf,
@@ -47,10 +52,14 @@ use flash_channel::store::{Batch, Durable, SledStore, Store};
 use flash_proto::{BlockId, NetworkParams};
 pub use index::Find;
 pub use milestone::Judgement;
+pub use prune::{KEEP_MILESTONES_MIN, Keep};
 pub use queries::ConePage;
 pub use receive::{Received, Source};
+pub use records::Past;
+pub use snapshot::{SnapshotError, SnapshotInfo, verify_snapshot};
 use tokio::sync::{broadcast, watch};
 use tracing::error;
+pub use upkeep::{Upkeep, run_upkeep};
 
 use self::{core::Core, milestone::Draft, receive::Queued};
 use crate::protocol::Followed;
@@ -180,10 +189,15 @@ impl Node {
         self.shared.halted.get().map(String::as_str)
     }
 
+    /// What is here of the past.
+    pub fn past(&self) -> Past {
+        self.read().past
+    }
+
     /// At most `limit` milestones after index `after`, in order; none skipped, none if there are none yet.
     ///
     /// # Errors
-    /// [`NodeError::Halted`], or the store's failure.
+    /// [`NodeError::Pruned`], [`NodeError::Halted`], or the store's failure.
     pub fn followed_after(&self, after: u64, limit: usize) -> Result<Vec<Arc<Followed>>, NodeError> {
         self.alive()?;
         let (newest, recent) = {
@@ -196,8 +210,12 @@ impl Node {
         let mut found = Vec::new();
         let first = after.saturating_add(1);
         for index in (first..=newest).take(limit) {
+            // Those that hand over stay when the ones around them go, and do not count then.
             let followed = self.stored(records::followed(self.store(), index))?;
-            found.push(Arc::new(followed.ok_or(NodeError::Damaged("milestone"))?));
+            match followed.filter(|_| index > self.past().milestones) {
+                Some(followed) => found.push(Arc::new(followed)),
+                None => return Err(self.gone(index, self.past().milestones, "milestone")),
+            }
         }
         Ok(found)
     }
@@ -246,6 +264,16 @@ impl Node {
         // Wakes those who follow, so that they hear of it.
         self.shared.newest.send_modify(|_| {});
         NodeError::Halted(text.clone())
+    }
+
+    /// Why something of milestone `index` is not here: those up to `pruned` were let go of, which is known
+    /// before anything of them is deleted.
+    fn gone(&self, index: u64, pruned: u64, what: &'static str) -> NodeError {
+        if index <= pruned {
+            NodeError::Pruned { upto: pruned }
+        } else {
+            self.halt(&NodeError::Damaged(what))
+        }
     }
 
     fn next_seed(&self) -> u64 {

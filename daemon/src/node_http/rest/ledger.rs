@@ -3,7 +3,7 @@
 
 use axum::{Json, extract::State};
 use flash_node_client::{
-    node::{BlockState, Confirmed},
+    node::{BlockState, Confirmed, NodeError},
     protocol::{NodeRequest, NodeResponse, OUTPUTS_MAX, TransactionAnswer},
 };
 use flash_proto::{Address, Block, ChannelId, OutputId, TransactionId};
@@ -113,6 +113,7 @@ pub(super) async fn transaction(
     };
     Ok(Json(match *answer {
         TransactionAnswer::Unknown => return Err(not_found(format!("transaction {id}"))),
+        TransactionAnswer::Pruned { upto } => return Err(NodeError::Pruned { upto }.into()),
         TransactionAnswer::Pending { block } => status("pending", block, None),
         TransactionAnswer::Applied { block, milestone, path } => TransactionStatus {
             proof: Some(InclusionProof {

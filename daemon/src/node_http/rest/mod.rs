@@ -55,19 +55,23 @@ pub(super) fn long_routes() -> Router<Api> {
     Router::new().route("/api/v1/payloads", post(blocks::attach)).route("/api/v1/events", get(events::events))
 }
 
+const PRUNED_HINT: &str = "ask a permanode: it keeps everything";
+
 impl From<NodeError> for ApiError {
     fn from(error: NodeError) -> Self {
-        Self::new(
-            ErrorCode::LedgerUnavailable,
-            error.to_string(),
-            "see the node's log; it has to be restarted",
-        )
+        let (code, hint) = match error {
+            NodeError::Pruned { .. } => (ErrorCode::NotFound, PRUNED_HINT),
+            _ => (ErrorCode::LedgerUnavailable, "see the node's log; it has to be restarted"),
+        };
+        Self::new(code, error.to_string(), hint)
     }
 }
 
 impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         let (code, hint) = match refused.code {
+            RefusedCode::Pruned => (ErrorCode::NotFound, PRUNED_HINT),
+            RefusedCode::MoreWork { .. } => (ErrorCode::Busy, "do more work for the block, or try again later"),
             RefusedCode::Busy => (ErrorCode::Busy, "try again after the next milestone"),
             RefusedCode::Halted => (ErrorCode::LedgerUnavailable, "see the node's log"),
             RefusedCode::Malformed => {
