@@ -14,7 +14,7 @@ use super::{
     core::Core,
     receive::{Prepared, Received},
     records::{
-        self, APPLIED, BLOCKS, INCLUDED, MILESTONES, MilestoneRecord, Outcome, STATE, TOUCHED,
+        self, APPLIED, BLOCKS, CONFIRMED, INCLUDED, MILESTONES, MilestoneRecord, Outcome, STATE, TOUCHED,
         TransactionRecords, WAITING,
     },
 };
@@ -244,6 +244,9 @@ impl Node {
                 Some(value) => batch.put(STATE, &key, codec::encode(value)),
                 None => batch.delete(STATE, &key),
             }
+        }
+        for confirmed in included {
+            batch.put(CONFIRMED, confirmed.as_bytes(), index.to_be_bytes().to_vec());
         }
         let mut transactions = TransactionRecords::new(self.store());
         for (block, id) in &confirmation.applied {

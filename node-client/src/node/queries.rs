@@ -9,9 +9,9 @@ use super::{
     records::{self, APPLIED, BLOCKS, INCLUDED, Outcome},
 };
 use crate::{
-    ledger::merkle,
+    ledger::{merkle, merkle::AuditPath},
     protocol::{
-        ADDRESSES_MAX, NodeInfo, NodeRequest, NodeResponse, OUTPUTS_MAX, Refused, RefusedCode,
+        ADDRESSES_MAX, Inclusion, NodeInfo, NodeRequest, NodeResponse, OUTPUTS_MAX, Refused, RefusedCode,
         TransactionAnswer,
     },
 };
@@ -98,6 +98,10 @@ impl Node {
                 Ok(NodeResponse::Transaction(Box::new(answer)))
             }
             NodeRequest::Block(id) => self.block(&id).map(NodeResponse::Block).map_err(halted),
+            NodeRequest::Inclusion(id) => {
+                let inclusion = self.stored(self.inclusion(id)).map_err(halted)?;
+                Ok(NodeResponse::Inclusion(inclusion.map(Box::new)))
+            }
         }
     }
 
@@ -146,6 +150,22 @@ impl Node {
         })
     }
 
+    fn inclusion(&self, id: BlockId) -> Result<Option<Inclusion>, NodeError> {
+        let Some(index) = records::confirmed_by(self.store(), &id)? else { return Ok(None) };
+        // On the disk already, but not yet taken over, or pruned since.
+        if index > self.read().index() {
+            return Ok(None);
+        }
+        let (Some(block), Some(record)) =
+            (self.store().get(BLOCKS, id.as_bytes())?, records::milestone(self.store(), index)?)
+        else {
+            return Ok(None);
+        };
+        let path = path_to(records::ids(self.store(), INCLUDED, index)?.collect(), &id);
+        let path = path.ok_or(NodeError::Damaged("list of included blocks"))?;
+        Ok(Some(Inclusion { block, milestone: record.milestone, path }))
+    }
+
     fn transaction(&self, id: TransactionId) -> Result<TransactionAnswer, NodeError> {
         let Some(record) = records::transaction(self.store(), id)? else {
             return Ok(TransactionAnswer::Unknown);
@@ -158,9 +178,7 @@ impl Node {
                 Ok(TransactionAnswer::Pending { block: record.block })
             }
             Outcome::Applied { block, milestone } => {
-                let leaves: Vec<_> = records::ids(self.store(), APPLIED, milestone)?.collect();
-                let place = leaves.iter().position(|leaf| leaf == block.as_bytes());
-                let path = place.and_then(|place| merkle::prove(leaves, place));
+                let path = path_to(records::ids(self.store(), APPLIED, milestone)?.collect(), &block);
                 Ok(TransactionAnswer::Applied {
                     path: path.ok_or(NodeError::Damaged("list of applied blocks"))?,
                     block: self
@@ -182,4 +200,10 @@ impl Node {
             }
         }
     }
+}
+
+/// The path of a block among those that a milestone commits to.
+fn path_to(leaves: Vec<[u8; 32]>, block: &BlockId) -> Option<AuditPath> {
+    let place = leaves.iter().position(|leaf| leaf == block.as_bytes())?;
+    merkle::prove(leaves, place)
 }

@@ -32,6 +32,9 @@ pub(super) const STATE: Table = Table::small(38, "ledger state");
 /// Transaction id to [`TransactionRecord`].
 pub(super) const TRANSACTIONS: Table = Table::small(39, "transactions");
 
+/// Block id to the index (big-endian) of the milestone that confirmed it.
+pub(super) const CONFIRMED: Table = Table::small(45, "confirmed by");
+
 /// Ids in one page of a list.
 const PAGE_IDS: usize = 8_000;
 const _: () = assert!(PAGE_IDS * 32 + 8 <= LARGE_VALUE_BYTES_MAX, "a page of ids fits a value");
@@ -151,6 +154,13 @@ pub(super) fn followed(store: &dyn Store, index: u64) -> Result<Option<Followed>
     let Some(record) = milestone(store, index)? else { return Ok(None) };
     let channels = ids(store, TOUCHED, index)?;
     Ok(Some(Followed { milestone: record.milestone, channels: channels.map(ChannelId::new).collect() }))
+}
+
+/// The milestone that confirmed a block, if one has.
+pub(super) fn confirmed_by(store: &dyn Store, block: &BlockId) -> Result<Option<u64>, NodeError> {
+    let Some(bytes) = store.get(CONFIRMED, block.as_bytes())? else { return Ok(None) };
+    let index = bytes.try_into().map_err(|_| NodeError::Damaged("list of confirmed blocks"))?;
+    Ok(Some(u64::from_be_bytes(index)))
 }
 
 /// Stores a list of ids under a milestone's index.

@@ -32,14 +32,8 @@ async fn with_client<F: Future<Output = ()>>(work: impl FnOnce(NodeClient) -> F)
     };
     let serving = tokio::spawn(serve(node.clone(), endpoint, stopped()));
     let issuing = tokio::spawn(run_coordinator(node, signers(), Duration::from_millis(20), stopped()));
-    let client = NodeClient::start(ClientConfig {
-        params: Arc::new(params()),
-        nodes: vec![PeerAddress::new(key(1).public(), "127.0.0.1", port).unwrap()],
-        key: key(2),
-        checkpoint: None,
-        bind: local,
-    })
-    .unwrap();
+    let nodes = vec![PeerAddress::new(key(1).public(), "127.0.0.1", port).unwrap()];
+    let client = NodeClient::start(ClientConfig::new(Arc::new(params()), nodes, key(2), local)).unwrap();
     work(client).await;
     stop.send_replace(true);
     serving.await.unwrap();
