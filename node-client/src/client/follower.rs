@@ -79,9 +79,13 @@ impl Shared {
         let mut reader = link.request(&NodeRequest::Follow { after: tip }).await?;
         let quiet = self.patience.quiet;
         loop {
-            let late = |_| ClientError::Timeout { node: node.clone(), waited: quiet };
             let answer = tokio::select! {
-                answer = timeout(quiet, link.answer(&mut reader)) => answer.map_err(late)?,
+                answer = timeout(quiet, link.answer(&mut reader)) => match (answer, self.lag(node)) {
+                    (Ok(answer), _) => answer,
+                    (Err(_), Some(withheld)) => Err(withheld),
+                    // Nobody has sent anything.
+                    (Err(_), None) => return Err(ClientError::Timeout { node: node.clone(), waited: quiet }),
+                },
                 error = &mut left_behind => Err(error),
             };
             let NodeResponse::Followed(followed) = answer.inspect_err(|error| self.blame(&link, error))?
@@ -94,6 +98,12 @@ impl Shared {
         }
     }
 
+    /// What is to be said of a node that is far behind the others.
+    fn lag(&self, node: &PeerAddress) -> Option<ClientError> {
+        let behind = self.nodes.borrow().lags(&node.key)?;
+        Some(ClientError::Withheld { node: node.clone(), behind })
+    }
+
     /// Ends once the node has been far behind the others for too long.
     async fn left_behind(&self, link: &Link) -> ClientError {
         let key = link.node.key;
@@ -102,9 +112,10 @@ impl Shared {
             // The sender lives as long as this.
             let _ = changes.wait_for(|nodes| nodes.lags(&key).is_some()).await;
             let caught_up = changes.wait_for(|nodes| nodes.lags(&key).is_none());
-            if timeout(self.patience.quiet, caught_up).await.is_err() {
-                let behind = self.nodes.borrow().lags(&key).unwrap_or_default();
-                return ClientError::Withheld { node: link.node.clone(), behind };
+            if timeout(self.patience.quiet, caught_up).await.is_err()
+                && let Some(withheld) = self.lag(&link.node)
+            {
+                return withheld;
             }
         }
     }
