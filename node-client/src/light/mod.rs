@@ -26,6 +26,8 @@
 
 mod error;
 #[cfg(test)]
+mod sizes;
+#[cfg(test)]
 pub(crate) mod tests;
 
 use std::{collections::VecDeque, sync::Arc};

@@ -69,6 +69,11 @@ async fn money_moves_and_a_channel_opens_and_closes() {
             matches!(rejected, Err(ClientError::Rejected { conflict: Conflict::InputMissing, .. })),
             "{rejected:?}"
         );
+        // Opened by a block that a milestone is proven to have confirmed; the other is in no milestone.
+        let included = client.inclusion(opened.block).await.unwrap().unwrap();
+        assert_eq!(included.milestone_index, opened.milestone_index);
+        assert_eq!(client.inclusion(flash_proto::BlockId::new([9; 32])).await.unwrap(), None);
+        assert_eq!(client.faults(), []);
         let close = cooperative(&params, channel, (2_500, 7_500), 10_000);
         client.submit_and_wait(close, None).await.unwrap();
         assert_eq!(client.channel(channel).await.unwrap().value, None);
