@@ -101,7 +101,11 @@ impl Metrics {
             ("peers_connected", "Peers connected", &self.peers),
             ("milestone_index", "Index of the newest verified milestone", &self.milestone_index),
             ("milestone_age_milliseconds", "Time since that milestone arrived", &self.milestone_age_ms),
-            ("node_faults", "Times that a node was caught lying, withholding or not answering", &self.node_faults),
+            (
+                "node_faults",
+                "Times that a node was caught lying, withholding or not answering",
+                &self.node_faults,
+            ),
             ("mailbox_depth", "Inputs that wait for the engine", &self.mailbox_depth),
         ];
         for (name, help, gauge) in gauges {

@@ -39,7 +39,8 @@ impl Ledger {
                         [node.node.clone(), node.state.clone(), node.fault.clone().unwrap_or_default()]
                     };
                     let rows = status.nodes.iter().map(row).collect();
-                    let nodes = view::list(["NODE", "STATE", "CAUGHT AT"], &[], rows, "no node is configured");
+                    let nodes =
+                        view::list(["NODE", "STATE", "CAUGHT AT"], &[], rows, "no node is configured");
                     format!("{details}\n{nodes}")
                 })
             }

@@ -170,7 +170,9 @@ impl ClientError {
     pub(super) fn fault_text(&self) -> String {
         match self {
             Self::Lied { what, .. } => what.clone(),
-            Self::Malformed { what, .. } => format!("it answered with something else than was asked for: {what}"),
+            Self::Malformed { what, .. } => {
+                format!("it answered with something else than was asked for: {what}")
+            }
             Self::Stale { what, .. } => format!("it says less than it has announced: {what}"),
             Self::Timeout { waited, .. } => format!("it did not answer within {waited:?}"),
             Self::Withheld { behind, .. } => format!("it stays {behind} milestones behind"),

@@ -126,7 +126,11 @@ impl Shared {
     {
         let (mut tried, mut failed, mut nothing) = (Vec::new(), None, false);
         loop {
-            let links = if nothing { Ok(self.nodes.borrow().links(least, &tried)) } else { self.links(least, &tried).await };
+            let links = if nothing {
+                Ok(self.nodes.borrow().links(least, &tried))
+            } else {
+                self.links(least, &tried).await
+            };
             let link = match links.map(|links| links.into_iter().next()) {
                 Ok(Some(link)) => link,
                 Ok(None) => return Ok(None),
@@ -237,7 +241,8 @@ impl Shared {
             _ => return,
         };
         warn!(%node, %error, "a node is avoided from now on; nothing wrong was believed");
-        let fault = NodeFault { node: node.clone(), kind, what: error.fault_text(), since: SystemTime::now() };
+        let fault =
+            NodeFault { node: node.clone(), kind, what: error.fault_text(), since: SystemTime::now() };
         if kind != FaultKind::Stalls {
             link.connection.close(VarInt::from_u32(CLOSE_FAULTY), b"");
         }
@@ -246,7 +251,12 @@ impl Shared {
 
     /// Waits until the milestone of an answer has been followed. One that is older than `least`, the newest
     /// that was known when the call began, is not taken: no node can hide what it changed behind an older proof.
-    pub(super) async fn reach(&self, link: &Link, least: u64, milestone_index: u64) -> Result<(), ClientError> {
+    pub(super) async fn reach(
+        &self,
+        link: &Link,
+        least: u64,
+        milestone_index: u64,
+    ) -> Result<(), ClientError> {
         if milestone_index < least {
             self.change(|nodes| nodes.lower(&link.node.key, milestone_index));
             return self.judge(link, Err(LightError::Stale { milestone_index, newest: least }));

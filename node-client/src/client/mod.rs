@@ -30,9 +30,9 @@ pub use error::ClientError;
 use flash_proto::{ChannelId, MilestoneEssence, NetworkParams, SecretKey};
 use nodes::Nodes;
 pub use nodes::{BEHIND_MAX, FAULTS_MAX, FaultKind, NodeFault, NodeState, NodeStatus};
+use quinn::VarInt;
 pub use status::TransactionStatus;
 pub use submit::Applied;
-use quinn::VarInt;
 use tokio::{
     sync::{Semaphore, broadcast, watch},
     task::AbortHandle,

@@ -130,7 +130,8 @@ impl Shared {
                 let rejected = TransactionStatus::Rejected { milestone_index, conflict };
                 match self.inclusion_at(&link, block).await? {
                     Some(included) if included.milestone_index != milestone_index => {
-                        Err(self.lied(&link, format!("a rejection by another milestone than {milestone_index}")))
+                        Err(self
+                            .lied(&link, format!("a rejection by another milestone than {milestone_index}")))
                     }
                     Some(included) => match included.block.payload {
                         Payload::Transaction(carried) if carried.id() == id => Ok(rejected),
@@ -173,7 +174,8 @@ impl Shared {
             };
             // What is older may be pruned there.
             if link.heard && link.tip >= milestone_index && is_recent(newest, milestone_index) {
-                let what = format!("it calls a transaction {word} that milestone {milestone_index} has {became}");
+                let what =
+                    format!("it calls a transaction {word} that milestone {milestone_index} has {became}");
                 self.lied(&link, what);
             } else {
                 left.push((link, status));

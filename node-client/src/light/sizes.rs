@@ -80,11 +80,8 @@ fn measure(outputs: u32) {
     let record = channel_bytes(Some(record()), channel);
     core.applied(id, &block, &milestone, &path).unwrap();
     core.included(block_id, &block, &milestone, &path).unwrap();
-    let applied = TransactionAnswer::Applied {
-        block: block.clone(),
-        milestone: milestone.clone(),
-        path: path.clone(),
-    };
+    let applied =
+        TransactionAnswer::Applied { block: block.clone(), milestone: milestone.clone(), path: path.clone() };
     let applied = codec::encode(&NodeResponse::Transaction(Box::new(applied))).len();
     let included = Inclusion { block, milestone, path };
     let included = codec::encode(&NodeResponse::Inclusion(Some(Box::new(included)))).len();

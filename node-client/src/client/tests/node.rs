@@ -11,7 +11,9 @@ use super::*;
 use crate::{
     ledger::{Checked, merkle},
     light::tests::Ledger,
-    protocol::{Followed, Inclusion, NodeInfo, NodeRequest, NodeResponse, Refused, RefusedCode, TransactionAnswer},
+    protocol::{
+        Followed, Inclusion, NodeInfo, NodeRequest, NodeResponse, Refused, RefusedCode, TransactionAnswer,
+    },
     quic::frames::{FrameReader, FrameWriter},
 };
 
@@ -238,7 +240,11 @@ impl Script {
             NodeRequest::Tips => NodeResponse::Tips(vec![params.genesis_block()]),
             NodeRequest::Submit(bytes) => {
                 let block = Block::from_bytes(&bytes, params.pow_bits).unwrap();
-                if !block.parents.iter().all(|parent| *parent == params.genesis_block() || self.blocks.contains_key(parent)) {
+                if !block
+                    .parents
+                    .iter()
+                    .all(|parent| *parent == params.genesis_block() || self.blocks.contains_key(parent))
+                {
                     let (code, reason) = (RefusedCode::UnknownParent, "unknown parents".to_owned());
                     return NodeResponse::Refused(Refused { code, reason });
                 }
@@ -256,7 +262,9 @@ impl Script {
                 let answer = self.answers.get(&id).cloned().unwrap_or(TransactionAnswer::Unknown);
                 NodeResponse::Transaction(Box::new(answer))
             }
-            NodeRequest::Inclusion(id) => NodeResponse::Inclusion(self.included.get(&id).cloned().map(Box::new)),
+            NodeRequest::Inclusion(id) => {
+                NodeResponse::Inclusion(self.included.get(&id).cloned().map(Box::new))
+            }
             NodeRequest::Block(id) => NodeResponse::Block(self.blocks.get(&id).cloned()),
         }
     }

@@ -110,7 +110,10 @@ fn frames() -> Vec<Row> {
         }
     });
     let question = "the answer to another question";
-    let stalled = |scene| Row { kind: FaultKind::Stalls, ..row("no answer", scene, "did not answer within", Arc::clone(&silence)) };
+    let stalled = |scene| Row {
+        kind: FaultKind::Stalls,
+        ..row("no answer", scene, "did not answer within", Arc::clone(&silence))
+    };
     vec![
         row("an answer to another question, to one who follows", Scene::Follow, question, other()),
         row("an answer to another question", Scene::Channel, question, other()),
@@ -144,9 +147,14 @@ fn channel(
 
 fn states() -> Vec<Row> {
     const PROOF: &str = "proof";
-    let never = channel("a state from ahead of all milestones", Scene::Channel, "milestones behind", |index, _, _, _| {
-        *index += 5;
-    });
+    let never = channel(
+        "a state from ahead of all milestones",
+        Scene::Channel,
+        "milestones behind",
+        |index, _, _, _| {
+            *index += 5;
+        },
+    );
     vec![
         channel("another record", Scene::Channel, PROOF, |_, record, _, _| {
             record.as_mut().unwrap().lane_a.seq += 1;
@@ -167,7 +175,9 @@ fn states() -> Vec<Row> {
             *record = None;
             *proof = proof_of(&Ledger::new(), facts().opening.channel().unwrap());
         }),
-        channel("an old state", Scene::Channel, "says less than it has announced", |index, _, _, _| *index -= 1),
+        channel("an old state", Scene::Channel, "says less than it has announced", |index, _, _, _| {
+            *index -= 1
+        }),
         Row { kind: FaultKind::Withholds, ..never },
     ]
 }
@@ -249,41 +259,76 @@ fn transactions() -> Vec<Row> {
             let TransactionAnswer::Applied { path, .. } = answer else { return };
             *path = AuditPath { siblings: vec![Hash::ZERO], leaves: 2, ..path.clone() };
         }),
-        transaction("a block with another transaction", Scene::Applied, "does not carry", |answer, script| {
-            *answer = applied_with(script, block_of(&facts().waiting));
-        }),
-        transaction("another block with the transaction", Scene::Applied, NOTHING_PROVES, |answer, script| {
-            // Other parents, and so another id.
-            let mut forged = Block::from_bytes(&block_of(&facts().opening), 0).unwrap();
-            forged.parents = vec![BlockId::new([5; 32])];
-            forged.nonce = Work::of(&forged.to_bytes()).search(params().pow_bits, 0, 1_000_000).unwrap();
-            *answer = applied_with(script, forged.to_bytes());
-        }),
+        transaction(
+            "a block with another transaction",
+            Scene::Applied,
+            "does not carry",
+            |answer, script| {
+                *answer = applied_with(script, block_of(&facts().waiting));
+            },
+        ),
+        transaction(
+            "another block with the transaction",
+            Scene::Applied,
+            NOTHING_PROVES,
+            |answer, script| {
+                // Other parents, and so another id.
+                let mut forged = Block::from_bytes(&block_of(&facts().opening), 0).unwrap();
+                forged.parents = vec![BlockId::new([5; 32])];
+                forged.nonce = Work::of(&forged.to_bytes()).search(params().pow_bits, 0, 1_000_000).unwrap();
+                *answer = applied_with(script, forged.to_bytes());
+            },
+        ),
         transaction("an unsigned milestone", Scene::Applied, "signatures, 2 are needed", |answer, _| {
             let TransactionAnswer::Applied { milestone, .. } = answer else { return };
             milestone.signatures.clear();
         }),
-        transaction("an applied one as rejected", Scene::Applied, "calls a transaction rejected", |answer, _| {
-            *answer = rejected(&facts().opening, 1);
-        }),
+        transaction(
+            "an applied one as rejected",
+            Scene::Applied,
+            "calls a transaction rejected",
+            |answer, _| {
+                *answer = rejected(&facts().opening, 1);
+            },
+        ),
         transaction("a waiting one as rejected", Scene::Pending, "a rejection without proof", |answer, _| {
             *answer = rejected(&facts().waiting, 3);
         }),
         transaction("another one's rejection", Scene::Applied, "a rejection of another", |answer, _| {
             *answer = rejected(&facts().double_spend, 2);
         }),
-        transaction("a rejection by another milestone", Scene::Rejected, "by another milestone", |answer, _| {
-            *answer = rejected(&facts().double_spend, 3);
-        }),
-        transaction("an applied one as unknown", Scene::Applied, "calls a transaction unknown", |answer, _| {
-            *answer = TransactionAnswer::Unknown;
-        }),
-        transaction("a rejected one as unknown", Scene::Rejected, "calls a transaction unknown", |answer, _| {
-            *answer = TransactionAnswer::Unknown;
-        }),
-        transaction("an applied one as waiting", Scene::Applied, "calls a transaction pending", |answer, _| {
-            *answer = TransactionAnswer::Pending { block: id_of(&facts().opening) };
-        }),
+        transaction(
+            "a rejection by another milestone",
+            Scene::Rejected,
+            "by another milestone",
+            |answer, _| {
+                *answer = rejected(&facts().double_spend, 3);
+            },
+        ),
+        transaction(
+            "an applied one as unknown",
+            Scene::Applied,
+            "calls a transaction unknown",
+            |answer, _| {
+                *answer = TransactionAnswer::Unknown;
+            },
+        ),
+        transaction(
+            "a rejected one as unknown",
+            Scene::Rejected,
+            "calls a transaction unknown",
+            |answer, _| {
+                *answer = TransactionAnswer::Unknown;
+            },
+        ),
+        transaction(
+            "an applied one as waiting",
+            Scene::Applied,
+            "calls a transaction pending",
+            |answer, _| {
+                *answer = TransactionAnswer::Pending { block: id_of(&facts().opening) };
+            },
+        ),
     ]
 }
 
