@@ -310,7 +310,7 @@ impl Daemon {
     /// # Errors
     /// [`ErrorCode::NotFound`], [`ErrorCode::LedgerUnavailable`].
     pub async fn ledger_transaction(&self, id: TransactionId) -> Answer<api::TransactionInfo> {
-        let status = self.0.client.transaction(id).await.map_err(ledger_error)?;
+        let status = self.0.client.transaction(id).await?;
         let (word, milestone_index, block, reason, transaction) = match status {
             TransactionStatus::Unknown => {
                 let hint = "check the id; the node knows of no such transaction";
@@ -340,7 +340,7 @@ impl Daemon {
     }
 
     async fn carried(&self, block: BlockId) -> Answer<Option<Transaction>> {
-        let block = self.0.client.block(block).await.map_err(ledger_error)?;
+        let block = self.0.client.block(block).await?;
         Ok(match block {
             Some(Block { payload: Payload::Transaction(transaction), .. }) => Some(*transaction),
             _ => None,
@@ -352,7 +352,7 @@ impl Daemon {
     /// # Errors
     /// [`ErrorCode::NotFound`], [`ErrorCode::LedgerUnavailable`].
     pub async fn ledger_milestone(&self, index: Option<u64>) -> Answer<api::MilestoneInfo> {
-        let milestone = self.0.client.milestone(index).await.map_err(ledger_error)?;
+        let milestone = self.0.client.milestone(index).await?;
         let essence = &milestone.essence;
         Ok(api::MilestoneInfo {
             index: essence.index,
@@ -422,20 +422,22 @@ impl PendingPayment {
 }
 
 /// What went wrong between us and the nodes, for the user.
-pub(crate) fn ledger_error(error: ClientError) -> ApiError {
-    let message = error.to_string();
-    match error {
-        ClientError::NoSuchMilestone(_) => {
-            ApiError::new(ErrorCode::NotFound, message, "see `flash ledger status` for the newest")
+impl From<ClientError> for ApiError {
+    fn from(error: ClientError) -> Self {
+        let message = error.to_string();
+        match error {
+            ClientError::NoSuchMilestone(_) => {
+                Self::new(ErrorCode::NotFound, message, "see `flash ledger status` for the newest")
+            }
+            ClientError::Rejected { .. } | ClientError::Deadline { .. } => Self::new(
+                ErrorCode::LedgerRefused,
+                message,
+                "nothing was changed; look at the reason and try again",
+            ),
+            error if error.is_retryable() => {
+                Self::new(ErrorCode::LedgerUnavailable, message, "see that a node of the configuration runs")
+            }
+            _ => Self::new(ErrorCode::LedgerRefused, message, "the reason says what is wrong"),
         }
-        ClientError::Rejected { .. } | ClientError::Deadline { .. } => ApiError::new(
-            ErrorCode::LedgerRefused,
-            message,
-            "nothing was changed; look at the reason and try again",
-        ),
-        error if error.is_retryable() => {
-            ApiError::new(ErrorCode::LedgerUnavailable, message, "see that a node of the configuration runs")
-        }
-        _ => ApiError::new(ErrorCode::LedgerRefused, message, "the reason says what is wrong"),
     }
 }

@@ -114,8 +114,12 @@ impl DataDirError {
 
 /// The data directory when nobody names one: `~/.flash`, or `.flash` where there is no home.
 pub fn default_path() -> PathBuf {
-    std::env::var_os("HOME")
-        .map_or_else(|| PathBuf::from(".flash"), |home| PathBuf::from(home).join(".flash"))
+    in_home(".flash")
+}
+
+/// The directory of this name at home, or here where there is no home.
+pub(crate) fn in_home(name: &str) -> PathBuf {
+    std::env::var_os("HOME").map_or_else(PathBuf::new, PathBuf::from).join(name)
 }
 
 /// The seed file in the data directory `path`.

@@ -10,13 +10,15 @@ use std::{
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
 use flash_node_client::{node::dev::DevNetwork, quic::PeerAddress};
-use flash_proto::{Address, Amount, Output};
+use flash_proto::{Address, Amount, Output, PublicKey};
 
 use crate::{
     config::Config,
     datadir::{self, DataDir},
     exit::Exit,
-    node_service::{self, NodeOptions},
+    node_http::HttpOptions,
+    node_service::{self, HttpListen, MakeNode, NodeOptions},
+    node_setup::{self, NetworkPlan},
     run::{self, Failure},
 };
 
@@ -97,9 +99,35 @@ struct NodeRunArgs {
     /// The node's data directory [default: ~/.flash-node]
     #[arg(long, value_name = "DIR", env = "FLASH_NODE_DATA")]
     data: Option<PathBuf>,
-    /// Where clients connect (UDP)
+    /// Where clients and other nodes connect (UDP)
     #[arg(long, value_name = "IP:PORT", default_value = "127.0.0.1:14265")]
     listen: SocketAddr,
+    /// Join the network of this network.json: if the directory is empty, copy it there and make a key
+    #[arg(long, value_name = "FILE", conflicts_with = "init_dev")]
+    network: Option<PathBuf>,
+    /// A node of the network to be neighbours with, which names others; may be given several times
+    #[arg(long = "neighbour", value_name = "KEY@HOST:PORT")]
+    neighbours: Vec<PeerAddress>,
+    /// A handover.json: to whom this node's coordinator agrees to hand over, and from which milestone on
+    #[arg(long, value_name = "FILE")]
+    handover: Option<PathBuf>,
+    /// What other nodes are told to connect to [default: the address they see, and the port of --listen]
+    #[arg(long, value_name = "HOST:PORT")]
+    public_address: Option<String>,
+    /// Where the HTTP API listens (TCP): the 14 commands of the classic API at /, REST under /api/v1.
+    ///
+    /// It has no authentication. On another address than loopback everybody who reaches it may read the
+    /// ledger and submit blocks; proof of work and the neighbours stay with callers on this machine.
+    /// [default: 127.0.0.1:14266, and none if that is taken]
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "no_http")]
+    http: Option<SocketAddr>,
+    /// Run without the HTTP API
+    #[arg(long)]
+    no_http: bool,
+    /// Let callers of the HTTP API on other machines have proof of work done, stop it, and add and remove
+    /// neighbours
+    #[arg(long)]
+    http_remote_commands: bool,
     /// If the directory is empty, make a development network of its own in it: coordinator, treasury,
     /// network.json
     #[arg(long)]
@@ -123,8 +151,47 @@ enum NodeCommand {
         #[arg(long, value_name = "DIR", env = "FLASH_NODE_DATA")]
         data: Option<PathBuf>,
     },
-    /// Send money from the development network's treasury over the running node
+    /// Send money from the network's treasury, whose key is in the directory, over the running node
     Fund(FundArgs),
+    /// Make a node's keys, or show the public side of those that are there, as JSON
+    Keys(KeysArgs),
+    /// Print the network file of a new network with these coordinators
+    Network(NetworkArgs),
+}
+
+#[derive(Debug, Args)]
+struct KeysArgs {
+    /// The node's data directory [default: ~/.flash-node]
+    #[arg(long, value_name = "DIR", env = "FLASH_NODE_DATA")]
+    data: Option<PathBuf>,
+    /// Also a coordinator's key
+    #[arg(long)]
+    coordinator: bool,
+    /// Also a treasury's key
+    #[arg(long)]
+    treasury: bool,
+}
+
+#[derive(Debug, Args)]
+struct NetworkArgs {
+    /// The network's name
+    #[arg(long)]
+    name: String,
+    /// A coordinator's public key, as `flashd node keys --coordinator` prints it; give all of them
+    #[arg(long = "coordinator", value_name = "KEY", required = true)]
+    coordinators: Vec<PublicKey>,
+    /// How many of them must sign a milestone: more than half
+    #[arg(long, value_name = "K")]
+    threshold: u8,
+    /// Who owns the whole supply at the beginning
+    #[arg(long, value_name = "ADDRESS")]
+    treasury: Address,
+    /// Milliseconds between milestones
+    #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..))]
+    milestone_ms: u64,
+    /// Bits of proof of work
+    #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = clap::value_parser!(u8).range(0..=32))]
+    pow_bits: u8,
 }
 
 #[derive(Debug, Args)]
@@ -150,6 +217,11 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             node_service::address(&node_data(data.as_deref())).map(|address| println!("{address}"))
         }
         Some(Command::Node(NodeArgs { command: Some(NodeCommand::Fund(args)), .. })) => fund(&args),
+        Some(Command::Node(NodeArgs { command: Some(NodeCommand::Keys(args)), .. })) => {
+            let data = node_data(args.data.as_deref());
+            node_setup::keys(&data, args.coordinator, args.treasury).and_then(|keys| print_json(&keys))
+        }
+        Some(Command::Node(NodeArgs { command: Some(NodeCommand::Network(args)), .. })) => network(args),
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "flashd", &mut std::io::stdout());
             Ok(())
@@ -162,6 +234,18 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             exit.into()
         }
     }
+}
+
+fn print_json(value: &impl serde::Serialize) -> Result<(), Failure> {
+    println!("{}", serde_json::to_string_pretty(value).map_err(Failure::new)?);
+    Ok(())
+}
+
+fn network(args: NetworkArgs) -> Result<(), Failure> {
+    let NetworkArgs { name, coordinators, threshold, treasury, milestone_ms, pow_bits } = args;
+    let milestone_interval_ms = milestone_ms;
+    let plan = NetworkPlan { name, coordinators, threshold, treasury, milestone_interval_ms, pow_bits };
+    print_json(&node_setup::network(plan)?)
 }
 
 fn runtime() -> Result<tokio::runtime::Runtime, Failure> {
@@ -201,18 +285,27 @@ fn daemon(args: &RunArgs) -> Result<(), Failure> {
 }
 
 fn node_data(data: Option<&Path>) -> PathBuf {
-    data.map_or_else(
-        || std::env::var_os("HOME").map_or_else(PathBuf::new, PathBuf::from).join(".flash-node"),
-        Path::to_path_buf,
-    )
+    data.map_or_else(|| datadir::in_home(".flash-node"), Path::to_path_buf)
 }
 
 fn node(args: &NodeRunArgs) -> Result<(), Failure> {
     run::log_to_stderr(&args.log, false)?;
-    let dev = args
-        .init_dev
-        .then_some(DevNetwork { milestone_interval_ms: args.milestone_ms, pow_bits: args.pow_bits });
-    let options = NodeOptions { listen: args.listen, dev };
+    let dev = DevNetwork { milestone_interval_ms: args.milestone_ms, pow_bits: args.pow_bits };
+    let dev = args.init_dev.then_some(MakeNode::Dev(dev));
+    let http = match args.http {
+        _ if args.no_http => HttpListen::Off,
+        Some(address) => HttpListen::At(address),
+        None => HttpListen::Default,
+    };
+    let options = NodeOptions {
+        listen: args.listen,
+        make: args.network.clone().map(MakeNode::Join).or(dev),
+        neighbours: args.neighbours.clone(),
+        public_address: args.public_address.clone(),
+        handover: args.handover.as_deref().map(node_setup::read_handover).transpose()?,
+        http,
+        http_options: HttpOptions { remote_commands: args.http_remote_commands },
+    };
     runtime()?.block_on(node_service::run(&node_data(args.data.as_deref()), options))
 }
 

@@ -5,18 +5,15 @@ use std::{
     fs::File,
     path::{Path, PathBuf},
     process::Stdio,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use flash_node_client::{
-    client::{Applied, NodeClient},
-    quic::PeerAddress,
-};
-use flash_proto::{Amount, Output};
+use flash_node_client::{client::NodeClient, quic::PeerAddress};
+use flash_proto::{Amount, ChannelId, Output};
 use tokio::process::{Child, Command};
 
 use crate::{
-    api::ApiError,
+    api::{ApiError, ChannelInfo, ErrorCode},
     client::{Client, Ready},
     datadir,
     node_service::{self, NodeReady},
@@ -29,6 +26,10 @@ use crate::{
 const START_MAX: Duration = Duration::from_secs(60);
 /// How long a process may take to end in order.
 const END_MAX: Duration = Duration::from_secs(20);
+/// How long a channel or the money of one may take to get where it goes.
+const SETTLE_MAX: Duration = Duration::from_secs(60);
+/// Outputs that one transfer makes at most, besides its change.
+const OUTPUTS_AT_ONCE: usize = 100;
 const POLL: Duration = Duration::from_millis(20);
 
 /// A Tangle node with its coordinator, and the daemons that were started beside it. Every process ends
@@ -186,12 +187,15 @@ impl LocalNetwork {
         Ok(LocalDaemon { name: name.to_owned(), data, ticket, client, process })
     }
 
-    /// Sends money from the treasury; returns when that is applied.
+    /// Sends money from the treasury, in as many transfers as it takes; returns when all are applied.
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn fund(&self, to: &[Output]) -> Result<Applied, Failure> {
-        node_service::fund(&self.node_data(), to).await.map(|(_, applied)| applied)
+    pub async fn fund(&self, to: &[Output]) -> Result<(), Failure> {
+        for outputs in to.chunks(OUTPUTS_AT_ONCE) {
+            node_service::fund(&self.node_data(), outputs).await?;
+        }
+        Ok(())
     }
 
     /// A client of the node.
@@ -217,11 +221,54 @@ impl LocalDaemon {
         self.process.child.id()
     }
 
+    /// Waits until the wallet holds exactly this, with nothing on its way.
+    ///
+    /// # Errors
+    /// [`Failure`] if it does not come to that.
+    pub async fn settled(&self, wanted: Amount) -> Result<(), Failure> {
+        let deadline = Instant::now() + SETTLE_MAX;
+        loop {
+            let late = Instant::now() > deadline;
+            match self.client.balance().await {
+                Ok(balance) if (balance.available, balance.reserved) == (wanted, Amount::ZERO) => {
+                    return Ok(());
+                }
+                Ok(balance) if late => {
+                    return Err(Failure::new(format!(
+                        "{} holds {} and {} more reserved, but it should hold {wanted}",
+                        self.name, balance.available, balance.reserved
+                    )));
+                }
+                // A daemon that has just started has no view of the ledger yet.
+                Err(error) if late || error.code != ErrorCode::LedgerUnavailable => return Err(error.into()),
+                _ => tokio::time::sleep(POLL).await,
+            }
+        }
+    }
+
     /// Ends the daemon in order.
     ///
     /// # Errors
     /// [`Failure`] if it does not.
     pub async fn stop(self) -> Result<(), Failure> {
         self.process.stop().await
+    }
+}
+
+/// A channel, once a daemon sees it in this state.
+///
+/// # Errors
+/// [`Failure`] if it does not come to that.
+pub async fn reached(daemon: &Client, channel: ChannelId, state: &str) -> Result<ChannelInfo, Failure> {
+    let deadline = Instant::now() + SETTLE_MAX;
+    loop {
+        let info = daemon.channel(channel).await?;
+        if info.state == state {
+            return Ok(info);
+        }
+        if Instant::now() > deadline {
+            return Err(Failure::new(format!("channel {channel} is {}, not {state}", info.state)));
+        }
+        tokio::time::sleep(POLL).await;
     }
 }

@@ -5,26 +5,38 @@
 //! | `network.json` | the network's parameters: give it to everyone |
 //! | `keys.json` | the node's, coordinator's and treasury's keys: 0600 |
 //! | `store/` | the ledger |
-//! | `ready.json` | where the running node answers: `{"node": "KEY@HOST:PORT", "pid": …}` |
+//! | `ready.json` | where the running node answers: `{"node": "KEY@HOST:PORT", "http": "IP:PORT", "pid": …}` |
 
-use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
 
 use flash_node_client::{
     client::{Applied, ClientConfig, NodeClient},
-    node::{Node, NodeConfig, dev::DevNetwork, run_coordinator, service},
-    quic::{Endpoint, NODE_ALPN, PeerAddress, StreamLimits},
+    coordinator::Timing,
+    gossip::{Gossip, GossipConfig, message::Reached},
+    node::{
+        CoordinatorConfig, Floodgate, Handover, Node, NodeConfig, dev::DevNetwork, run_coordinator, service,
+    },
+    quic::{Endpoint, GOSSIP_ALPN, NODE_ALPN, PeerAddress, PeerAddressError, StreamLimits},
 };
 use flash_proto::{
     Action, Address, Amount, Essence, NetworkParams, Output, OutputId, SecretKey, Transaction,
     transaction::commit_inputs,
 };
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
 use crate::{
     datadir::{self, DataDir, DataDirError, check_private, read_network, write_atomically},
     events::now_ms,
     exit::Exit,
+    node_http::{self, HttpOptions, neighbours::Neighbours},
+    node_setup::new_key,
     run::{Failure, stop_on_signal},
     stop::Stop,
 };
@@ -39,29 +51,32 @@ const NODE_WAIT: Duration = Duration::from_secs(60);
 pub struct NodeReady {
     /// Where clients connect: `KEY@HOST:PORT`.
     pub node: PeerAddress,
+    /// Where the HTTP API answers, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<SocketAddr>,
     /// The process.
     pub pid: u32,
 }
 
 /// The secret keys of a node, as 32 bytes in hexadecimal.
 #[derive(Serialize, Deserialize)]
-struct Keys {
-    node: Zeroizing<String>,
+pub(crate) struct Keys {
+    pub(crate) node: Zeroizing<String>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    coordinator: Option<Zeroizing<String>>,
+    pub(crate) coordinator: Option<Zeroizing<String>>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    treasury: Option<Zeroizing<String>>,
+    pub(crate) treasury: Option<Zeroizing<String>>,
 }
 
-fn keys_path(dir: &Path) -> std::path::PathBuf {
+pub(crate) fn keys_path(dir: &Path) -> PathBuf {
     dir.join("keys.json")
 }
 
-fn hidden(key: &SecretKey) -> Zeroizing<String> {
+pub(crate) fn hidden(key: &SecretKey) -> Zeroizing<String> {
     Zeroizing::new(hex::encode(key.expose_bytes().as_ref()))
 }
 
-fn shown(text: &str) -> Result<SecretKey, Failure> {
+pub(crate) fn shown(text: &str) -> Result<SecretKey, Failure> {
     let mut bytes = Zeroizing::new([0; 32]);
     hex::decode_to_slice(text, bytes.as_mut()).map_err(|_| {
         unusable("keys.json holds a key that is not 64 hexadecimal digits; restore it from a backup")
@@ -73,20 +88,51 @@ fn unusable(message: impl Into<String>) -> Failure {
     Failure { message: message.into(), exit: Exit::DataDirUnusable }
 }
 
-fn read_keys(dir: &Path) -> Result<Keys, Failure> {
+pub(crate) fn read_keys(dir: &Path) -> Result<Keys, Failure> {
     let path = keys_path(dir);
     check_private(&path, "600")?;
     let text = Zeroizing::new(std::fs::read_to_string(&path).map_err(DataDirError::io(&path))?);
     serde_json::from_str(&text).map_err(|error| unusable(format!("{}: {error}", path.display())))
 }
 
+/// Where the HTTP API listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpListen {
+    /// At [`node_http::DEFAULT_LISTEN`]; if that is taken, as by another node of this machine, nowhere.
+    Default,
+    /// Here.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
-    /// Where clients connect.
+    /// Where clients and other nodes connect.
     pub listen: SocketAddr,
-    /// Make a development network if the directory has none.
-    pub dev: Option<DevNetwork>,
+    /// What to make of a directory that is no node's yet.
+    pub make: Option<MakeNode>,
+    /// Nodes to be neighbours with; these name others.
+    pub neighbours: Vec<PeerAddress>,
+    /// To whom this node's coordinator agrees to hand over.
+    pub handover: Option<Handover>,
+    /// Where other nodes are told to connect: `HOST:PORT`. Without it they try the address that they see
+    /// and the port of `listen`.
+    pub public_address: Option<String>,
+    /// Where the HTTP API listens.
+    pub http: HttpListen,
+    /// What it allows.
+    pub http_options: HttpOptions,
+}
+
+/// How a new node begins.
+#[derive(Clone, Debug)]
+pub enum MakeNode {
+    /// With a development network of its own.
+    Dev(DevNetwork),
+    /// With the network of this file.
+    Join(PathBuf),
 }
 
 /// Runs a node until it is told to stop.
@@ -95,28 +141,34 @@ pub struct NodeOptions {
 /// [`Failure`].
 pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let dir = DataDir::create(data)?;
-    if !datadir::network_path(data).exists() || !keys_path(data).exists() {
-        let Some(dev) = options.dev else {
-            return Err(unusable(format!(
-                "{} is not a node's data directory. Make a development network with `flashd node --init-dev`",
-                data.display()
-            )));
-        };
-        make_dev(&dir, dev)?;
-    }
+    make(&dir, options.make.as_ref())?;
     let (params, keys) = (dir.network()?, read_keys(data)?);
-    let (directory, params_) = (dir.store_path(), params.clone());
-    let coordinators = keys.coordinator.iter().map(|key| shown(key)).collect::<Result<Vec<_>, _>>()?;
-    let coordinates = !coordinators.is_empty();
-    let opened = tokio::task::spawn_blocking(move || Node::open(NodeConfig { directory, params: params_ }));
+    let index = options.http != HttpListen::Off;
+    let config = NodeConfig { directory: dir.store_path(), params: params.clone(), index };
+    let coordinator = keys.coordinator.as_ref().map(|key| shown(key)).transpose()?;
+    let opened = tokio::task::spawn_blocking(move || Node::open(config));
     let node = opened.await.map_err(Failure::new)?.map_err(Failure::new)?;
     let limits = StreamLimits { bidirectional: STREAMS_PER_CLIENT_MAX };
-    let endpoint =
-        Endpoint::listen(&shown(&keys.node)?, NODE_ALPN, options.listen, limits).map_err(Failure::new)?;
+    let kinds = [GOSSIP_ALPN, NODE_ALPN];
+    let endpoint = Endpoint::listen_for_all(&shown(&keys.node)?, GOSSIP_ALPN, &kinds, options.listen, limits)
+        .map_err(Failure::new)?;
     let listening = endpoint.local_address().map_err(Failure::new)?;
     let address = PeerAddress::new(endpoint.public_key(), listening.ip().to_string(), listening.port())
         .map_err(Failure::new)?;
-    let ready = NodeReady { node: address.clone(), pid: std::process::id() };
+    let reached = reached(&address, options.public_address.as_deref())?;
+    let (gate, hearing) = Floodgate::new(node.clone());
+    let filter = {
+        let gate = Arc::clone(&gate);
+        Arc::new(move |message: &[u8]| gate.take(message))
+    };
+    let config = GossipConfig { neighbours: options.neighbours, reached, filter };
+    let gossip = Gossip::start(node.clone(), endpoint.clone(), config).map_err(Failure::new)?;
+    let http = listen_http(options.http).await?;
+    let ready = NodeReady {
+        node: address.clone(),
+        http: http.as_ref().and_then(|listener| listener.local_addr().ok()),
+        pid: std::process::id(),
+    };
     let text = serde_json::to_string(&ready).map_err(Failure::new)?;
     let ready_path = datadir::ready_path(data);
     write_atomically(&ready_path, format!("{text}\n").as_bytes())?;
@@ -125,20 +177,36 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let stop = Stop::default();
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(stop_on_signal(stop.clone()));
-    if coordinates {
-        let (node, stop) = (node.clone(), stop.clone());
-        let interval = Duration::from_millis(params.milestone_interval_ms);
+    if let Some(key) = coordinator {
+        let (node, stop, gossip) = (node.clone(), stop.clone(), gossip.clone());
+        let config = CoordinatorConfig { key, timing: Timing::of(&params), handover: options.handover };
         tasks.spawn(async move {
             let until = stop.clone();
-            if let Err(error) =
-                run_coordinator(node, coordinators, interval, async move { until.stopped().await }).await
-            {
+            let stopped = async move { until.stopped().await };
+            let send = move |message| {
+                if let Err(error) = gossip.flood(message) {
+                    tracing::error!(%error, "a coordinator's message was not sent");
+                }
+            };
+            if let Err(error) = run_coordinator(node, config, gate, hearing, send, stopped).await {
                 stop.fail(format!("the coordinator has stopped: {error}"), true);
             }
         });
     }
+    if let Some(listener) = http {
+        let (node, until, options) = (node.clone(), stop.clone(), options.http_options);
+        let neighbours: Arc<dyn Neighbours> = Arc::new(gossip.clone());
+        tasks.spawn(async move {
+            let until = async move { until.stopped().await };
+            let serving = node_http::serve(listener, node, Some(neighbours), options, until);
+            // The ledger goes on without it.
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the HTTP API has stopped");
+            }
+        });
+    }
     let until = stop.clone();
-    service::serve(node, endpoint, async move { until.stopped().await }).await;
+    service::serve_all(node, endpoint, Some(gossip), async move { until.stopped().await }).await;
     while tasks.join_next().await.is_some() {}
     let _ = std::fs::remove_file(ready_path);
     match stop.running() {
@@ -146,6 +214,84 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
             Err(Failure { message: reason, exit: Exit::StoreFailed })
         }
         _ => Ok(()),
+    }
+}
+
+/// What other nodes are told of where this one is reached.
+fn reached(own: &PeerAddress, public: Option<&str>) -> Result<Reached, Failure> {
+    let Some(public) = public else { return Ok(Reached::Port(own.port())) };
+    let public: PeerAddress =
+        format!("{}@{public}", own.key).parse().map_err(|error: PeerAddressError| Failure {
+            message: format!("--public-address must be HOST:PORT: {error}"),
+            exit: Exit::Usage,
+        })?;
+    Ok(Reached::Host(public.host().to_owned(), public.port()))
+}
+
+/// Sees to it that the directory is a node's, of the network that was asked for.
+fn make(dir: &DataDir, wanted: Option<&MakeNode>) -> Result<(), Failure> {
+    let data = dir.path();
+    let is_new = !datadir::network_path(data).exists() || !keys_path(data).exists();
+    match wanted {
+        Some(MakeNode::Join(file)) => {
+            let params = read_network(file)?;
+            if is_new {
+                return make_joining(dir, &params);
+            }
+            let own = dir.network()?;
+            if own.id() != params.id() {
+                return Err(unusable(format!(
+                    "{} belongs to network {}, but {} is of network {}; choose another directory",
+                    data.display(),
+                    own.name,
+                    file.display(),
+                    params.name
+                )));
+            }
+            Ok(())
+        }
+        Some(MakeNode::Dev(dev)) if is_new => make_dev(dir, *dev),
+        None if is_new => Err(unusable(format!(
+            "{} is not a node's data directory. Join a network with `flashd node --network FILE`, or make \
+             one for development with `flashd node --init-dev`",
+            data.display()
+        ))),
+        Some(MakeNode::Dev(_)) | None => Ok(()),
+    }
+}
+
+fn make_joining(dir: &DataDir, params: &NetworkParams) -> Result<(), Failure> {
+    if !keys_path(dir.path()).exists() {
+        write_keys(dir, &Keys { node: new_key()?, coordinator: None, treasury: None })?;
+    }
+    dir.write_network(params)?;
+    Ok(())
+}
+
+pub(crate) fn write_keys(dir: &DataDir, keys: &Keys) -> Result<(), Failure> {
+    let text = Zeroizing::new(serde_json::to_string_pretty(keys).map_err(Failure::new)?);
+    write_atomically(&keys_path(dir.path()), text.as_bytes())?;
+    Ok(())
+}
+
+async fn listen_http(listen: HttpListen) -> Result<Option<TcpListener>, Failure> {
+    let address = match listen {
+        HttpListen::Off => return Ok(None),
+        HttpListen::Default => node_http::DEFAULT_LISTEN,
+        HttpListen::At(address) => address,
+    };
+    match TcpListener::bind(address).await {
+        Ok(listener) => {
+            if !address.ip().is_loopback() {
+                tracing::warn!(%address, "the HTTP API has no authentication and is open to other machines");
+            }
+            Ok(Some(listener))
+        }
+        Err(error) if listen == HttpListen::Default => {
+            tracing::warn!(%address, %error, "there is no HTTP API; give it another address with --http");
+            Ok(None)
+        }
+        Err(error) => Err(Failure::new(format!("the HTTP API cannot listen on {address}: {error}"))),
     }
 }
 
@@ -160,9 +306,8 @@ fn make_dev(dir: &DataDir, dev: DevNetwork) -> Result<(), Failure> {
         coordinator: Some(hidden(&made.coordinator)),
         treasury: Some(hidden(&made.treasury)),
     };
-    let text = Zeroizing::new(serde_json::to_string_pretty(&keys).map_err(Failure::new)?);
+    write_keys(dir, &keys)?;
     dir.write_network(&made.params)?;
-    write_atomically(&keys_path(dir.path()), text.as_bytes())?;
     Ok(())
 }
 

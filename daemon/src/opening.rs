@@ -65,14 +65,20 @@ impl Opening {
             let hint = format!("choose {} to {} milestones", window.start(), window.end());
             return Err(ApiError::new(ErrorCode::InvalidRequest, message, hint));
         }
-        let min = flash_node_client::ledger::check::deposits_min(self.client.params());
-        let total = wish.deposit.checked_add(wish.peer_deposit).filter(|total| *total <= Amount::SUPPLY);
-        if total.is_none_or(|total| total < min) {
+        self.check_deposits(wish.deposit, wish.peer_deposit).map_err(|hint| {
             let message = format!("deposits of {} and {}", wish.deposit, wish.peer_deposit);
-            let hint = format!("together they must be {min} to {}", Amount::SUPPLY);
-            return Err(ApiError::new(ErrorCode::InvalidRequest, message, hint));
+            ApiError::new(ErrorCode::InvalidRequest, message, hint)
+        })
+    }
+
+    /// What deposits must be, if the ledger does not take these.
+    fn check_deposits(&self, a: Amount, b: Amount) -> Result<(), String> {
+        let min = flash_node_client::ledger::check::deposits_min(self.client.params());
+        let taken = |total| (min..=Amount::SUPPLY).contains(&total);
+        if a.checked_add(b).is_some_and(taken) {
+            return Ok(());
         }
-        Ok(())
+        Err(format!("together they must be {min} to {}", Amount::SUPPLY))
     }
 
     /// Agrees on a channel with a peer; returns once it is durable here and on its way to the ledger.
@@ -169,12 +175,8 @@ impl Opening {
         if !expiry.contains(&proposal.expiry_milestone) {
             return refuse(format!("the expiry must be milestone {} to {}", expiry.start(), expiry.end()));
         }
-        let min = flash_node_client::ledger::check::deposits_min(self.client.params());
-        let total = proposal.party_a.deposit.checked_add(proposal.deposit_b);
-        if total.is_none_or(|total| total < min || total > Amount::SUPPLY) {
-            return refuse(format!("the deposits must add up to at least {min}"));
-        }
-        Ok(())
+        self.check_deposits(proposal.party_a.deposit, proposal.deposit_b)
+            .or_else(|what| refuse(format!("the deposits: {what}")))
     }
 
     async fn accept(&self, peer: PublicKey, proposal: OpenProposal) -> Result<OpenAccept, Refusal> {

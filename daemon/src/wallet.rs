@@ -19,7 +19,6 @@ use tokio::sync::{Mutex, MutexGuard};
 
 use crate::{
     api::{self, ApiError, ErrorCode, HistoryEntry},
-    daemon::ledger_error,
     engine::{Writer, stopping},
     events::NewEvent,
     run::Failure,
@@ -61,15 +60,17 @@ pub(crate) struct Prepared {
     pub(crate) change: Option<Output>,
 }
 
-fn wallet_error(error: &WalletError) -> ApiError {
-    let message = error.to_string();
-    match error {
-        WalletError::Insufficient { .. } => ApiError::new(
-            ErrorCode::InsufficientBalance,
-            message,
-            "send money to an address of `flash wallet address`, or wait for what is reserved",
-        ),
-        _ => ApiError::new(ErrorCode::InvalidRequest, message, "choose another amount"),
+impl From<WalletError> for ApiError {
+    fn from(error: WalletError) -> Self {
+        let message = error.to_string();
+        match error {
+            WalletError::Insufficient { .. } => Self::new(
+                ErrorCode::InsufficientBalance,
+                message,
+                "send money to an address of `flash wallet address`, or wait for what is reserved",
+            ),
+            _ => Self::new(ErrorCode::InvalidRequest, message, "choose another amount"),
+        }
     }
 }
 
@@ -102,17 +103,19 @@ impl WalletService {
         history: Vec<HistoryEntry>,
     ) -> Result<(), ApiError> {
         tables::put_wallet(&mut batch, wallet.record());
-        let mut number = tables::history_number(self.0.store.as_ref())?;
-        for entry in &history {
-            number = number.saturating_add(1);
-            tables::put_history(&mut batch, number, entry);
+        if !history.is_empty() {
+            let mut number = tables::history_number(self.0.store.as_ref())?;
+            for entry in &history {
+                number = number.saturating_add(1);
+                tables::put_history(&mut batch, number, entry);
+            }
         }
         self.0.writer.commit(batch, events).await.map_err(stopping)
     }
 
     pub(crate) async fn fresh_address(&self) -> Result<Address, ApiError> {
         let mut wallet = self.0.wallet.lock().await;
-        let address = wallet.fresh_address().map_err(|error| wallet_error(&error))?;
+        let address = wallet.fresh_address()?;
         self.keep(&wallet).await?;
         Ok(address)
     }
@@ -120,37 +123,39 @@ impl WalletService {
     /// Looks at the ledger.
     async fn refresh(&self) -> Result<(), ApiError> {
         let addresses = self.0.wallet.lock().await.addresses();
-        let proven = self.0.client.outputs_of(&addresses).await.map_err(ledger_error)?;
+        let proven = self.0.client.outputs_of(&addresses).await?;
         let mut wallet = self.0.wallet.lock().await;
         let changes = wallet.observe(proven.milestone_index, proven.value);
         if changes.is_empty() {
             return Ok(());
         }
         let (mut batch, mut events) = (Batch::new(), Vec::new());
-        let mut history = self.opened(&changes, proven.milestone_index)?;
+        let channels = channel_tables::channels(self.0.store.as_ref())?;
+        let mut history = self.opened(&changes, &channels, proven.milestone_index)?;
         for change in &changes {
             match change {
                 WalletEvent::Received { id, output, .. } => tables::put_wallet_output(&mut batch, id, output),
                 WalletEvent::Spent { id, .. } => tables::delete_wallet_output(&mut batch, id),
             }
             if let WalletEvent::Received { id, output, change: false } = change {
-                let (kind, channel) = self.source(id)?;
+                let (kind, channel) = source(id, &channels);
                 let details = json!({ "amount": output.amount, "address": output.address, "output": id, "source": kind });
                 events.push(NewEvent { kind: "funds_received", channel, details });
-                history.push(HistoryEntry {
-                    kind: kind.to_owned(),
-                    amount: output.amount,
-                    transaction: channel.is_none().then_some(id.transaction),
-                    address: Some(output.address),
-                    milestone_index: proven.milestone_index,
-                });
+                let transaction = channel.is_none().then_some(id.transaction);
+                let address = Some(output.address);
+                history.push(entry(kind, output.amount, transaction, address, proven.milestone_index));
             }
         }
         self.keep_with(&wallet, batch, events, history).await
     }
 
     /// The channels whose opening has spent some of our outputs.
-    fn opened(&self, changes: &[WalletEvent], milestone_index: u64) -> Result<Vec<HistoryEntry>, ApiError> {
+    fn opened(
+        &self,
+        changes: &[WalletEvent],
+        channels: &[ChannelId],
+        milestone_index: u64,
+    ) -> Result<Vec<HistoryEntry>, ApiError> {
         let spenders: BTreeSet<TransactionId> = changes
             .iter()
             .filter_map(|change| match change {
@@ -158,27 +163,16 @@ impl WalletService {
                 WalletEvent::Received { .. } => None,
             })
             .collect();
-        let channels = channel_tables::channels(self.0.store.as_ref())?;
         let mut history = Vec::new();
         for transaction in spenders {
             let channel = ChannelId::opened_by(transaction);
             if channels.contains(&channel) {
                 let agreement = channel_tables::agreement(self.0.store.as_ref(), channel)?;
                 let deposit = agreement.open.party(agreement.side).deposit;
-                history.push(entry("channel_open", deposit, transaction, None, milestone_index));
+                history.push(entry("channel_open", deposit, Some(transaction), None, milestone_index));
             }
         }
         Ok(history)
-    }
-
-    /// Whether an output was paid by one of our channels.
-    fn source(&self, id: &OutputId) -> Result<(&'static str, Option<ChannelId>), ApiError> {
-        for channel in channel_tables::channels(self.0.store.as_ref())? {
-            if Side::BOTH.iter().any(|side| channel.payout(*side) == *id) {
-                return Ok(("channel_payout", Some(channel)));
-            }
-        }
-        Ok(("received", None))
     }
 
     /// Looks at the first `addresses` addresses, too, from now on.
@@ -207,8 +201,7 @@ impl WalletService {
         self.refresh().await?;
         let transfer = {
             let mut wallet = self.0.wallet.lock().await;
-            let (transaction, reservation) =
-                wallet.transfer(to, amount, self.0.client.params()).map_err(|error| wallet_error(&error))?;
+            let (transaction, reservation) = wallet.transfer(to, amount, self.0.client.params())?;
             let transfer = TransferRecord { reservation: reservation.id, transaction };
             let mut batch = Batch::new();
             tables::put_transfer(&mut batch, &transfer);
@@ -239,7 +232,7 @@ impl WalletService {
                 if let Some(Output { address, amount }) = sent {
                     let details = json!({ "amount": amount, "address": address, "transaction": id });
                     events.push(NewEvent { kind: "funds_sent", channel: None, details });
-                    history.push(entry("sent", amount, id, Some(address), applied.milestone_index));
+                    history.push(entry("sent", amount, Some(id), Some(address), applied.milestone_index));
                 }
                 self.keep_with(&wallet, batch, events, history).await?;
                 drop(wallet);
@@ -249,10 +242,10 @@ impl WalletService {
             Err(error @ (ClientError::Rejected { .. } | ClientError::Refused { .. })) => {
                 wallet.release(reservation);
                 self.keep_with(&wallet, batch, Vec::new(), Vec::new()).await?;
-                Err(ledger_error(error))
+                Err(error.into())
             }
             // Kept: it is tried again at the next start.
-            Err(error) => Err(ledger_error(error)),
+            Err(error) => Err(error.into()),
         }
     }
 
@@ -276,15 +269,13 @@ impl WalletService {
         }
         let mut wallet = self.0.wallet.lock().await;
         let output_min = self.0.client.params().output_min;
-        let reservation = wallet
-            .reserve(deposit, output_min, Some(expiry_milestone))
-            .map_err(|error| wallet_error(&error))?;
-        let (key_index, key) = wallet.fresh_channel_key().map_err(|error| wallet_error(&error))?;
-        let payout = wallet.fresh_address().map_err(|error| wallet_error(&error))?;
+        let reservation = wallet.reserve(deposit, output_min, Some(expiry_milestone))?;
+        let (key_index, key) = wallet.fresh_channel_key()?;
+        let payout = wallet.fresh_address()?;
         let change = if reservation.change.is_zero() {
             None
         } else {
-            let address = wallet.fresh_address().map_err(|error| wallet_error(&error))?;
+            let address = wallet.fresh_address()?;
             Some(Output { address, amount: reservation.change })
         };
         self.keep(&wallet).await?;
@@ -333,12 +324,21 @@ impl WalletService {
     }
 }
 
+/// Where an output came from: one of our channels, or somewhere else.
+fn source(id: &OutputId, channels: &[ChannelId]) -> (&'static str, Option<ChannelId>) {
+    let paid = |channel: &&ChannelId| Side::BOTH.iter().any(|side| channel.payout(*side) == *id);
+    match channels.iter().find(paid) {
+        Some(channel) => ("channel_payout", Some(*channel)),
+        None => ("received", None),
+    }
+}
+
 fn entry(
     kind: &str,
     amount: Amount,
-    transaction: TransactionId,
+    transaction: Option<TransactionId>,
     address: Option<Address>,
     milestone_index: u64,
 ) -> HistoryEntry {
-    HistoryEntry { kind: kind.to_owned(), amount, transaction: Some(transaction), address, milestone_index }
+    HistoryEntry { kind: kind.to_owned(), amount, transaction, address, milestone_index }
 }

@@ -29,6 +29,9 @@ use crate::{
     tables,
 };
 
+#[cfg(test)]
+mod tests;
+
 /// Proofs that are asked for at a time.
 const PROOFS_AT_A_TIME: usize = 32;
 /// Pause before proofs that could not be had are asked for again.
@@ -50,10 +53,12 @@ pub(crate) struct Watcher {
     pub stop: Stop,
 }
 
-/// What is not told yet.
+/// What is not told yet, and what needs no proof.
 #[derive(Default)]
 struct Pending {
     newest: Option<Arc<Checkpoint>>,
+    /// Channels that were proven and that no milestone has named since.
+    known: BTreeSet<ChannelId>,
     /// Channels that must be proven before the engine hears of the newest milestone.
     due: BTreeSet<ChannelId>,
     /// Channels that were proven for it.
@@ -64,32 +69,24 @@ impl Watcher {
     /// Runs until the daemon stops.
     pub(crate) async fn run(self) {
         let mut followed = self.client.follow();
-        let mut known: BTreeSet<ChannelId> = BTreeSet::new();
         let mut pending = Pending::default();
         loop {
             tokio::select! {
-                milestone = followed.recv() => match milestone {
-                    Ok(milestone) => {
-                        pending.take(&milestone);
-                        pending.take_waiting(&mut followed, &mut known);
-                    }
-                    Err(RecvError::Lagged(_)) => known.clear(),
-                    Err(RecvError::Closed) => return,
-                },
+                more = pending.hear(&mut followed) => if !more { return },
                 () = tokio::time::sleep(AGAIN), if !pending.due.is_empty() => {}
                 () = self.stop.stopped() => return,
             }
-            self.round(&mut pending, &mut known).await;
+            self.round(&mut pending).await;
         }
     }
 
     /// Proves what is due; if nothing is left due the engine hears of it.
-    async fn round(&self, pending: &mut Pending, known: &mut BTreeSet<ChannelId>) {
+    async fn round(&self, pending: &mut Pending) {
         let Some(newest) = pending.newest.clone() else { return };
         let live: BTreeSet<ChannelId> = self.views.live().into_iter().collect();
         pending.due.retain(|id| live.contains(id));
-        known.retain(|id| live.contains(id));
-        pending.due.extend(live.difference(known).copied());
+        pending.known.retain(|id| live.contains(id));
+        pending.due.extend(live.difference(&pending.known).copied());
         pending.due.retain(|id| !pending.proven.contains_key(id));
         let due: Vec<ChannelId> = pending.due.iter().copied().collect();
         let mut proofs = stream::iter(due)
@@ -100,7 +97,7 @@ impl Watcher {
                 Ok(view) => {
                     pending.due.remove(&id);
                     pending.proven.insert(id, view);
-                    known.insert(id);
+                    pending.known.insert(id);
                 }
                 Err(error) => tracing::warn!(channel = %id, %error, "no proof yet; it is asked for again"),
             }
@@ -157,6 +154,24 @@ impl Watcher {
 }
 
 impl Pending {
+    /// Waits for a milestone and takes all that are here: after a break only the newest needs proofs.
+    /// False once none will come any more.
+    async fn hear(&mut self, followed: &mut Receiver<Arc<FollowedMilestone>>) -> bool {
+        let mut heard = followed.recv().await;
+        loop {
+            match heard {
+                Ok(milestone) => self.take(&milestone),
+                Err(RecvError::Lagged(_)) => self.missed(),
+                Err(RecvError::Closed) => return false,
+            }
+            heard = match followed.try_recv() {
+                Ok(milestone) => Ok(milestone),
+                Err(TryRecvError::Lagged(missed)) => Err(RecvError::Lagged(missed)),
+                Err(TryRecvError::Empty | TryRecvError::Closed) => return true,
+            };
+        }
+    }
+
     fn take(&mut self, milestone: &FollowedMilestone) {
         self.newest = Some(Arc::clone(&milestone.checkpoint));
         for id in &milestone.channels {
@@ -166,21 +181,10 @@ impl Pending {
         }
     }
 
-    /// Takes all milestones that are already here: after a break only the newest needs proofs.
-    fn take_waiting(
-        &mut self,
-        followed: &mut Receiver<Arc<FollowedMilestone>>,
-        known: &mut BTreeSet<ChannelId>,
-    ) {
-        loop {
-            match followed.try_recv() {
-                Ok(milestone) => self.take(&milestone),
-                Err(TryRecvError::Lagged(_)) => {
-                    self.proven.clear();
-                    known.clear();
-                }
-                Err(TryRecvError::Empty | TryRecvError::Closed) => return,
-            }
-        }
+    /// Milestones were missed, and with them the channels that they changed: nothing that was proven
+    /// counts any more.
+    fn missed(&mut self) {
+        self.proven.clear();
+        self.known.clear();
     }
 }

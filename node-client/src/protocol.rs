@@ -115,6 +115,11 @@ pub enum RefusedCode {
     Busy,
     /// The node has stopped its ledger, because of a fork or a failing disk.
     Halted,
+    /// Too many blocks came from there: the same block with more work is taken, or this one later.
+    MoreWork {
+        /// Bits of work that a block needs now.
+        bits: u8,
+    },
 }
 
 /// What a node says of itself.

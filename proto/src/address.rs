@@ -9,7 +9,6 @@ use thiserror::Error;
 use crate::{
     PublicKey,
     hash::{Layout, Tag},
-    id::serde_as_text,
 };
 
 /// The human-readable part of every address.
@@ -91,7 +90,7 @@ impl FromStr for Address {
     }
 }
 
-serde_as_text!(Address);
+crate::serde_as_text!(Address);
 
 #[cfg(test)]
 mod tests {

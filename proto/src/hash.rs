@@ -26,12 +26,16 @@ impl Tag {
     pub const LANE: Self = Self(*b"flash/lane\0\0\0\0\0\0");
     /// A lane's running history.
     pub const HISTORY: Self = Self(*b"flash/history\0\0\0");
+    /// Signatures that are checked together.
+    pub const SIGNATURES: Self = Self(*b"flash/signatures");
     /// A block's id.
     pub const BLOCK: Self = Self(*b"flash/block\0\0\0\0\0");
     /// A block's proof of work.
     pub const WORK: Self = Self(*b"flash/work\0\0\0\0\0\0");
     /// A milestone's essence.
     pub const MILESTONE: Self = Self(*b"flash/milestone\0");
+    /// What coordinators say to each other while they agree on the next milestone.
+    pub const COORDINATION: Self = Self(*b"flash/coord\0\0\0\0\0");
     /// The key of an output or a channel in the state tree.
     pub const STATE_KEY: Self = Self(*b"flash/state-key\0");
     /// The value of an output or a channel in the state tree.

@@ -71,12 +71,13 @@ macro_rules! hex_newtype {
             }
         }
 
-        $crate::id::serde_as_text!($name);
+        $crate::serde_as_text!($name);
     };
 }
 pub(crate) use hex_newtype;
 
-/// Implements serde through `Display` and `FromStr`.
+/// Implements serde through `Display` and `FromStr`, in a crate that has `serde`.
+#[macro_export]
 macro_rules! serde_as_text {
     ($name:ident) => {
         impl serde::Serialize for $name {
@@ -93,7 +94,6 @@ macro_rules! serde_as_text {
         }
     };
 }
-pub(crate) use serde_as_text;
 
 hex_newtype!(
     /// A SHA3-256 hash whose meaning its place gives: a root, a history, an anchor.
@@ -164,7 +164,7 @@ impl FromStr for OutputId {
     }
 }
 
-serde_as_text!(OutputId);
+crate::serde_as_text!(OutputId);
 
 /// Which party of a channel: A opened it. Also names a lane by its payer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Encode, Decode)]
@@ -228,7 +228,7 @@ impl FromStr for Side {
 #[error("`{0}` is not a side: use A or B")]
 pub struct SideError(String);
 
-serde_as_text!(Side);
+crate::serde_as_text!(Side);
 
 #[cfg(test)]
 mod tests {

@@ -567,6 +567,11 @@ impl Channel {
         self.link == Link::Established
     }
 
+    /// Whether the view of the ledger is young enough, as [`Input::Fresh`] said last.
+    pub const fn is_fresh(&self) -> bool {
+        self.fresh
+    }
+
     /// Payments that wait for the next update.
     pub fn queued(&self) -> usize {
         self.queue.len()

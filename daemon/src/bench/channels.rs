@@ -1,14 +1,12 @@
 //! Opening, closing and checking the channels of a run.
 
-use std::time::{Duration, Instant};
-
 use flash_proto::{Amount, ChannelId, Output, Side};
 use futures_util::{StreamExt, TryStreamExt, stream};
 
 use crate::{
-    api::{ChannelInfo, CloseRequest, ErrorCode, OpenRequest},
+    api::{CloseRequest, OpenRequest},
     client::Client,
-    local::LocalNetwork,
+    local::{LocalDaemon, LocalNetwork, reached},
     run::Failure,
 };
 
@@ -16,11 +14,6 @@ use crate::{
 pub(super) const RESERVE: Amount = Amount::new(1_000_000);
 /// Milestones of the contest window: wide, so that a busy machine never pauses the payments.
 const WINDOW_MILESTONES: u32 = 1_000;
-/// Outputs that one transfer makes at most, besides its change.
-const OUTPUTS_AT_ONCE: usize = 100;
-/// How long the money of closed channels may take to arrive.
-const MONEY_WAIT: Duration = Duration::from_secs(60);
-const LOOK_PAUSE: Duration = Duration::from_millis(20);
 
 /// What to open.
 #[derive(Clone, Copy, Debug)]
@@ -47,19 +40,21 @@ pub(super) struct Opened {
 }
 
 /// Sends both daemons the money for their deposits, an output for each channel.
-pub(super) async fn fund(network: &LocalNetwork, clients: [&Client; 2], plan: &Plan) -> Result<(), Failure> {
+pub(super) async fn fund(
+    network: &LocalNetwork,
+    daemons: [&LocalDaemon; 2],
+    plan: &Plan,
+) -> Result<(), Failure> {
     let mut outputs = Vec::new();
-    for (client, amount) in clients.iter().zip(plan.deposits).filter(|(_, deposit)| !deposit.is_zero()) {
+    for (daemon, amount) in daemons.iter().zip(plan.deposits).filter(|(_, deposit)| !deposit.is_zero()) {
         for _ in 0..plan.channels {
-            outputs.push(Output { address: client.new_address().await?.address, amount });
+            outputs.push(Output { address: daemon.client.new_address().await?.address, amount });
         }
     }
-    for part in outputs.chunks(OUTPUTS_AT_ONCE) {
-        network.fund(part).await?;
-    }
-    for (client, deposit) in clients.into_iter().zip(plan.deposits) {
+    network.fund(&outputs).await?;
+    for (daemon, deposit) in daemons.into_iter().zip(plan.deposits) {
         let wanted = deposit.checked_mul(u64::from(plan.channels)).unwrap_or(Amount::MAX);
-        arrived(client, wanted).await?;
+        daemon.settled(wanted).await?;
     }
     Ok(())
 }
@@ -95,7 +90,7 @@ pub(super) async fn close(payer: &Client, opened: &[Opened]) -> Result<(), Failu
 /// Checks what both sides were paid out, and that it is in their wallets. Gives back all money of the
 /// run.
 pub(super) async fn check(
-    clients: [&Client; 2],
+    daemons: [&LocalDaemon; 2],
     opened: &[Opened],
     plan: &Plan,
     paid: Option<&[[Amount; 2]]>,
@@ -108,8 +103,8 @@ pub(super) async fn check(
         let moved = |deposit: Amount, gained, lost| deposit.checked_add(gained)?.checked_sub(lost);
         let first = moved(ours, received, sent).ok_or_else(overflow)?;
         let second = moved(theirs, sent, received).ok_or_else(overflow)?;
-        for (client, [mine, other]) in clients.iter().zip([[first, second], [second, first]]) {
-            let info = closed(client, channel.id).await?;
+        for (daemon, [mine, other]) in daemons.iter().zip([[first, second], [second, first]]) {
+            let info = reached(&daemon.client, channel.id, "closed").await?;
             if (info.payout, info.peer_payout) != (Some(mine), Some(other)) {
                 return Err(Failure::new(format!(
                     "channel {}: paid out {:?} and {:?}, but it should be {mine} and {other}",
@@ -121,42 +116,9 @@ pub(super) async fn check(
             *sum = sum.checked_add(part).ok_or_else(overflow)?;
         }
     }
-    for (client, wanted) in clients.into_iter().zip(wanted) {
-        arrived(client, wanted).await?;
+    for (daemon, wanted) in daemons.into_iter().zip(wanted) {
+        daemon.settled(wanted).await?;
     }
     let [first, second] = wanted;
     first.checked_add(second).ok_or_else(overflow)
-}
-
-/// The channel, once this side knows that it is closed.
-async fn closed(client: &Client, id: ChannelId) -> Result<ChannelInfo, Failure> {
-    let asked = Instant::now();
-    loop {
-        let info = client.channel(id).await?;
-        if info.state == "closed" || asked.elapsed() > MONEY_WAIT {
-            return Ok(info);
-        }
-        tokio::time::sleep(LOOK_PAUSE).await;
-    }
-}
-
-/// Waits until the wallet holds exactly this.
-async fn arrived(client: &Client, wanted: Amount) -> Result<(), Failure> {
-    let asked = Instant::now();
-    loop {
-        let late = asked.elapsed() > MONEY_WAIT;
-        match client.balance().await {
-            Ok(balance) if (balance.available, balance.reserved) == (wanted, Amount::ZERO) => return Ok(()),
-            Ok(balance) if late => {
-                return Err(Failure::new(format!(
-                    "a wallet holds {} and {} more reserved, but it should hold {wanted}",
-                    balance.available, balance.reserved
-                )));
-            }
-            // A daemon that has just started has no view of the ledger yet.
-            Err(error) if late || error.code != ErrorCode::LedgerUnavailable => return Err(error.into()),
-            _ => {}
-        }
-        tokio::time::sleep(LOOK_PAUSE).await;
-    }
 }

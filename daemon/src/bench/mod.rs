@@ -106,7 +106,7 @@ impl Bench {
         let network = LocalNetwork::start(dir, self.milestone_ms).await?;
         let payer = network.daemon("payer", Amount::ZERO).await?;
         let receiver = network.daemon("payee", plan.deposits[1]).await?;
-        channels::fund(&network, [&payer.client, &receiver.client], &plan).await?;
+        channels::fund(&network, [&payer, &receiver], &plan).await?;
 
         say(&format!("opening {} channel(s)", plan.channels));
         let started = Instant::now();
@@ -124,8 +124,7 @@ impl Bench {
         channels::close(&payer.client, &opened).await?;
         let close_time = started.elapsed();
         let paid = payments.as_ref().map(|(_, sums)| sums.clone());
-        let checked =
-            channels::check([&payer.client, &receiver.client], &opened, &plan, paid.as_deref()).await?;
+        let checked = channels::check([&payer, &receiver], &opened, &plan, paid.as_deref()).await?;
         for daemon in [payer, receiver] {
             daemon.stop().await?;
         }

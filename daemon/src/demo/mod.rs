@@ -38,8 +38,6 @@ use crate::{
 const PRICE_PER_WH: Amount = Amount::new(300);
 /// How often a log that is no terminal hears how far it is.
 const SAY: Duration = Duration::from_secs(5);
-/// How long wallets may take to see their last payouts.
-const SETTLE_MAX: Duration = Duration::from_secs(30);
 const POLL: Duration = Duration::from_millis(50);
 
 /// Replay real charging sessions on this machine: a Tangle node, a charging operator, cars
@@ -144,9 +142,7 @@ impl Demo {
             outputs.push(Output { address, amount: largest });
             *sum = sum.checked_add(largest).ok_or_else(|| Failure::new("the deposits do not fit 64 bits"))?;
         }
-        for outputs in outputs.chunks(100) {
-            machines.network.fund(outputs).await?;
-        }
+        machines.network.fund(&outputs).await?;
         Ok(funded)
     }
 
@@ -247,9 +243,9 @@ async fn check(
     for ((number, car), funded) in machines.cars.iter().enumerate().zip(funded) {
         let paid = paid(number).ok_or_else(overflow)?;
         total = total.checked_add(paid).ok_or_else(overflow)?;
-        settled(car, funded.saturating_sub(paid)).await?;
+        car.settled(funded.saturating_sub(paid)).await?;
     }
-    settled(&machines.operator, total).await?;
+    machines.operator.settled(total).await?;
     let info = machines.network.connect()?.info().await.map_err(Failure::new)?;
     let ((_, in_outputs), (channels, in_channels)) = (info.outputs, info.channels);
     if channels != 0 || in_outputs.checked_add(in_channels) != Some(Amount::SUPPLY) {
@@ -259,24 +255,6 @@ async fn check(
         )));
     }
     Ok(Report::new(replayed, transactions.len(), total, started.elapsed()))
-}
-
-/// Waits until a wallet holds exactly this, with nothing on its way.
-async fn settled(daemon: &LocalDaemon, wanted: Amount) -> Result<(), Failure> {
-    let deadline = Instant::now() + SETTLE_MAX;
-    loop {
-        let balance = daemon.client.balance().await?;
-        if balance.available == wanted && balance.reserved.is_zero() {
-            return Ok(());
-        }
-        if Instant::now() > deadline {
-            return Err(Failure::new(format!(
-                "{} holds {} and {} reserved, but its sessions leave it {wanted}",
-                daemon.name, balance.available, balance.reserved
-            )));
-        }
-        tokio::time::sleep(POLL).await;
-    }
 }
 
 fn keep(machines: &Machines) {

@@ -10,10 +10,11 @@ use std::{
 use flash_proto::{Amount, TransactionId};
 use futures_util::{StreamExt, stream};
 
-use super::{POLL, PRICE_PER_WH, Progress, SETTLE_MAX, sessions::Session};
+use super::{PRICE_PER_WH, Progress, sessions::Session};
 use crate::{
     api::{ChannelInfo, CloseRequest, OpenRequest, StreamOutcome},
     client::Client,
+    local::reached,
     run::Failure,
 };
 
@@ -70,7 +71,8 @@ pub(super) async fn run(
     let request =
         OpenRequest { peer: ticket, deposit, peer_deposit: Amount::ZERO, contest_window_milestones: None };
     let open = car.open(&request).await?;
-    ready(&operator, &open).await?;
+    // The charger switches on when it sees the channel open, too.
+    reached(&operator, open.id, "open").await?;
     settings.progress.charging.fetch_add(1, Ordering::Relaxed);
     let flowing = Instant::now();
     let (payments, paid) = charge(&session, &car, &open, &settings).await?;
@@ -79,18 +81,6 @@ pub(super) async fn run(
     let closed = car.close(open.id, CloseRequest { force: false }, true).await?;
     settings.progress.done.fetch_add(1, Ordering::Relaxed);
     Ok(Replayed { number, session, deposit, paid, payments, flowed, car: closed })
-}
-
-/// The charger switches on when it sees the channel open, too.
-async fn ready(operator: &Client, open: &ChannelInfo) -> Result<(), Failure> {
-    let deadline = Instant::now() + SETTLE_MAX;
-    while operator.channel(open.id).await?.state != "open" {
-        if Instant::now() > deadline {
-            return Err(Failure::new(format!("the operator does not see channel {} open", open.id)));
-        }
-        tokio::time::sleep(POLL).await;
-    }
-    Ok(())
 }
 
 /// Pays each Wh when it has flowed.
@@ -173,7 +163,7 @@ impl Replayed {
         if self.payments != self.session.energy_wh || Some(self.paid) != cost {
             return Err(off("not every Wh was paid exactly once"));
         }
-        let theirs = self.operators(operator).await?;
+        let theirs = reached(operator, id, "closed").await?;
         let lanes = [&self.car.sent, &theirs.received];
         if lanes.iter().any(|lane| lane.cumulative != self.paid || lane.payments != self.payments) {
             return Err(off("the two sides count different payments"));
@@ -194,17 +184,5 @@ impl Replayed {
             }
         }
         Ok(())
-    }
-
-    /// The channel as the operator sees it, once it sees it closed.
-    async fn operators(&self, operator: &Client) -> Result<ChannelInfo, Failure> {
-        let deadline = Instant::now() + SETTLE_MAX;
-        loop {
-            let channel = operator.channel(self.car.id).await?;
-            if channel.state == "closed" || Instant::now() > deadline {
-                return Ok(channel);
-            }
-            tokio::time::sleep(POLL).await;
-        }
     }
 }

@@ -15,6 +15,8 @@ mod describe;
 pub mod outbox;
 mod run;
 mod slot;
+#[cfg(test)]
+mod tests;
 pub mod view;
 pub mod writer;
 

@@ -91,15 +91,11 @@ impl EngineThread {
             if let Some(transaction) = slot.take_wanted() {
                 let _ = submit.send(transaction);
             }
-            self.show(&mut slot);
+            slot.count(&self.metrics);
+            slot.publication(&self.views).publish();
             self.slots.insert(id, slot);
         }
         Ok(())
-    }
-
-    fn show(&self, slot: &mut Slot) {
-        slot.count(&self.metrics);
-        slot.shown = Some(self.views.add(slot.view()));
     }
 
     /// Runs until every handle is dropped or the daemon stops.
@@ -151,11 +147,8 @@ impl EngineThread {
             let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.dirty && !slot.committing) else {
                 continue;
             };
-            let job = slot.job();
+            let job = slot.job(&self.views);
             slot.count(&self.metrics);
-            if slot.shown.is_none() {
-                slot.shown = Some(self.views.add(slot.view()));
-            }
             self.writer.bring(job).await?;
         }
         Ok(())
@@ -244,7 +237,9 @@ impl EngineThread {
         let mut proven: BTreeMap<ChannelId, _> = views.into_iter().collect();
         for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_live()) {
             slot.milestone(index, proven.remove(id));
-            touched.push(*id);
+            if slot.dirty {
+                touched.push(*id);
+            }
         }
         self.freshness(touched);
     }
@@ -256,7 +251,9 @@ impl EngineThread {
         self.metrics.milestone_age_ms.set(age_ms);
         for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_live()) {
             slot.freshness(age, milestone_interval_ms, freshness_max);
-            touched.push(*id);
+            if slot.dirty {
+                touched.push(*id);
+            }
         }
     }
 }

@@ -21,6 +21,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::{
     Events, Order, Outbox, Placed, View, Views, describe,
+    view::Publication,
     writer::{Afterwards, Job},
 };
 use crate::{
@@ -57,10 +58,10 @@ pub(super) struct Slot {
     /// The transaction that was passed on last.
     submitted: Option<TransactionId>,
     refused: Option<String>,
-    fresh: bool,
     created_ms: u64,
     counted: Counted,
-    pub(super) shown: Option<Arc<watch::Sender<View>>>,
+    /// Shows the channel; none before its first view was made.
+    shown: Option<Arc<watch::Sender<View>>>,
 }
 
 /// What was counted of a channel already.
@@ -105,7 +106,6 @@ impl Slot {
             seen: None,
             submitted: None,
             refused: None,
-            fresh: false,
             created_ms,
             counted: Counted::default(),
             shown: None,
@@ -118,14 +118,15 @@ impl Slot {
         !matches!(self.channel.phase(), Phase::Closed { .. } | Phase::Lapsed)
     }
 
-    /// The channel as others see it.
-    pub(super) fn view(&self) -> View {
-        View {
+    /// The channel as others see it, once what it is now is durable.
+    pub(super) fn publication(&mut self, views: &Views) -> Publication {
+        let view = View {
             info: describe::info(&self.channel, self.link.is_some()),
             open: self.channel.agreement().open,
             created_ms: self.created_ms,
             refused: self.refused.clone(),
-        }
+        };
+        views.publication(&mut self.shown, view)
     }
 
     /// Takes changes and a reply into the next job.
@@ -235,8 +236,7 @@ impl Slot {
         let window = u64::from(self.channel.agreement().open.contest_window_milestones);
         let half = Duration::from_millis(window.saturating_mul(interval_ms) / 2);
         let fresh = self.seen.is_some() && age.is_some_and(|age| age < max.unwrap_or(half).min(half));
-        if fresh != self.fresh {
-            self.fresh = fresh;
+        if fresh != self.channel.is_fresh() {
             let _ = self.input(Input::Fresh(fresh));
         }
     }
@@ -366,8 +366,8 @@ impl Slot {
         Some(transaction)
     }
 
-    /// Makes a job of all that changed.
-    pub(super) fn job(&mut self) -> Job {
+    /// Makes a job of all that changed, which also shows it.
+    pub(super) fn job(&mut self, views: &Views) -> Job {
         self.channel.finish(&mut self.effects);
         self.collect();
         self.dirty = false;
@@ -375,11 +375,10 @@ impl Slot {
         self.committing_rooms = std::mem::take(&mut self.rooms);
         self.committing_payments = self.channel.outgoing().payments;
         let submissions = self.take_wanted().into_iter().collect();
-        let publications = self.shown.iter().map(|shown| Views::publication(shown, self.view())).collect();
         let after = Afterwards {
+            publications: vec![self.publication(views)],
             sends: std::mem::take(&mut self.sends),
             submissions,
-            publications,
             replies: std::mem::take(&mut self.replies),
             engine: Some(self.channel.id()),
         };

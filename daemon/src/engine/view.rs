@@ -36,18 +36,24 @@ impl View {
 pub struct Publication {
     sender: Arc<watch::Sender<View>>,
     view: View,
+    /// Where the channel is listed from then on, if it is new.
+    list: Option<Views>,
 }
 
 impl Publication {
     /// Shows it.
     pub fn publish(self) {
-        let Self { sender, view } = self;
+        let Self { sender, view, list } = self;
+        let id = view.info.id;
         sender.send_modify(|shown| {
             // Whether the peer is connected is not stored and follows the links at once.
             let connected = shown.info.connected;
             *shown = view;
             shown.info.connected = connected;
         });
+        if let Some(views) = list {
+            views.list(id, sender);
+        }
     }
 }
 
@@ -72,18 +78,21 @@ impl Views {
         read(&self.shown.read().unwrap_or_else(PoisonError::into_inner))
     }
 
-    /// Shows a channel for the first time.
-    pub(super) fn add(&self, view: View) -> Arc<watch::Sender<View>> {
-        let id = view.info.id;
-        let sender = Arc::new(watch::Sender::new(view));
-        self.shown.write().unwrap_or_else(PoisonError::into_inner).insert(id, Arc::clone(&sender));
+    fn list(&self, id: ChannelId, sender: Arc<watch::Sender<View>>) {
+        self.shown.write().unwrap_or_else(PoisonError::into_inner).insert(id, sender);
         self.added.send_modify(|count| *count = count.wrapping_add(1));
-        sender
     }
 
-    /// A view to be shown by `sender` once it is durable.
-    pub(super) fn publication(sender: &Arc<watch::Sender<View>>, view: View) -> Publication {
-        Publication { sender: Arc::clone(sender), view }
+    /// A view to be shown once it is durable, by the channel's sender. Without one the channel is new: it
+    /// gets one, and is listed when the view is shown.
+    pub(super) fn publication(
+        &self,
+        sender: &mut Option<Arc<watch::Sender<View>>>,
+        view: View,
+    ) -> Publication {
+        let list = sender.is_none().then(|| self.clone());
+        let sender = sender.get_or_insert_with(|| Arc::new(watch::Sender::new(view.clone())));
+        Publication { sender: Arc::clone(sender), view, list }
     }
 
     /// Changes whenever a channel is added.

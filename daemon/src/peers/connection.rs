@@ -8,9 +8,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flash_node_client::quic::{PeerAddress, frames, peer_key};
+use flash_node_client::quic::{PeerAddress, frames, jittered, peer_key};
 use flash_proto::{
-    ChannelId, PublicKey, Side, codec, limits,
+    ChannelId, PublicKey, Side, limits,
     message::{Hello, OpenProposal, OpenReply, PROTOCOL_VERSION, Refusal, RefusalCode, StreamStart},
 };
 use quinn::{Connection, VarInt};
@@ -164,9 +164,8 @@ async fn open_stream(link: &Link) -> Result<(Writer, Reader), String> {
 
 /// The next frame as a message.
 async fn next<T: bincode::Decode<()>>(reader: &mut Reader) -> Result<T, String> {
-    let frame = reader.next().await.map_err(|error| error.to_string())?;
-    let frame = frame.ok_or_else(|| "the stream ended".to_owned())?;
-    codec::decode::<T, { limits::PEER_FRAME_BYTES_MAX }>(&frame).map_err(|error| error.to_string())
+    let message = reader.message::<T, { limits::PEER_FRAME_BYTES_MAX }>().await;
+    message.map_err(|error| error.to_string())?.ok_or_else(|| "the stream ended".to_owned())
 }
 
 /// Asks the peer to open a channel.
@@ -261,7 +260,7 @@ async fn keep_stream(shared: Arc<Shared>, link: Link, channel: ChannelId) {
             (pause, _) = REOPEN;
         }
         let gone = view.wait_for(|view| !view.is_live());
-        if tokio::time::timeout(super::dialer::jittered(pause), gone).await.is_ok() {
+        if tokio::time::timeout(jittered(pause), gone).await.is_ok() {
             return;
         }
         pause = pause.saturating_mul(2).min(longest);

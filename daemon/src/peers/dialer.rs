@@ -3,7 +3,7 @@
 
 use std::{sync::Arc, time::Duration};
 
-use flash_node_client::quic::PeerAddress;
+use flash_node_client::quic::{PeerAddress, jittered};
 use flash_proto::PublicKey;
 use tokio::sync::watch;
 
@@ -23,16 +23,6 @@ pub(super) fn keep(shared: &Arc<Shared>, address: PeerAddress) {
     let (sender, receiver) = watch::channel(address);
     dialers.insert(peer, sender);
     tokio::spawn(run(Arc::clone(shared), peer, receiver));
-}
-
-/// A pause of between half of this and all of it, so that peers who lost each other at the same moment
-/// do not meet at the same moment for ever.
-pub(super) fn jittered(pause: Duration) -> Duration {
-    let mut byte = [u8::MAX];
-    // Without randomness the pause is the whole one.
-    let _ = getrandom::fill(&mut byte);
-    let [byte] = byte;
-    pause.mul_f64(0.5 + f64::from(byte) / 512.0)
 }
 
 async fn run(shared: Arc<Shared>, peer: PublicKey, mut address: watch::Receiver<PeerAddress>) {

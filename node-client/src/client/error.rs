@@ -144,7 +144,13 @@ impl ClientError {
         match self {
             Self::Unreachable => true,
             Self::Refused { code, .. } => {
-                matches!(code, RefusedCode::Busy | RefusedCode::UnknownParent | RefusedCode::Halted)
+                matches!(
+                    code,
+                    RefusedCode::Busy
+                        | RefusedCode::UnknownParent
+                        | RefusedCode::Halted
+                        | RefusedCode::MoreWork { .. }
+                )
             }
             _ => self.is_of_node(),
         }

@@ -1,6 +1,10 @@
 //! The background: connects to several nodes, follows each, and begins again.
 
-use std::{convert::Infallible, sync::Arc, time::Duration, time::Instant};
+use std::{
+    convert::Infallible,
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use tokio::{
     task::JoinSet,
@@ -12,7 +16,7 @@ use super::{ClientError, FollowedMilestone, Shared, Tip, link::Link};
 use crate::{
     light::LightError,
     protocol::{Followed, NodeRequest, NodeResponse},
-    quic::PeerAddress,
+    quic::{PeerAddress, jittered},
 };
 
 /// How long a connection may take.
@@ -53,14 +57,10 @@ async fn run_one(shared: Arc<Shared>) {
     }
 }
 
-/// Doubles with every failure; half of it is drawn, so that clients do not all come at once.
+/// Doubles with every failure; part of it is drawn, so that clients do not all come at once.
 fn retry_wait(failures: u32) -> Duration {
     let factor = 1_u32.checked_shl(failures.min(16)).unwrap_or(1);
-    let half = RETRY_WAIT_MIN.saturating_mul(factor).min(RETRY_WAIT_MAX) / 2;
-    let mut drawn = [0; 1];
-    // Without randomness the wait is merely the same for everybody.
-    let _ = getrandom::fill(&mut drawn);
-    half + half * u32::from(drawn[0]) / u32::from(u8::MAX)
+    jittered(RETRY_WAIT_MIN.saturating_mul(factor).min(RETRY_WAIT_MAX))
 }
 
 impl Shared {

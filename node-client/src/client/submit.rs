@@ -11,7 +11,7 @@ use std::{
 use flash_proto::{
     Block, BlockId, Payload, Transaction, TransactionId,
     block::Work,
-    limits::{BLOCK_BYTES_MAX, PARENTS_MAX},
+    limits::{BLOCK_BYTES_MAX, PARENTS_MAX, POW_BITS_MAX},
 };
 use tokio::{sync::watch, time::timeout};
 use tracing::debug;
@@ -44,8 +44,10 @@ pub struct Applied {
 #[derive(Clone, Debug)]
 struct Attached {
     id: BlockId,
-    parents: Vec<BlockId>,
+    block: Block,
     bytes: Vec<u8>,
+    /// What its work was done for.
+    pow_bits: u8,
 }
 
 /// Stops the work when nobody waits for it any more.
@@ -100,8 +102,8 @@ impl NodeClient {
         taken: &mut Option<(Link, Attached)>,
     ) -> Result<(), ClientError> {
         let shared = self.shared();
-        if let Some((other, attached)) = taken.clone() {
-            match shared.submit_at(link, &attached).await {
+        if let Some((other, mut attached)) = taken.clone() {
+            match self.submit_with_work(link, &mut attached).await {
                 Err(ClientError::Refused { code: RefusedCode::UnknownParent, .. }) => {
                     if let Err(error) = shared.check_tips(&other, &attached).await {
                         debug!(%error, "the block is made anew");
@@ -111,8 +113,8 @@ impl NodeClient {
                 handed => return handed,
             }
         }
-        let attached = self.attach_at(link, payload.clone()).await?;
-        shared.submit_at(link, &attached).await?;
+        let mut attached = self.attach_at(link, payload.clone()).await?;
+        self.submit_with_work(link, &mut attached).await?;
         taken.get_or_insert((link.clone(), attached));
         Ok(())
     }
@@ -123,23 +125,41 @@ impl NodeClient {
         let NodeResponse::Tips(tips) = shared.ask(link, &NodeRequest::Tips).await? else {
             return Err(shared.unexpected(link));
         };
-        let mut block = Block::new(tips, payload);
+        let block = Block::new(tips, payload);
         if !(1..=PARENTS_MAX).contains(&block.parents.len()) {
             return Err(shared.unexpected(link));
         }
-        let bytes = block.to_bytes();
-        if bytes.len() > BLOCK_BYTES_MAX {
-            return Err(ClientError::BlockTooLarge { got: bytes.len() });
+        let got = block.to_bytes().len();
+        if got > BLOCK_BYTES_MAX {
+            return Err(ClientError::BlockTooLarge { got });
         }
-        block.nonce = self.work(bytes).await?;
+        self.worked(block, shared.params.pow_bits).await
+    }
+
+    async fn worked(&self, mut block: Block, pow_bits: u8) -> Result<Attached, ClientError> {
+        block.nonce = self.work(block.to_bytes(), pow_bits).await?;
         let bytes = block.to_bytes();
-        Ok(Attached { id: Block::id_of(&bytes), parents: block.parents, bytes })
+        Ok(Attached { id: Block::id_of(&bytes), block, bytes, pow_bits })
+    }
+
+    /// Gives a node a block, with more work if the node is flooded and asks for it, but for no more than can
+    /// be done.
+    async fn submit_with_work(&self, link: &Link, attached: &mut Attached) -> Result<(), ClientError> {
+        loop {
+            match self.shared().submit_at(link, attached).await {
+                Err(ClientError::Refused { code: RefusedCode::MoreWork { bits }, .. })
+                    if (attached.pow_bits.saturating_add(1)..=POW_BITS_MAX).contains(&bits) =>
+                {
+                    *attached = self.worked(attached.block.clone(), bits).await?;
+                }
+                done => return done,
+            }
+        }
     }
 
     /// The proof of work, on a thread of its own.
-    async fn work(&self, bytes: Vec<u8>) -> Result<u64, ClientError> {
+    async fn work(&self, bytes: Vec<u8>, pow_bits: u8) -> Result<u64, ClientError> {
         let permit = Arc::clone(&self.shared().work).acquire_owned().await.map_err(|_| ClientError::Work)?;
-        let pow_bits = self.shared().params.pow_bits;
         let stop = StopOnDrop(Arc::default());
         let stopped = Arc::clone(&stop.0);
         let search = move || {
@@ -252,7 +272,7 @@ impl Shared {
 
     /// Whether a node has the blocks that it gave as tips: one that another node does not know.
     async fn check_tips(&self, link: &Link, attached: &Attached) -> Result<(), ClientError> {
-        for tip in attached.parents.iter().filter(|tip| **tip != self.params.genesis_block()) {
+        for tip in attached.block.parents.iter().filter(|tip| **tip != self.params.genesis_block()) {
             match self.ask(link, &NodeRequest::Block(*tip)).await? {
                 NodeResponse::Block(Some(bytes)) if Block::id_of(&bytes) == *tip => {}
                 NodeResponse::Block(_) => {

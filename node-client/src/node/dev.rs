@@ -3,7 +3,7 @@
 use flash_proto::{Address, Amount, NetworkParams, Output, SecretKey};
 
 /// The smallest output of a development network: 1 Ki.
-const OUTPUT_MIN: Amount = Amount::new(1_000);
+pub const OUTPUT_MIN: Amount = Amount::new(1_000);
 /// Equal outputs of the treasury, so that so many transactions can be funded at once; one more holds what is
 /// left over.
 const EQUAL_OUTPUTS: u64 = 16;
@@ -42,7 +42,6 @@ impl DevNetwork {
     #[must_use]
     pub fn make(self, genesis_ms: u64, entropy: [[u8; 32]; 3]) -> DevKeys {
         let [coordinator, treasury, node] = entropy.map(SecretKey::from_bytes);
-        let address = Address::of(&treasury.public());
         let params = NetworkParams {
             name: "dev".to_owned(),
             coordinators: vec![coordinator.public()],
@@ -51,16 +50,17 @@ impl DevNetwork {
             output_min: OUTPUT_MIN,
             milestone_interval_ms: self.milestone_interval_ms,
             genesis_ms,
-            genesis: treasury_amounts().map(|amount| Output { address, amount }).collect(),
+            genesis: self::treasury(Address::of(&treasury.public())),
         };
         DevKeys { params, coordinator, treasury, node }
     }
 }
 
-/// The supply in equal parts, and the rest.
-fn treasury_amounts() -> impl Iterator<Item = Amount> {
+/// A genesis that gives the supply to one address, in equal parts, and the rest.
+pub fn treasury(address: Address) -> Vec<Output> {
     let supply = Amount::SUPPLY.units();
     let part = supply / (EQUAL_OUTPUTS + 1);
     let rest = supply.saturating_sub(part.saturating_mul(EQUAL_OUTPUTS));
-    (0..EQUAL_OUTPUTS).map(move |_| part).chain([rest]).map(Amount::new)
+    let amounts = (0..EQUAL_OUTPUTS).map(|_| part).chain([rest]).map(Amount::new);
+    amounts.map(|amount| Output { address, amount }).collect()
 }

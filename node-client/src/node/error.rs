@@ -7,7 +7,7 @@ use flash_proto::{Amount, Hash, block::BlockError, milestone::MilestoneError, ne
 use thiserror::Error;
 
 use super::Received;
-use crate::light::Fork;
+use crate::{coordinator::CoordinatorError, light::Fork};
 
 /// Why a node does not start, or stopped.
 #[derive(Debug, Error)]
@@ -71,6 +71,9 @@ pub enum NodeError {
         /// What differs.
         what: &'static str,
     },
+    /// The coordinator does not start.
+    #[error("the coordinator does not start: {0}")]
+    Coordinator(#[from] CoordinatorError),
     /// A signed milestone could not be taken in.
     #[error("the milestone was not taken in: {0:?}")]
     NotTaken(Received),

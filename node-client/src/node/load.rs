@@ -14,7 +14,8 @@ use flash_proto::{Amount, Block, BlockId, CoordinatorHistory, Milestone, Network
 use super::{
     NodeError,
     core::{Core, Waiting},
-    records::{self, BLOCKS, INCLUDED, MILESTONES, MilestoneRecord, STATE, WAITING},
+    pages,
+    records::{self, INCLUDED, MILESTONES, MilestoneRecord, STATE},
 };
 use crate::{
     ledger::{
@@ -45,7 +46,10 @@ pub(super) fn load(store: &dyn Store, params: &NetworkParams) -> Result<Core, No
         coordinators,
         waiting: HashMap::new(),
         waiting_bytes: 0,
+        carried: HashMap::new(),
         next_number: 1,
+        next_page: 0,
+        confirmed: last.confirmed,
         recent: VecDeque::new(),
         last: Arc::new(records::followed(store, index)?.ok_or(NodeError::Damaged("milestone"))?),
     };
@@ -56,7 +60,7 @@ pub(super) fn load(store: &dyn Store, params: &NetworkParams) -> Result<Core, No
         core.tangle.restore(index, included.map(BlockId::new).collect());
     }
     core.tangle.set_milestone_block(last.block);
-    load_waiting(store, params, &mut core)?;
+    load_waiting(store, params, last.waiting_page, &mut core)?;
     Ok(core)
 }
 
@@ -67,7 +71,7 @@ fn begin(store: &dyn Store, params: &NetworkParams) -> Result<u64, NodeError> {
         batch.put(STATE, &codec::encode(&key), codec::encode(&value));
     }
     let milestone = Milestone { essence: genesis_essence(params), signatures: Vec::new() };
-    let record = MilestoneRecord { milestone, block: params.genesis_block() };
+    let record = MilestoneRecord { milestone, block: params.genesis_block(), waiting_page: 0, confirmed: 0 };
     records::put_coordinators(&mut batch, &CoordinatorHistory::new(params));
     batch.put(MILESTONES, &0_u64.to_be_bytes(), codec::encode(&record));
     let _durable = store.commit(&batch)?;
@@ -92,13 +96,20 @@ fn load_ledger(store: &dyn Store, last: &Milestone) -> Result<LedgerState, NodeE
     Ok(ledger)
 }
 
-/// The blocks that wait for a milestone, in the order in which they came.
-fn load_waiting(store: &dyn Store, params: &NetworkParams, core: &mut Core) -> Result<(), NodeError> {
-    for_each(store, WAITING, &[], |(key, id)| {
-        let number = index_of(&key)?;
-        let id = <[u8; 32]>::try_from(id).map_err(|_| NodeError::Damaged("waiting block"))?;
-        let bytes = store.get(BLOCKS, &id)?.ok_or(NodeError::Damaged("waiting block"))?;
-        let block = Block::from_bytes(&bytes, params.pow_bits)?;
+/// The blocks that wait for a milestone, in the order in which they came: all from the first page with one of
+/// them on that are not confirmed.
+fn load_waiting(
+    store: &dyn Store,
+    params: &NetworkParams,
+    first_page: u64,
+    core: &mut Core,
+) -> Result<(), NodeError> {
+    core.next_page = pages::for_each(store, first_page, |place, bytes| {
+        let id = Block::id_of(bytes);
+        if core.tangle.contains(&id) || records::confirmed(store, &id)?.is_some() {
+            return Ok(());
+        }
+        let block = Block::from_bytes(bytes, params.pow_bits)?;
         let transaction = match block.payload {
             Payload::Transaction(transaction) => {
                 let checked = Checked::new(*transaction, params);
@@ -106,12 +117,11 @@ fn load_waiting(store: &dyn Store, params: &NetworkParams, core: &mut Core) -> R
             }
             _ => None,
         };
-        let inserted = core.tangle.insert(BlockId::new(id), number, block.parents);
-        inserted.map_err(|_| NodeError::Damaged("graph of waiting blocks"))?;
-        core.hold(BlockId::new(id), Waiting { bytes: bytes.len(), transaction });
-        core.next_number = number.checked_add(1).ok_or(NodeError::Counter)?;
+        // What it approves is only not here if it has expired.
+        let _ = core.hold(id, block.parents, Waiting { bytes: bytes.len(), place, transaction });
         Ok(())
-    })
+    })?;
+    Ok(())
 }
 
 fn index_of(key: &[u8]) -> Result<u64, NodeError> {

@@ -12,11 +12,10 @@ use flash_proto::{
 use super::{
     Node, NodeError, Writer,
     core::Core,
+    index,
+    pages::{Pages, Place, Reader},
     receive::{Prepared, Received},
-    records::{
-        self, APPLIED, BLOCKS, CONFIRMED, INCLUDED, MILESTONES, MilestoneRecord, Outcome, STATE, TOUCHED,
-        TransactionRecords, WAITING,
-    },
+    records::{self, APPLIED, Confirmed, INCLUDED, MILESTONES, MilestoneRecord, Outcome, STATE, TOUCHED},
 };
 use crate::{ledger::Confirmation, protocol::Followed};
 
@@ -37,6 +36,15 @@ pub(super) struct Draft {
     milestone: MilestoneId,
     included: Vec<BlockId>,
     confirmation: Confirmation,
+}
+
+/// What makes a milestone durable, and where its block stands then.
+struct Written {
+    batch: Batch,
+    /// The blocks that expire.
+    expired: Vec<BlockId>,
+    place: Place,
+    next_page: u64,
 }
 
 /// What this node says of a milestone that a coordinator proposes.
@@ -99,8 +107,9 @@ impl Node {
     pub fn publish(&self, milestone: Milestone) -> Result<Arc<Followed>, NodeError> {
         milestone.essence.follows(&self.read().last.milestone.essence)?;
         let index = milestone.essence.index;
+        let parents = milestone.essence.parents.clone();
         let payload = Payload::Milestone(Box::new(milestone));
-        let (block, bytes) = self.work(Block::new(self.parents_of(&payload), payload))?;
+        let (block, bytes) = self.work(Block::new(parents, payload))?;
         let writer = self.writer()?;
         let received = self.take_in(&writer, vec![Prepared::own(block, bytes)]);
         drop(writer);
@@ -127,13 +136,6 @@ impl Node {
         let essence = self.propose(now_ms, None)?;
         let signatures = signers.into_iter().map(|key| essence.sign(key)).collect();
         self.publish(Milestone { essence, signatures })
-    }
-
-    fn parents_of(&self, payload: &Payload) -> Vec<BlockId> {
-        match payload {
-            Payload::Milestone(milestone) => milestone.essence.parents.clone(),
-            _ => Vec::new(),
-        }
     }
 
     /// What the milestone approves. Where there are more tips than a block has parents, blocks of the
@@ -214,24 +216,21 @@ impl Node {
             Draft { milestone: essence.id(), included, confirmation }
         });
         check_roots(essence, &draft.confirmation).map_err(|error| self.halt(&error))?;
-        let batch = self.stored(self.milestone_batch(&milestone, &block, &draft))?;
-        let _durable = self.commit(writer, &batch)?;
-        self.take_over(milestone, block, draft)
+        let written = self.stored(self.write_milestone(&milestone, &block, &draft))?;
+        let _durable = self.commit(writer, &written.batch)?;
+        self.take_over(milestone, block, draft, &written)
     }
 
     /// Everything that the milestone changes, as one batch.
-    fn milestone_batch(
+    fn write_milestone(
         &self,
         milestone: &Milestone,
         block: &Prepared,
         draft: &Draft,
-    ) -> Result<Batch, NodeError> {
+    ) -> Result<Written, NodeError> {
         let Draft { included, confirmation, .. } = draft;
         let index = milestone.essence.index;
         let mut batch = Batch::new();
-        let record = MilestoneRecord { milestone: milestone.clone(), block: block.id };
-        batch.put(BLOCKS, block.id.as_bytes(), block.bytes.clone());
-        batch.put(MILESTONES, &index.to_be_bytes(), codec::encode(&record));
         let included_ids: Vec<_> = included.iter().map(|block| *block.as_bytes()).collect();
         let applied: Vec<_> = confirmation.applied.iter().map(|(block, _)| *block.as_bytes()).collect();
         let touched: Vec<_> = confirmation.channels.iter().map(|channel| *channel.as_bytes()).collect();
@@ -245,48 +244,68 @@ impl Node {
                 None => batch.delete(STATE, &key),
             }
         }
-        for confirmed in included {
-            batch.put(CONFIRMED, confirmed.as_bytes(), index.to_be_bytes().to_vec());
-        }
-        let mut transactions = TransactionRecords::new(self.store());
         for (block, id) in &confirmation.applied {
-            transactions.confirmed(*id, Outcome::Applied { block: *block, milestone: index })?;
+            records::put_outcome(&mut batch, *id, &Outcome::Applied { block: *block, milestone: index });
         }
         for (block, id, conflict) in &confirmation.conflicts {
-            let outcome = Outcome::Rejected { block: *block, milestone: index, conflict: *conflict };
-            transactions.confirmed(*id, outcome)?;
-        }
-        let core = self.read();
-        batch.put(WAITING, &core.next_number.to_be_bytes(), block.id.as_bytes().to_vec());
-        for number in included.iter().filter_map(|confirmed| core.tangle.number_of(confirmed)) {
-            batch.delete(WAITING, &number.to_be_bytes());
-        }
-        for (number, expired) in core.tangle.expiring(index, included) {
-            batch.delete(WAITING, &number.to_be_bytes());
-            batch.delete(BLOCKS, expired.as_bytes());
-            if let Some(transaction) = core.waiting.get(&expired).and_then(|held| held.transaction.as_ref()) {
-                transactions.expired(transaction.id())?;
+            // What was applied stays applied, however often it is attached again.
+            let applied = confirmation.applied.iter().any(|(_, applied)| applied == id)
+                || matches!(records::outcome(self.store(), *id)?, Some(Outcome::Applied { .. }));
+            if !applied {
+                let outcome = Outcome::Rejected { block: *block, milestone: index, conflict: *conflict };
+                records::put_outcome(&mut batch, *id, &outcome);
             }
         }
+        let core = self.read();
+        for id in included {
+            let place = core.waiting.get(id).map(|waiting| waiting.place);
+            let place = place.ok_or(NodeError::Damaged("graph in memory"))?;
+            records::put_confirmed(&mut batch, id, &Confirmed { place, milestone: index });
+        }
+        let expiring = core.tangle.expiring(index, included);
+        let expired: Vec<_> = expiring.into_iter().map(|(_, block)| block).collect();
+        if self.shared.index {
+            index::confirm(&mut batch, confirmation);
+        }
+        let mut reader = Reader::default();
+        for (gone, waiting) in expired.iter().filter_map(|gone| core.waiting.get_key_value(gone)) {
+            let bytes = reader.block(self.store(), waiting.place)?;
+            index::remove(&mut batch, *gone, &bytes.ok_or(NodeError::Damaged("waiting block"))?)?;
+        }
+        let mut pages = Pages::from(core.next_page);
+        let place = pages.push(&block.bytes)?;
+        let next_page = pages.write(&mut batch)?;
+        let record = MilestoneRecord {
+            milestone: milestone.clone(),
+            block: block.id,
+            waiting_page: core.waiting_page(included, &expired).unwrap_or(place.page),
+            confirmed: core.confirmed.saturating_add(u64::try_from(included.len()).unwrap_or(u64::MAX)),
+        };
+        batch.put(MILESTONES, &index.to_be_bytes(), codec::encode(&record));
         if milestone.essence.next.is_some() {
             let mut coordinators = core.coordinators.clone();
             coordinators.follow(&milestone.essence);
             records::put_coordinators(&mut batch, &coordinators);
         }
-        transactions.write(&mut batch);
-        Ok(batch)
+        Ok(Written { batch, expired, place, next_page })
     }
 
     /// Takes a milestone over that is durable.
-    fn take_over(&self, milestone: Milestone, block: Prepared, draft: Draft) -> Result<(), NodeError> {
+    fn take_over(
+        &self,
+        milestone: Milestone,
+        block: Prepared,
+        draft: Draft,
+        written: &Written,
+    ) -> Result<(), NodeError> {
         let Draft { included, confirmation, .. } = draft;
-        let index = milestone.essence.index;
+        let (index, own) = (milestone.essence.index, block.id);
         let mut core = self.write();
-        let own = block.id;
-        self.hold(&mut core, block)?;
+        core.next_page = written.next_page;
+        core.confirmed = core.confirmed.saturating_add(u64::try_from(included.len()).unwrap_or(u64::MAX));
+        self.hold(&mut core, block, written.place)?;
         core.ledger.accept(&confirmation);
-        let expired = core.tangle.expiring(index, &included);
-        for gone in included.iter().chain(expired.iter().map(|(_, block)| block)) {
+        for gone in included.iter().chain(&written.expired) {
             core.release(gone);
         }
         core.tangle.confirm(index, own, included);

@@ -9,16 +9,23 @@
 //! | --- | --- |
 //! | [`service`] | serving clients over QUIC |
 //! | [`dev`] | making a network for development |
-//! | `receive`, `milestone`, `queries` | what a node does |
-//! | `core`, `records`, `load` | what it holds in memory, on disk, and the way from one to the other |
+//! | [`rate`] | how many blocks one sender may put into the Tangle |
+//! | `receive`, `milestone`, `queries`, `exchange` | what a node does |
+//! | `index`, `explore` | finding blocks, and telling what became of them |
+//! | `core`, `records`, `pages`, `load` | what it holds in memory, on disk, and the way from one to the other |
 
 mod coordinate;
 mod core;
 pub mod dev;
 mod error;
+mod exchange;
+mod explore;
+mod index;
 mod load;
 mod milestone;
+mod pages;
 mod queries;
+pub mod rate;
 mod receive;
 mod records;
 pub mod service;
@@ -33,10 +40,12 @@ use std::{
     },
 };
 
-pub use coordinate::run_coordinator;
+pub use coordinate::{CoordinatorConfig, Floodgate, Handover, run_coordinator};
 pub use error::NodeError;
+pub use explore::{AddressBalances, BlockOutcome, BlockState, CarriedMilestone, Confirmed, ProvenOutput};
 use flash_channel::store::{Batch, Durable, SledStore, Store};
 use flash_proto::{BlockId, NetworkParams};
+pub use index::Find;
 pub use milestone::Judgement;
 pub use queries::ConePage;
 pub use receive::{Received, Source};
@@ -53,6 +62,9 @@ pub struct NodeConfig {
     pub directory: PathBuf,
     /// The network.
     pub params: NetworkParams,
+    /// Whether blocks are to be found by tag, address and transaction, which the HTTP API needs: some more
+    /// records for each block. Blocks that come while it is off are not found later.
+    pub index: bool,
 }
 
 /// Blocks that those who listen to [`Node::arrivals`] may be behind.
@@ -77,6 +89,8 @@ pub struct Node {
 
 struct Shared {
     params: NetworkParams,
+    /// Whether blocks are indexed.
+    index: bool,
     store: Box<dyn Store>,
     core: RwLock<Core>,
     /// Held while something is made durable and taken over: one at a time, so that what was checked
@@ -113,14 +127,18 @@ impl Node {
     pub fn open(config: NodeConfig) -> Result<Self, NodeError> {
         config.params.check()?;
         let store = SledStore::open(&config.directory, config.params.id().as_bytes())?;
-        Self::with_store(config.params, Box::new(store))
+        Self::start(config.params, config.index, Box::new(store))
     }
 
-    /// The same above any store, which must hold nothing or what a node of this network stored.
+    /// The same above any store, with the index; the store must hold nothing or what a node of this network stored.
     ///
     /// # Errors
     /// [`NodeError`].
     pub fn with_store(params: NetworkParams, store: Box<dyn Store>) -> Result<Self, NodeError> {
+        Self::start(params, true, store)
+    }
+
+    fn start(params: NetworkParams, index: bool, store: Box<dyn Store>) -> Result<Self, NodeError> {
         params.check()?;
         let seed = getrandom::u64().map_err(|error| NodeError::Random(error.to_string()))?;
         let core = load::load(store.as_ref(), &params)?;
@@ -128,6 +146,7 @@ impl Node {
         Ok(Self {
             shared: Arc::new(Shared {
                 params,
+                index,
                 store,
                 core: RwLock::new(core),
                 writer: Mutex::new(()),

@@ -6,7 +6,8 @@ use flash_proto::{Address, BlockId, ChannelId, OutputId, StateKey, TransactionId
 
 use super::{
     Node, NodeError,
-    records::{self, APPLIED, BLOCKS, INCLUDED, Outcome},
+    pages::Reader,
+    records::{self, APPLIED, Confirmed, INCLUDED, Outcome},
 };
 use crate::{
     ledger::{merkle, merkle::AuditPath},
@@ -31,7 +32,17 @@ impl Node {
     /// # Errors
     /// [`NodeError::Halted`], or the store's failure.
     pub fn block(&self, id: &BlockId) -> Result<Option<Vec<u8>>, NodeError> {
-        self.stored(self.store().get(BLOCKS, id.as_bytes()).map_err(NodeError::from))
+        self.read_block(&mut Reader::default(), id)
+    }
+
+    pub(super) fn read_block(&self, reader: &mut Reader, id: &BlockId) -> Result<Option<Vec<u8>>, NodeError> {
+        let waiting = self.read().waiting.get(id).map(|waiting| waiting.place);
+        let place = match waiting {
+            Some(place) => Some(place),
+            None => self.stored(records::confirmed(self.store(), id))?.map(|confirmed| confirmed.place),
+        };
+        let Some(place) = place else { return Ok(None) };
+        self.stored(reader.block(self.store(), place))
     }
 
     /// At most `max` blocks that nothing here approves, for a node that may not know them.
@@ -51,10 +62,10 @@ impl Node {
         let Some(record) = self.stored(records::milestone(self.store(), index))? else { return Ok(None) };
         let included = self.stored(records::ids(self.store(), INCLUDED, index).map_err(NodeError::from))?;
         let mut ids = included.map(BlockId::new).chain([record.block]).skip(after);
-        let mut blocks = Vec::new();
+        let (mut reader, mut blocks) = (Reader::default(), Vec::new());
         for id in ids.by_ref().take(limit) {
             // Pruned between two pages: as if it had never been here.
-            let Some(bytes) = self.block(&id)? else { return Ok(None) };
+            let Some(bytes) = self.read_block(&mut reader, &id)? else { return Ok(None) };
             blocks.push(bytes);
         }
         Ok(Some(ConePage { blocks, more: ids.next().is_some() }))
@@ -112,7 +123,7 @@ impl Node {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             network: core.last.milestone.essence.network,
             milestone_index: core.index(),
-            blocks: core.next_number.saturating_sub(1),
+            blocks: core.confirmed.saturating_add(count(core.waiting.len())),
             tips: count(core.tangle.tips_count()),
             outputs: (count(core.ledger.outputs_count()), core.ledger.in_outputs()),
             channels: (count(core.ledger.channels_count()), core.ledger.in_channels()),
@@ -151,14 +162,14 @@ impl Node {
     }
 
     fn inclusion(&self, id: BlockId) -> Result<Option<Inclusion>, NodeError> {
-        let Some(index) = records::confirmed_by(self.store(), &id)? else { return Ok(None) };
+        let Some(Confirmed { milestone: index, .. }) = records::confirmed(self.store(), &id)? else {
+            return Ok(None);
+        };
         // On the disk already, but not yet taken over, or pruned since.
         if index > self.read().index() {
             return Ok(None);
         }
-        let (Some(block), Some(record)) =
-            (self.store().get(BLOCKS, id.as_bytes())?, records::milestone(self.store(), index)?)
-        else {
+        let (Some(block), Some(record)) = (self.block(&id)?, records::milestone(self.store(), index)?) else {
             return Ok(None);
         };
         let path = path_to(records::ids(self.store(), INCLUDED, index)?.collect(), &id);
@@ -167,38 +178,38 @@ impl Node {
     }
 
     fn transaction(&self, id: TransactionId) -> Result<TransactionAnswer, NodeError> {
-        let Some(record) = records::transaction(self.store(), id)? else {
-            return Ok(TransactionAnswer::Unknown);
+        let (index, carried, outcome) = {
+            // Held while the disk is read: what stands there was then taken over, or is of a later milestone.
+            let core = self.read();
+            let outcome = records::outcome(self.store(), id)?;
+            (core.index(), core.carried.get(&id).map(|carried| carried.block), outcome)
         };
-        match record.outcome {
+        let pending = |block| Ok(TransactionAnswer::Pending { block });
+        match (outcome, carried) {
+            (Some(Outcome::Applied { block, milestone }), _) if milestone <= index => {
+                self.applied(block, milestone)
+            }
+            (_, Some(carried)) => pending(carried),
             // On the disk already, but not yet taken over: who hears of it must find it in the state.
-            Outcome::Applied { milestone, .. } | Outcome::Rejected { milestone, .. }
-                if milestone > self.read().index() =>
-            {
-                Ok(TransactionAnswer::Pending { block: record.block })
-            }
-            Outcome::Applied { block, milestone } => {
-                let path = path_to(records::ids(self.store(), APPLIED, milestone)?.collect(), &block);
-                Ok(TransactionAnswer::Applied {
-                    path: path.ok_or(NodeError::Damaged("list of applied blocks"))?,
-                    block: self
-                        .store()
-                        .get(BLOCKS, block.as_bytes())?
-                        .ok_or(NodeError::Damaged("list of blocks"))?,
-                    milestone: records::milestone(self.store(), milestone)?
-                        .ok_or(NodeError::Damaged("list of milestones"))?
-                        .milestone,
-                })
-            }
-            Outcome::Rejected { block, milestone, conflict } if record.waiting == 0 => {
+            (Some(Outcome::Applied { block, .. }), None) => pending(block),
+            (Some(Outcome::Rejected { block, milestone, .. }), None) if milestone > index => pending(block),
+            (Some(Outcome::Rejected { block, milestone, conflict }), None) => {
                 Ok(TransactionAnswer::Rejected { block, milestone_index: milestone, conflict })
             }
-            // Its blocks have expired.
-            Outcome::None if record.waiting == 0 => Ok(TransactionAnswer::Unknown),
-            Outcome::Rejected { .. } | Outcome::None => {
-                Ok(TransactionAnswer::Pending { block: record.block })
-            }
+            (None, None) => Ok(TransactionAnswer::Unknown),
         }
+    }
+
+    /// With what proves it.
+    fn applied(&self, block: BlockId, milestone: u64) -> Result<TransactionAnswer, NodeError> {
+        let path = path_to(records::ids(self.store(), APPLIED, milestone)?.collect(), &block);
+        Ok(TransactionAnswer::Applied {
+            path: path.ok_or(NodeError::Damaged("list of applied blocks"))?,
+            block: self.block(&block)?.ok_or(NodeError::Damaged("list of blocks"))?,
+            milestone: records::milestone(self.store(), milestone)?
+                .ok_or(NodeError::Damaged("list of milestones"))?
+                .milestone,
+        })
     }
 }
 

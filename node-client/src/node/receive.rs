@@ -4,16 +4,20 @@
 use std::{
     collections::HashSet,
     mem,
+    num::NonZero,
     sync::{Arc, OnceLock, PoisonError},
+    thread,
 };
 
 use flash_channel::store::Batch;
-use flash_proto::{Block, BlockId, Milestone, Payload};
+use flash_proto::{Block, BlockId, Milestone, Payload, Transaction};
 
 use super::{
     Arrival, Node, NodeError, Writer,
     core::{Core, Waiting},
-    records::{self, BLOCKS, TransactionRecords, WAITING},
+    index,
+    pages::{Pages, Place},
+    records,
 };
 use crate::{
     ledger::Checked,
@@ -28,6 +32,8 @@ const WAITING_BYTES_MAX: usize = 128 * 1024 * 1024;
 /// How much more of both there may be of blocks that were asked for: what milestones confirm must come in
 /// also where memory is full, or it would never empty.
 const ASKED_FACTOR: usize = 2;
+/// Blocks that are worth another thread: some milliseconds.
+const PART_MIN: usize = 64;
 /// Blocks in one commit.
 const GROUP_MAX: usize = 512;
 
@@ -117,9 +123,9 @@ impl Node {
         self.alive()?;
         let mut answers = Vec::with_capacity(blocks.len());
         let mut queued = Vec::new();
-        for bytes in blocks {
+        for prepared in self.prepare_all(blocks, source) {
             let answer = Arc::new(OnceLock::new());
-            match self.prepare(bytes, source) {
+            match prepared {
                 Ok(block) => queued.push(Queued { block, answer: Arc::clone(&answer) }),
                 // Nobody else holds it yet.
                 Err(received) => drop(answer.set(received)),
@@ -184,28 +190,73 @@ impl Node {
         Ok(())
     }
 
-    /// Checks all that needs no Tangle.
-    fn prepare(&self, bytes: &[u8], source: Source) -> Result<Prepared, Received> {
-        let params = &self.shared.params;
-        let invalid = |error: &dyn ToString| Received::refused(RefusedCode::InvalidBlock, error);
-        let block = Block::from_bytes(bytes, params.pow_bits).map_err(|error| invalid(&error))?;
+    /// Checks all that needs no Tangle, on all cores where there is enough to do.
+    fn prepare_all(&self, blocks: &[Vec<u8>], source: Source) -> Vec<Result<Prepared, Received>> {
+        let cores = thread::available_parallelism().map_or(1, NonZero::get);
+        let part = blocks.len().div_ceil(cores).max(PART_MIN);
+        thread::scope(|scope| {
+            let mut parts = blocks.chunks(part);
+            let first = parts.next().unwrap_or_default();
+            let others: Vec<_> =
+                parts.map(|part| (part.len(), scope.spawn(move || self.prepare(part, source)))).collect();
+            let mut prepared = self.prepare(first, source);
+            for (count, other) in others {
+                prepared.extend(other.join().unwrap_or_else(|_| {
+                    let lost = || Received::refused(RefusedCode::Busy, "the check was lost; send it again");
+                    (0..count).map(|_| Err(lost())).collect()
+                }));
+            }
+            prepared
+        })
+    }
+
+    fn prepare(&self, blocks: &[Vec<u8>], source: Source) -> Vec<Result<Prepared, Received>> {
+        let mut transactions = Vec::new();
+        let read: Vec<_> =
+            blocks.iter().map(|bytes| self.read_new(bytes, source, &mut transactions)).collect();
+        let mut checked = Checked::all(transactions, &self.shared.params).into_iter();
+        read.into_iter()
+            .map(|read| {
+                let (mut prepared, has_transaction) = read?;
+                if has_transaction && let Some(checked) = checked.next() {
+                    let invalid = |error| Received::refused(RefusedCode::InvalidBlock, &error);
+                    prepared.transaction = Some(checked.map_err(invalid)?);
+                }
+                Ok(prepared)
+            })
+            .collect()
+    }
+
+    /// Decodes a block that is not here yet, and puts its transaction, if it has one, to those to be checked.
+    fn read_new(
+        &self,
+        bytes: &[u8],
+        source: Source,
+        transactions: &mut Vec<Transaction>,
+    ) -> Result<(Prepared, bool), Received> {
+        let block = Block::from_bytes(bytes, self.shared.params.pow_bits)
+            .map_err(|error| Received::refused(RefusedCode::InvalidBlock, &error))?;
         let id = Block::id_of(bytes);
-        if self.has(&id).map_err(|error| Received::halted(&error))? {
+        if self.read().tangle.contains(&id)
+            || self.is_confirmed(&id).map_err(|error| Received::halted(&error))?
+        {
             return Err(Received::Known);
         }
-        let (mut transaction, mut milestone) = (None, None);
+        let (mut has_transaction, mut milestone) = (false, None);
         match block.payload {
             Payload::Transaction(carried) => {
-                transaction = Some(Checked::new(*carried, params).map_err(|error| invalid(&error))?);
+                has_transaction = true;
+                transactions.push(*carried);
             }
             Payload::Milestone(carried) => milestone = Some(carried),
             Payload::Empty | Payload::Data(_) => {}
         }
-        Ok(Prepared { id, parents: block.parents, transaction, milestone, bytes: bytes.to_vec(), source })
+        let (parents, bytes) = (block.parents, bytes.to_vec());
+        Ok((Prepared { id, parents, transaction: None, milestone, bytes, source }, has_transaction))
     }
 
-    fn has(&self, id: &BlockId) -> Result<bool, NodeError> {
-        Ok(self.block(id)?.is_some())
+    pub(super) fn is_confirmed(&self, id: &BlockId) -> Result<bool, NodeError> {
+        Ok(self.stored(records::confirmed(self.store(), id))?.is_some())
     }
 
     /// Makes blocks durable and takes them over, and applies the milestones among them that are next: one
@@ -223,14 +274,12 @@ impl Node {
                     .commit_blocks(writer, mem::take(&mut group))
                     .and_then(|()| self.apply_milestone(writer, milestone, block));
                 if let Err(error) = applied {
-                    let halted = Received::halted(&error);
-                    answers.iter_mut().for_each(|answer| *answer = halted.clone());
+                    answers.fill(Received::halted(&error));
                 }
             }
         }
         if let Err(error) = self.commit_blocks(writer, group) {
-            let halted = Received::halted(&error);
-            answers.iter_mut().for_each(|answer| *answer = halted.clone());
+            answers.fill(Received::halted(&error));
         }
         answers
     }
@@ -258,7 +307,7 @@ impl Node {
         let unknown = |parent: &&BlockId| !core.tangle.contains(parent) && !group.ids.contains(parent);
         let unknown: Vec<BlockId> = block.parents.iter().filter(unknown).copied().collect();
         for parent in &unknown {
-            if self.has(parent)? {
+            if self.is_confirmed(parent)? {
                 let reason = format!(
                     "block {parent}, which it approves, was confirmed too long ago; ask for tips and attach again"
                 );
@@ -329,31 +378,27 @@ impl Node {
         if fresh.is_empty() {
             return Ok(());
         }
-        let first = self.read().next_number;
         let mut batch = Batch::new();
-        let mut transactions = TransactionRecords::new(self.store());
-        for (number, block) in (first..).zip(&fresh) {
-            batch.put(BLOCKS, block.id.as_bytes(), block.bytes.clone());
-            batch.put(WAITING, &number.to_be_bytes(), block.id.as_bytes().to_vec());
-            if let Some(transaction) = &block.transaction {
-                self.stored(transactions.carried(transaction.id(), block.id))?;
-            }
+        if self.shared.index {
+            fresh.iter().try_for_each(|block| index::add(&mut batch, block.id, &block.bytes))?;
         }
-        transactions.write(&mut batch);
+        let mut pages = Pages::from(self.read().next_page);
+        let places: Vec<Place> =
+            fresh.iter().map(|block| pages.push(&block.bytes)).collect::<Result<_, _>>()?;
+        let next_page = pages.write(&mut batch)?;
         let _durable = self.commit(writer, &batch)?;
         let mut core = self.write();
-        fresh.into_iter().try_for_each(|block| self.hold(&mut core, block))
+        core.next_page = next_page;
+        let mut pairs = fresh.into_iter().zip(places);
+        pairs.try_for_each(|(block, place)| self.hold(&mut core, block, place))
     }
 
     /// Takes a block over that is durable, and tells of it.
-    pub(super) fn hold(&self, core: &mut Core, block: Prepared) -> Result<(), NodeError> {
+    pub(super) fn hold(&self, core: &mut Core, block: Prepared, place: Place) -> Result<(), NodeError> {
         let Prepared { id, parents, transaction, bytes, .. } = block;
-        let number = core.next_number;
-        core.next_number = number.checked_add(1).ok_or(NodeError::Counter)?;
         // Admitted, so all its parents are here.
-        let inserted = core.tangle.insert(id, number, parents);
-        inserted.map_err(|_| self.halt(&NodeError::Damaged("graph in memory")))?;
-        core.hold(id, Waiting { bytes: bytes.len(), transaction });
+        let held = core.hold(id, parents, Waiting { bytes: bytes.len(), place, transaction });
+        held.map_err(|_| self.halt(&NodeError::Damaged("graph in memory")))?;
         // Nobody listening is no error.
         let _ = self.shared.arrivals.send(Arc::new(Arrival { id, bytes }));
         Ok(())

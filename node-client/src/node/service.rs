@@ -7,12 +7,17 @@ use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use tracing::debug;
 
-use super::{Node, NodeError};
+use super::{
+    Node, NodeError,
+    rate::clients::{ClientRates, Who},
+};
 use crate::{
+    gossip::Gossip,
     protocol::{NodeRequest, NodeResponse, Refused, RefusedCode},
     quic::{
-        Endpoint, StreamLimits,
+        Endpoint, GOSSIP_ALPN, StreamLimits,
         frames::{FrameError, FrameReader, FrameWriter},
+        kind,
     },
 };
 
@@ -37,6 +42,8 @@ const PATIENCE: Duration = Duration::from_secs(10);
 #[derive(Clone)]
 struct Service {
     node: Node,
+    gossip: Option<Gossip>,
+    rates: Arc<ClientRates>,
     requests: Arc<Semaphore>,
 }
 
@@ -44,6 +51,7 @@ struct Service {
 #[derive(Clone)]
 struct Client {
     service: Service,
+    who: Who,
     requests: Arc<Semaphore>,
     follows: Arc<Semaphore>,
 }
@@ -51,7 +59,18 @@ struct Client {
 /// Serves clients at `endpoint`, which listens with [`STREAM_LIMITS`], until `stop` is ready; then closes
 /// all connections.
 pub async fn serve(node: Node, endpoint: Endpoint, stop: impl Future<Output = ()>) {
-    let service = Service { node, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) };
+    serve_all(node, endpoint, None, stop).await;
+}
+
+/// The same, and hands the connections of other nodes to the gossip; `endpoint` accepts both kinds.
+pub async fn serve_all(
+    node: Node,
+    endpoint: Endpoint,
+    gossip: Option<Gossip>,
+    stop: impl Future<Output = ()>,
+) {
+    let rates = Arc::new(ClientRates::new(node.params()));
+    let service = Service { node, gossip, rates, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) };
     let mut connections = JoinSet::new();
     tokio::pin!(stop);
     loop {
@@ -78,6 +97,13 @@ impl Service {
             debug!(%from, "the handshake failed");
             return;
         };
+        if kind(&connection).as_deref() == Some(GOSSIP_ALPN) {
+            match self.gossip {
+                Some(gossip) => gossip.accept(connection),
+                None => connection.close(VarInt::from_u32(0), b"no gossip"),
+            }
+            return;
+        }
         debug!(%from, "a client connected");
         let ended = self.streams(&connection).await;
         debug!(%from, %ended, "a client left");
@@ -88,6 +114,7 @@ impl Service {
     async fn streams(&self, connection: &Connection) -> quinn::ConnectionError {
         let client = Client {
             service: self.clone(),
+            who: Who::of(connection),
             requests: Arc::new(Semaphore::new(CLIENT_REQUESTS_MAX)),
             follows: Arc::new(Semaphore::new(FOLLOWS_MAX)),
         };
@@ -137,6 +164,11 @@ impl Client {
         // Held until the answer is written, so that answers that nobody reads are bounded too.
         let Ok(_own) = self.requests.acquire().await else { return Ok(()) };
         let Ok(_shared) = self.service.requests.acquire().await else { return Ok(()) };
+        if let NodeRequest::Submit(block) = &request
+            && let Err(more) = self.service.rates.admit(self.who, block)
+        {
+            return respond(writer, NodeResponse::Refused(more)).await;
+        }
         let response = blocking(&self.service.node, move |node| Ok(node.answer(request))).await;
         let response = response.unwrap_or_else(|error| refused(RefusedCode::Halted, &error));
         respond(writer, response).await

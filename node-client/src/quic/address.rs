@@ -3,7 +3,6 @@
 use std::{fmt, str::FromStr};
 
 use flash_proto::PublicKey;
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
 use thiserror::Error;
 
 /// Bytes of the longest DNS name.
@@ -86,18 +85,7 @@ impl FromStr for PeerAddress {
     }
 }
 
-impl Serialize for PeerAddress {
-    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
-    }
-}
-
-impl<'de> Deserialize<'de> for PeerAddress {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = std::borrow::Cow::<'de, str>::deserialize(deserializer)?;
-        text.parse().map_err(D::Error::custom)
-    }
-}
+flash_proto::serde_as_text!(PeerAddress);
 
 #[cfg(test)]
 mod tests {

@@ -2,16 +2,19 @@
 //!
 //! Both ends show an Ed25519 key as a raw public key (RFC 7250), with no certificates, and prove in the
 //! TLS 1.3 handshake that they own it. A dialler names the key it expects; nothing is sent to another.
-//! Node links and peer links use different ALPN names and never mix.
+//! What a connection is for is named by its ALPN; links of different kinds never mix, also where one socket
+//! accepts several.
 
 mod address;
 pub mod frames;
+mod jitter;
 mod tls;
 
 use std::{net::SocketAddr, time::Duration};
 
 pub use address::{PeerAddress, PeerAddressError};
 use flash_proto::{PublicKey, SecretKey};
+pub use jitter::jittered;
 use quinn::{Connection, Incoming, TransportConfig, VarInt};
 use thiserror::Error;
 
@@ -19,6 +22,8 @@ use thiserror::Error;
 pub const PEER_ALPN: &[u8] = b"flash-peer/1";
 /// ALPN of the link between a node and its clients.
 pub const NODE_ALPN: &[u8] = b"flash-node/1";
+/// ALPN of the link between two nodes.
+pub const GOSSIP_ALPN: &[u8] = b"flash-gossip/1";
 
 /// A connection that says nothing for so long is dead.
 pub const IDLE_MAX: Duration = Duration::from_secs(10);
@@ -80,7 +85,21 @@ impl Endpoint {
         address: SocketAddr,
         limits: StreamLimits,
     ) -> Result<Self, ConnectError> {
-        let mut config = quinn::ServerConfig::with_crypto(tls::server(key, alpn)?);
+        Self::listen_for_all(key, alpn, &[alpn], address, limits)
+    }
+
+    /// The same for connections of several kinds, which [`kind`] tells apart; dials those of the kind `alpn`.
+    ///
+    /// # Errors
+    /// [`ConnectError::Bind`], [`ConnectError::Key`].
+    pub fn listen_for_all(
+        key: &SecretKey,
+        alpn: &'static [u8],
+        accepted: &[&'static [u8]],
+        address: SocketAddr,
+        limits: StreamLimits,
+    ) -> Result<Self, ConnectError> {
+        let mut config = quinn::ServerConfig::with_crypto(tls::server(key, accepted)?);
         config.transport_config(transport(limits).into());
         let socket =
             quinn::Endpoint::server(config, address).map_err(|error| ConnectError::Bind(address, error))?;
@@ -168,6 +187,11 @@ impl Endpoint {
 /// The key that the other end has proven to own.
 pub fn peer_key(connection: &Connection) -> Option<PublicKey> {
     tls::key_of_identity(connection.peer_identity())
+}
+
+/// The ALPN that both ends agreed on.
+pub fn kind(connection: &Connection) -> Option<Vec<u8>> {
+    tls::alpn_of(connection.handshake_data()?)
 }
 
 fn transport(limits: StreamLimits) -> TransportConfig {

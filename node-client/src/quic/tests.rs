@@ -71,6 +71,22 @@ async fn another_protocol_is_refused() {
 }
 
 #[tokio::test]
+async fn one_socket_tells_several_kinds_apart() {
+    let accepted = [GOSSIP_ALPN, NODE_ALPN];
+    let server = Endpoint::listen_for_all(&key(1), GOSSIP_ALPN, &accepted, loopback(), LIMITS).unwrap();
+    let address = server.local_address().unwrap();
+    for alpn in [NODE_ALPN, GOSSIP_ALPN] {
+        let client = Endpoint::dialler(&key(2), alpn, loopback(), LIMITS).unwrap();
+        let (accepted, dialled) = tokio::join!(accept(&server), client.connect(address, key(1).public()));
+        assert_eq!(kind(&accepted.unwrap()).as_deref(), Some(alpn));
+        assert_eq!(kind(&dialled.unwrap()).as_deref(), Some(alpn));
+    }
+    let peer = Endpoint::dialler(&key(2), PEER_ALPN, loopback(), LIMITS).unwrap();
+    let (accepted, dialled) = tokio::join!(accept(&server), peer.connect(address, key(1).public()));
+    assert!(accepted.is_err() && dialled.is_err());
+}
+
+#[tokio::test]
 async fn bad_frames_are_refused() {
     for length in [65, u32::MAX] {
         let (mut send, mut reader, _connections, _endpoints) = stream().await;

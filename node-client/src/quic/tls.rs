@@ -3,7 +3,7 @@
 use std::{any::Any, sync::Arc};
 
 use flash_proto::{PublicKey, SecretKey};
-use quinn::crypto::rustls::{QuicClientConfig, QuicServerConfig};
+use quinn::crypto::rustls::{HandshakeData, QuicClientConfig, QuicServerConfig};
 use rustls::{
     CertificateError, DigitallySignedStruct, DistinguishedName, Error, PeerIncompatible, SignatureScheme,
     client::{
@@ -31,7 +31,7 @@ const SPKI_PREFIX: [u8; 12] = [0x30, 0x2a, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0
 const PKCS8_PREFIX: [u8; 16] =
     [0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
 
-pub(super) fn server(key: &SecretKey, alpn: &[u8]) -> Result<Arc<QuicServerConfig>, ConnectError> {
+pub(super) fn server(key: &SecretKey, alpn: &[&[u8]]) -> Result<Arc<QuicServerConfig>, ConnectError> {
     let provider = Arc::new(ring::default_provider());
     let verifier = Arc::new(KeyVerifier::new(None, &provider));
     let mut config = rustls::ServerConfig::builder_with_provider(provider)
@@ -39,7 +39,7 @@ pub(super) fn server(key: &SecretKey, alpn: &[u8]) -> Result<Arc<QuicServerConfi
         .map_err(unusable)?
         .with_client_cert_verifier(verifier)
         .with_cert_resolver(Arc::new(AlwaysResolvesServerRawPublicKeys::new(certified(key)?)));
-    config.alpn_protocols = vec![alpn.to_vec()];
+    config.alpn_protocols = alpn.iter().map(|alpn| alpn.to_vec()).collect();
     // Resumption would skip the client's proof of its key; it stays off, and 0-RTT with it.
     config.send_tls13_tickets = 0;
     config.max_early_data_size = 0;
@@ -87,6 +87,10 @@ pub(super) fn key_of_identity(identity: Option<Box<dyn Any>>) -> Option<PublicKe
     key_of(identity?.downcast::<Vec<CertificateDer<'static>>>().ok()?.first()?)
 }
 
+pub(super) fn alpn_of(handshake: Box<dyn Any>) -> Option<Vec<u8>> {
+    handshake.downcast::<HandshakeData>().ok()?.protocol
+}
+
 /// Whether the handshake failed because of the other end's key.
 pub(super) fn is_wrong_key(error: &quinn::ConnectionError) -> bool {
     match error {
@@ -118,20 +122,38 @@ impl KeyVerifier {
         }
         Ok(())
     }
-
-    fn check_signature(
-        &self,
-        message: &[u8],
-        shown: &CertificateDer<'_>,
-        signed: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        let spki = SubjectPublicKeyInfoDer::from(shown.as_ref());
-        verify_tls13_signature_with_raw_key(message, &spki, signed, &self.algorithms)
-    }
 }
 
-fn no_tls12() -> Error {
-    Error::PeerIncompatible(PeerIncompatible::Tls13RequiredForQuic)
+/// What the traits of both ends ask for in the same words.
+macro_rules! verify_handshakes {
+    () => {
+        fn verify_tls12_signature(
+            &self,
+            _message: &[u8],
+            _cert: &CertificateDer<'_>,
+            _dss: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            Err(Error::PeerIncompatible(PeerIncompatible::Tls13RequiredForQuic))
+        }
+
+        fn verify_tls13_signature(
+            &self,
+            message: &[u8],
+            shown: &CertificateDer<'_>,
+            signed: &DigitallySignedStruct,
+        ) -> Result<HandshakeSignatureValid, Error> {
+            let spki = SubjectPublicKeyInfoDer::from(shown.as_ref());
+            verify_tls13_signature_with_raw_key(message, &spki, signed, &self.algorithms)
+        }
+
+        fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
+            vec![SignatureScheme::ED25519]
+        }
+
+        fn requires_raw_public_keys(&self) -> bool {
+            true
+        }
+    };
 }
 
 impl ServerCertVerifier for KeyVerifier {
@@ -146,31 +168,7 @@ impl ServerCertVerifier for KeyVerifier {
         self.check(end_entity).map(|()| ServerCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(no_tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.check_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    verify_handshakes!();
 }
 
 impl ClientCertVerifier for KeyVerifier {
@@ -187,29 +185,5 @@ impl ClientCertVerifier for KeyVerifier {
         self.check(end_entity).map(|()| ClientCertVerified::assertion())
     }
 
-    fn verify_tls12_signature(
-        &self,
-        _message: &[u8],
-        _cert: &CertificateDer<'_>,
-        _dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        Err(no_tls12())
-    }
-
-    fn verify_tls13_signature(
-        &self,
-        message: &[u8],
-        cert: &CertificateDer<'_>,
-        dss: &DigitallySignedStruct,
-    ) -> Result<HandshakeSignatureValid, Error> {
-        self.check_signature(message, cert, dss)
-    }
-
-    fn supported_verify_schemes(&self) -> Vec<SignatureScheme> {
-        vec![SignatureScheme::ED25519]
-    }
-
-    fn requires_raw_public_keys(&self) -> bool {
-        true
-    }
+    verify_handshakes!();
 }

@@ -4,31 +4,45 @@
 //! new block may approve. Its rules:
 //!
 //! - A block comes in when all its parents are here, so everything here has its whole past: it is *solid*.
-//! - A *tip* is a block that nothing here approves.
-//! - A tip is *lazy* (after TIP-3) if the newest milestone that confirmed anything in its past is more than
-//!   [`LAZY_MILESTONES`] behind the newest one: it approves only old history. Lazy tips are never offered.
-//! - Tips are offered uniformly at random, up to [`limits::PARENTS_MAX`]; where none is fit, the newest
-//!   milestone's block is.
-//! - A milestone approves the oldest tips first, lazy or not, so that every block is confirmed in the end.
+//! - A *tip* is a block that nothing here approves. Which tips are worth approving is TIP-3's to say
+//!   ([`Score`]); a block that is lazy itself hides no tip from those who look for one.
+//! - Tips that are not lazy are offered, as many as a block can approve, picked uniformly at random or by
+//!   a weighted walk ([`TipSelection`]); where none is fit, the newest milestone's block is.
+//! - A milestone approves the oldest blocks first, lazy or not, so that every block is confirmed in the
+//!   end; but half of its room is for blocks that stand on recent ones only ([`Tangle::heads`]).
+//! - The white paper's [`measures`](Measures) are served over all blocks whose parents are kept: those that
+//!   wait, and the last [`LINKED_MAX`] confirmed ones.
 //! - Confirmed blocks leave [`CONFIRMED_MILESTONES`] milestones later. A block that waits and approves one that
 //!   leaves *expires*, with all that approve it: no milestone can confirm it any more, on any node. So a node
 //!   that follows the milestones always holds all that the next one may confirm approves.
 
+mod heads;
+mod linked;
+mod measures;
+mod score;
+mod selection;
 mod tips;
+pub mod walk;
 pub mod white_flag;
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet, VecDeque};
+use std::{
+    collections::{BTreeMap, HashMap, HashSet, VecDeque},
+    ops::Bound,
+};
 
-use flash_proto::{BlockId, limits};
+use flash_proto::BlockId;
 use thiserror::Error;
-use tips::Tips;
 
-/// Milestones after which a tip that approves nothing newer is lazy.
-pub const LAZY_MILESTONES: u64 = 15;
+pub use self::{
+    linked::LINKED_MAX,
+    measures::{Graph, Measures},
+    score::{BELOW_MAX_DEPTH, OTRSI_DELTA_MAX, Score, YTRSI_DELTA_MAX},
+    selection::TipSelection,
+};
+use self::{score::Roots, tips::Tips};
+
 /// Milestones for which a confirmed block can still be approved.
 pub const CONFIRMED_MILESTONES: u64 = 100;
-/// Random picks for each tip that is wanted, before fewer are offered.
-const PICKS_PER_TIP: usize = 8;
 
 /// Why a block cannot come in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
@@ -43,6 +57,7 @@ pub enum InsertError {
 struct Vertex {
     /// Its place in the order of arrival, which is an order of the graph.
     number: u64,
+    /// None of a confirmed block that is no longer linked.
     parents: Vec<BlockId>,
     state: State,
 }
@@ -51,15 +66,16 @@ struct Vertex {
 enum State {
     /// Confirmed by this milestone.
     Confirmed(u64),
-    /// Not confirmed; this milestone is the newest that confirmed anything in its past.
-    Waiting { newest_past: u64 },
+    /// Not confirmed.
+    Waiting { roots: Roots },
 }
 
 impl State {
-    /// The newest milestone that a block sees which approves this one.
-    const fn seen(self) -> u64 {
+    /// What a block stands on that approves this one.
+    const fn roots(self) -> Roots {
         match self {
-            Self::Confirmed(milestone) | Self::Waiting { newest_past: milestone } => milestone,
+            Self::Confirmed(milestone) => Roots::of(milestone),
+            Self::Waiting { roots } => roots,
         }
     }
 }
@@ -73,9 +89,13 @@ pub struct Tangle {
     waiting: BTreeMap<u64, BlockId>,
     /// What the milestones confirmed, the oldest first.
     confirmed: VecDeque<(u64, Vec<BlockId>)>,
+    /// So many of these, the oldest, have blocks without parents.
+    unlinked: usize,
     newest_milestone: u64,
     /// The newest milestone's block.
     milestone_block: BlockId,
+    /// The blocks of the newest milestones, where walks start, the oldest first.
+    walk_starts: VecDeque<BlockId>,
 }
 
 impl Tangle {
@@ -97,8 +117,10 @@ impl Tangle {
             tips: Tips::default(),
             waiting: BTreeMap::new(),
             confirmed: VecDeque::new(),
+            unlinked: 0,
             newest_milestone: milestone,
             milestone_block: root,
+            walk_starts: VecDeque::new(),
         };
         tangle.restore(milestone, vec![root]);
         tangle
@@ -112,6 +134,7 @@ impl Tangle {
             self.blocks.insert(*block, vertex);
         }
         self.confirmed.push_back((milestone, blocks));
+        self.unlinked = self.confirmed.len();
         self.newest_milestone = milestone;
         self.let_go();
     }
@@ -133,14 +156,10 @@ impl Tangle {
     }
 
     fn insert_solid(&mut self, block: BlockId, number: u64, parents: Vec<BlockId>) {
-        let known = parents.iter().filter_map(|parent| self.blocks.get(parent));
-        let newest_past = known.map(|parent| parent.state.seen()).max().unwrap_or(0);
-        for parent in &parents {
-            self.tips.remove(parent);
-        }
-        self.tips.insert(block);
+        let roots = self.roots_of(&parents);
+        self.tips.place(block, &parents, self.is_fit(roots));
         self.waiting.insert(number, block);
-        self.blocks.insert(block, Vertex { number, parents, state: State::Waiting { newest_past } });
+        self.blocks.insert(block, Vertex { number, parents, state: State::Waiting { roots } });
     }
 
     /// The number with which a block that waits came in.
@@ -156,62 +175,35 @@ impl Tangle {
 
     /// The blocks that nothing here approves, in no order.
     pub fn tips(&self) -> impl Iterator<Item = BlockId> + '_ {
-        self.tips.iter()
+        self.tips.all.iter()
+    }
+
+    /// The waiting blocks that approve this one. Takes time linear in the number of waiting blocks.
+    pub fn waiting_children<'a>(&'a self, parent: &'a BlockId) -> impl Iterator<Item = BlockId> + 'a {
+        let approves =
+            |block: &&BlockId| self.blocks.get(*block).is_some_and(|vertex| vertex.parents.contains(parent));
+        self.waiting.values().filter(approves).copied()
     }
 
     /// Blocks that nothing approves yet.
     pub fn tips_count(&self) -> usize {
-        self.tips.len()
+        self.tips.all.len()
+    }
+
+    /// The blocks that no milestone has confirmed yet, in the order of arrival.
+    pub fn waiting(&self) -> impl Iterator<Item = &BlockId> {
+        self.waiting.values()
+    }
+
+    /// The blocks that wait for a milestone and came after number `after`, with their numbers, in order.
+    pub fn waiting_after(&self, after: u64) -> impl Iterator<Item = (u64, BlockId)> + '_ {
+        let after = (Bound::Excluded(after), Bound::Unbounded);
+        self.waiting.range(after).map(|(number, block)| (*number, *block))
     }
 
     /// Blocks that no milestone has confirmed yet.
     pub fn waiting_count(&self) -> usize {
         self.waiting.len()
-    }
-
-    /// Blocks to approve: different tips that are not lazy, picked uniformly at random by `seed`; all of
-    /// them where they are few. Never empty.
-    pub fn select_tips(&self, seed: u64) -> Vec<BlockId> {
-        let mut picked = BTreeSet::new();
-        if self.tips.len() <= limits::PARENTS_MAX * PICKS_PER_TIP {
-            // Few enough to shuffle them all, so that none that is fit is missed.
-            let mut fit: Vec<BlockId> = self.tips.iter().filter(|tip| !self.is_lazy(tip)).collect();
-            for draw in tips::draws(seed).take(limits::PARENTS_MAX) {
-                if fit.is_empty() {
-                    break;
-                }
-                picked.insert(fit.swap_remove(tips::below(draw, fit.len())));
-            }
-        } else {
-            for draw in tips::draws(seed).take(limits::PARENTS_MAX * PICKS_PER_TIP) {
-                if picked.len() == limits::PARENTS_MAX {
-                    break;
-                }
-                picked.extend(self.tips.pick(draw).filter(|tip| !self.is_lazy(tip)));
-            }
-        }
-        if picked.is_empty() {
-            picked.insert(self.milestone_block);
-        }
-        picked.into_iter().collect()
-    }
-
-    fn is_lazy(&self, tip: &BlockId) -> bool {
-        let seen = self.blocks.get(tip).map_or(0, |vertex| vertex.state.seen());
-        self.newest_milestone.saturating_sub(seen) > LAZY_MILESTONES
-    }
-
-    /// What the next milestone shall approve, never nothing: the newest milestone's block, and the heads
-    /// of the oldest `blocks_max` waiting blocks, the oldest first, at most `heads_max` in all. The past
-    /// of all these holds at most `blocks_max` waiting blocks beside that milestone's.
-    pub fn heads(&self, blocks_max: usize, heads_max: usize) -> Vec<BlockId> {
-        // The oldest blocks are closed under "approves": parents came before their children.
-        let oldest = || self.waiting.values().take(blocks_max);
-        let vertices = oldest().filter_map(|block| self.blocks.get(block));
-        let approved: HashSet<&BlockId> = vertices.flat_map(|vertex| &vertex.parents).collect();
-        let others = oldest().filter(|block| **block != self.milestone_block);
-        let all = std::iter::once(&self.milestone_block).chain(others);
-        all.filter(|block| !approved.contains(block)).take(heads_max).copied().collect()
     }
 
     /// The waiting blocks that a milestone with these parents confirms, in white-flag order.
@@ -252,20 +244,19 @@ impl Tangle {
         for (number, expired) in self.expiring(milestone, &cone) {
             self.waiting.remove(&number);
             self.blocks.remove(&expired);
-            self.tips.remove(&expired);
         }
         for confirmed in &cone {
             if let Some(vertex) = self.blocks.get_mut(confirmed) {
                 vertex.state = State::Confirmed(milestone);
-                vertex.parents = Vec::new();
                 self.waiting.remove(&vertex.number);
             }
         }
         self.confirmed.push_back((milestone, cone));
         self.newest_milestone = milestone;
-        self.milestone_block = block;
-        self.look_again();
+        self.set_milestone_block(block);
         self.let_go();
+        self.unlink();
+        self.look_again();
     }
 
     /// Forgets what was confirmed too long ago.
@@ -276,26 +267,16 @@ impl Tangle {
             for block in self.confirmed.pop_front().map(|(_, blocks)| blocks).into_iter().flatten() {
                 self.blocks.remove(&block);
             }
+            self.unlinked = self.unlinked.saturating_sub(1);
         }
     }
 
     /// Says which block is the newest milestone's, when a stored graph is read.
     pub fn set_milestone_block(&mut self, block: BlockId) {
         self.milestone_block = block;
-    }
-
-    /// Works out again what the waiting blocks see, after some of their parents were confirmed.
-    fn look_again(&mut self) {
-        for block in self.waiting.values() {
-            let Some(vertex) = self.blocks.get(block) else { continue };
-            let seen = vertex.parents.iter().filter_map(|parent| self.blocks.get(parent));
-            // A parent that is gone was confirmed so long ago that it cannot be the newest.
-            let newest_past = seen.map(|parent| parent.state.seen()).max();
-            if let Some(vertex) = self.blocks.get_mut(block)
-                && let (State::Waiting { newest_past: old }, Some(new)) = (&mut vertex.state, newest_past)
-            {
-                *old = new.max(*old);
-            }
+        self.walk_starts.push_back(block);
+        if self.walk_starts.len() > walk::WALK_MILESTONES {
+            self.walk_starts.pop_front();
         }
     }
 }

@@ -1,5 +1,12 @@
 //! Small graphs drawn by hand, and random ones.
 
+mod issuers;
+mod linked;
+mod selection;
+
+use std::collections::HashSet;
+
+use flash_proto::limits;
 use proptest::prelude::*;
 
 use super::*;
@@ -75,6 +82,29 @@ fn confirmed_blocks_leave_after_a_while() {
     }
     assert!(tangle.blocks.len() <= usize::try_from(CONFIRMED_MILESTONES).unwrap() + 1);
     assert!(!tangle.contains(&id(1)) && tangle.contains(&id(newest - 1)));
+    assert_eq!(
+        tangle.cumulative_weights(usize::MAX).len(),
+        tangle.blocks.len(),
+        "all that is held is linked"
+    );
+}
+
+#[test]
+fn what_only_an_expired_block_approved_is_a_tip_again() {
+    let mut tangle = tangle();
+    let last = u32::try_from(CONFIRMED_MILESTONES).unwrap();
+    for milestone in 1..=last {
+        if milestone == last {
+            insert(&mut tangle, 1_000, &[last - 1]);
+            insert(&mut tangle, 1_001, &[0, 1_000]);
+            assert_eq!(tangle.tips().collect::<Vec<_>>(), [id(1_001)]);
+        }
+        tangle.insert(id(milestone), u64::from(2_000 + milestone), vec![id(milestone - 1)]).unwrap();
+        let cone = tangle.cone(&[id(milestone - 1)]);
+        tangle.confirm(u64::from(milestone), id(milestone), cone);
+    }
+    assert!(!tangle.contains(&id(1_001)) && !tangle.contains(&id(0)));
+    assert_eq!(tangle.tips().collect::<HashSet<_>>(), HashSet::from([id(1_000), id(last)]));
 }
 
 #[test]

@@ -1,25 +1,51 @@
-//! The set of tips, and picking from it by random numbers that come from outside.
+//! Sets of tips, and picking from them by random numbers that come from outside.
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 
 use flash_proto::BlockId;
 
-/// A set that can be picked from by index.
+/// The tips among the waiting blocks.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tips {
+    /// Those that nothing approves.
+    pub(super) all: TipSet,
+    /// Those that are not lazy, and that nothing approves which is not lazy.
+    pub(super) fit: TipSet,
+}
+
+impl Tips {
+    /// Puts a new block in the place of those that it approves. One that is lazy takes no place among
+    /// those that are fit: else it could hide them all.
+    pub(super) fn place(&mut self, block: BlockId, parents: &[BlockId], fit: bool) {
+        for parent in parents {
+            self.all.remove(parent);
+            if fit {
+                self.fit.remove(parent);
+            }
+        }
+        self.all.insert(block);
+        if fit {
+            self.fit.insert(block);
+        }
+    }
+}
+
+/// A set that can be picked from by index.
+#[derive(Clone, Debug, Default)]
+pub(super) struct TipSet {
     list: Vec<BlockId>,
     place: HashMap<BlockId, usize>,
 }
 
-impl Tips {
-    pub(super) fn insert(&mut self, tip: BlockId) {
+impl TipSet {
+    fn insert(&mut self, tip: BlockId) {
         if !self.place.contains_key(&tip) {
             self.place.insert(tip, self.list.len());
             self.list.push(tip);
         }
     }
 
-    pub(super) fn remove(&mut self, tip: &BlockId) {
+    fn remove(&mut self, tip: &BlockId) {
         if let Some(place) = self.place.remove(tip) {
             self.list.swap_remove(place);
             if let Some(moved) = self.list.get(place) {
@@ -36,8 +62,20 @@ impl Tips {
         self.list.iter().copied()
     }
 
-    pub(super) fn pick(&self, draw: u64) -> Option<BlockId> {
-        self.list.get(below(draw, self.list.len())).copied()
+    pub(super) fn contains(&self, tip: &BlockId) -> bool {
+        self.place.contains_key(tip)
+    }
+
+    /// As many different members as there are, up to `count`, each as likely as any other (Floyd's way).
+    pub(super) fn sample(&self, count: usize, draws: &mut impl Iterator<Item = u64>) -> Vec<BlockId> {
+        let mut places = BTreeSet::new();
+        for (last, draw) in (self.list.len().saturating_sub(count)..self.list.len()).zip(draws) {
+            let place = below(draw, last.saturating_add(1));
+            if !places.insert(place) {
+                places.insert(last);
+            }
+        }
+        places.into_iter().filter_map(|place| self.list.get(place).copied()).collect()
     }
 }
 

@@ -9,18 +9,18 @@ use crate::{
     client::{ClientConfig, ClientError, NodeClient},
     ledger::{Conflict, tests::support::*},
     node::{
-        Node, NodeConfig, run_coordinator,
+        Node, NodeConfig,
         service::{STREAM_LIMITS, serve},
     },
     quic::{Endpoint, NODE_ALPN, PeerAddress},
 };
 
-use super::support::signers;
+use super::support::issue_until;
 
 /// Runs `work` with a client of a node that issues a milestone every 20 ms.
 async fn with_client<F: Future<Output = ()>>(work: impl FnOnce(NodeClient) -> F) {
     let directory = tempfile::tempdir().unwrap();
-    let config = NodeConfig { directory: directory.path().to_owned(), params: params() };
+    let config = NodeConfig { directory: directory.path().to_owned(), params: params(), index: true };
     let node = Node::open(config).unwrap();
     let local = (Ipv4Addr::LOCALHOST, 0).into();
     let endpoint = Endpoint::listen(&key(1), NODE_ALPN, local, STREAM_LIMITS).unwrap();
@@ -31,13 +31,13 @@ async fn with_client<F: Future<Output = ()>>(work: impl FnOnce(NodeClient) -> F)
         async move { drop(stopped.wait_for(|stop| *stop).await) }
     };
     let serving = tokio::spawn(serve(node.clone(), endpoint, stopped()));
-    let issuing = tokio::spawn(run_coordinator(node, signers(), Duration::from_millis(20), stopped()));
+    let issuing = tokio::spawn(issue_until(node, Duration::from_millis(20), stopped()));
     let nodes = vec![PeerAddress::new(key(1).public(), "127.0.0.1", port).unwrap()];
     let client = NodeClient::start(ClientConfig::new(Arc::new(params()), nodes, key(2), local)).unwrap();
     work(client).await;
     stop.send_replace(true);
     serving.await.unwrap();
-    issuing.await.unwrap().unwrap();
+    issuing.await.unwrap();
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -1,13 +1,15 @@
 //! Nodes that take blocks and milestones from other nodes.
 
 use flash_channel::store::MemoryStore;
-use flash_proto::{Block, BlockId, CoordinatorSet, Hash, Milestone, MilestoneEssence, Payload, block::Data};
+use flash_proto::{
+    Block, BlockId, CoordinatorSet, Hash, Milestone, MilestoneEssence, Payload, SecretKey, block::Data,
+};
 
 use super::support::*;
 use crate::{
     ledger::tests::support::*,
     light::LightCore,
-    node::{Judgement, Node, NodeError, Received, Source},
+    node::{Find, Judgement, Node, NodeError, Received, Source},
     protocol::TransactionAnswer,
     tangle::CONFIRMED_MILESTONES,
 };
@@ -214,13 +216,18 @@ fn blocks_that_no_milestone_can_confirm_any_more_expire_with_all_that_approve_th
             node.receive(&cone(&leader, index), Source::Asked).unwrap();
         }
     };
+    let found = |what: &Find| cut_off.find(what, None, 9).unwrap().unwrap();
     merge(&cut_off, CONFIRMED_MILESTONES - 1);
+    assert_eq!(found(&Find::Transaction(pay.id())), [first]);
+    assert_eq!(found(&Find::Address(address(4))), [first]);
     assert_eq!(transaction(&cut_off, &pay), TransactionAnswer::Pending { block: first });
     assert!(cut_off.block(&first).unwrap().is_some());
     merge(&cut_off, CONFIRMED_MILESTONES);
     assert_eq!(transaction(&cut_off, &pay), TransactionAnswer::Unknown);
     assert_eq!(cut_off.block(&first).unwrap(), None);
     assert_eq!(cut_off.block(&Block::id_of(&second)).unwrap(), None);
+    assert!(found(&Find::Transaction(pay.id())).is_empty() && found(&Find::Address(address(4))).is_empty());
+    assert_eq!(cut_off.block_state(first).unwrap(), None);
     assert_eq!(cut_off.read().waiting.len(), leader.read().waiting.len());
     // Attached anew it is applied.
     let again = block_with(&cut_off, &pay);
@@ -238,7 +245,7 @@ fn coordinators_hand_over_to_others() {
     let store = MemoryStore::new();
     let node = node_on(&store);
     let new = [key(60), key(61)];
-    let mut keys = new.each_ref().map(|key| key.public()).to_vec();
+    let mut keys = new.each_ref().map(SecretKey::public).to_vec();
     keys.sort_unstable();
     let essence = node.propose(1, Some(CoordinatorSet { keys, threshold: 2 })).unwrap();
     let mut light = LightCore::new(params().into(), None).unwrap();

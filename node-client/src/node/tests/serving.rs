@@ -1,10 +1,12 @@
 //! Over real QUIC on loopback.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, sync::Arc};
 
 use flash_channel::store::MemoryStore;
 use flash_proto::{
-    Block, CoordinatorHistory, Milestone, MilestoneEssence, Payload, limits::NODE_FRAME_BYTES_MAX,
+    Block, CoordinatorHistory, Milestone, MilestoneEssence, Payload,
+    block::{Data, Work},
+    limits::NODE_FRAME_BYTES_MAX,
 };
 use quinn::Connection;
 use tokio::{sync::Notify, task::JoinHandle};
@@ -14,8 +16,6 @@ use crate::{
     ledger::{genesis::genesis_essence, tests::support::*},
     node::{
         Node, NodeError,
-        dev::DevNetwork,
-        run_coordinator,
         service::{STREAM_LIMITS, serve},
     },
     protocol::{NodeRequest, NodeResponse, RefusedCode},
@@ -171,16 +171,37 @@ async fn who_follows_hears_that_the_node_stopped() {
     served.close().await;
 }
 
+/// A client that submits without end is asked for more and more work, which the client software does by
+/// itself; another client's block goes in with no more than the network's.
 #[tokio::test]
-async fn the_coordinator_issues_until_it_is_stopped() {
-    let dev = DevNetwork { milestone_interval_ms: 5, pow_bits: 2 };
-    let keys = dev.make(1_000, [[1; 32], [2; 32], [3; 32]]);
-    assert_eq!(keys.params.genesis.len(), 17);
-    let store = Box::new(MemoryStore::new());
-    let node = Node::with_store(keys.params, store).unwrap();
-    let mut newest = node.newest();
-    let interval = Duration::from_millis(dev.milestone_interval_ms);
-    let stop = async move { drop(newest.wait_for(|index| *index >= 3).await) };
-    run_coordinator(node.clone(), vec![keys.coordinator], interval, stop).await.unwrap();
-    assert!(node.followed_after(0, 100).unwrap().len() >= 3);
+async fn a_flood_of_one_client_keeps_no_other_out() {
+    let served = Served::new(&MemoryStore::new()).await;
+    let params = params();
+    let submit = |n: usize, bits| {
+        let data = Data { tag: b"flood".to_vec(), data: n.to_le_bytes().to_vec() };
+        let mut block = Block::new(vec![params.genesis_block()], Payload::Data(data));
+        block.nonce = Work::of(&block.to_bytes()).search(bits, 0, u64::MAX).unwrap();
+        served.ask(NodeRequest::Submit(block.to_bytes()))
+    };
+    let mut asked = None;
+    for n in 0..5_000 {
+        if let NodeResponse::Refused(refused) = submit(n, params.pow_bits).await {
+            asked = Some((n, refused.code));
+            break;
+        }
+    }
+    let Some((n, RefusedCode::MoreWork { bits })) = asked else { panic!("{asked:?}") };
+    assert!(n >= 512 && bits > params.pow_bits, "{n} {bits}");
+    assert!(matches!(submit(n, bits).await, NodeResponse::Submitted(_)));
+
+    let local = (Ipv4Addr::LOCALHOST, 0).into();
+    let honest = Endpoint::dialler(&key(3), NODE_ALPN, local, STREAM_LIMITS).unwrap();
+    let connection = honest.connect(served.connection.remote_address(), key(1).public()).await.unwrap();
+    let block = worked(&params, Block::new(vec![params.genesis_block()], Payload::Empty));
+    let (send, receive) = connection.open_bi().await.unwrap();
+    let mut writer = FrameWriter::new(send, NODE_FRAME_BYTES_MAX);
+    writer.send(&NodeRequest::Submit(block)).await.unwrap();
+    let answer = next(&mut FrameReader::new(receive, NODE_FRAME_BYTES_MAX)).await;
+    assert!(matches!(answer, Some(NodeResponse::Submitted(_))), "{answer:?}");
+    served.close().await;
 }

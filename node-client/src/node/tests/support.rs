@@ -1,5 +1,7 @@
 //! A node on a store that tests can look into and break.
 
+use std::{future::Future, time::Duration};
+
 use flash_channel::store::MemoryStore;
 use flash_proto::{Block, BlockId, NetworkParams, Payload, SecretKey, Transaction, block::Work};
 
@@ -12,6 +14,22 @@ use crate::{
 /// The two coordinators that sign, of three.
 pub(super) fn signers() -> Vec<SecretKey> {
     coordinators().into_iter().take(2).collect()
+}
+
+/// Issues a milestone every `interval` with enough keys at once.
+pub(super) async fn issue_until(node: Node, interval: Duration, stop: impl Future<Output = ()>) {
+    let mut ticks = tokio::time::interval(interval);
+    tokio::pin!(stop);
+    loop {
+        tokio::select! {
+            () = &mut stop => return,
+            _ = ticks.tick() => {
+                let node = node.clone();
+                let issued = tokio::task::spawn_blocking(move || node.issue_milestone(1, &signers()));
+                issued.await.unwrap().unwrap();
+            }
+        }
+    }
 }
 
 pub(super) fn node_on(store: &MemoryStore) -> Node {

@@ -1,0 +1,202 @@
+//! Coordinators on nodes of their own, joined by channels that give all to all.
+
+use std::{sync::Arc, time::Duration};
+
+use flash_channel::store::MemoryStore;
+use flash_proto::{CoordinatorHistory, CoordinatorSet, NetworkParams, SecretKey};
+use tokio::{sync::watch, task::JoinHandle};
+
+use super::support::*;
+use crate::{
+    coordinator::Timing,
+    ledger::tests::support::*,
+    node::{CoordinatorConfig, Floodgate, Handover, Node, NodeError, Source, run_coordinator},
+    protocol::TransactionAnswer,
+};
+
+const TIMING: Timing = Timing { interval_ms: 20, timeout_ms: 200, repeat_ms: 40 };
+
+/// A node with its coordinator.
+struct Member {
+    node: Node,
+    store: MemoryStore,
+    stop: watch::Sender<bool>,
+    running: JoinHandle<Result<(), NodeError>>,
+}
+
+/// Gives every block and message of one to all others.
+struct Group {
+    members: Vec<Option<Member>>,
+    /// From which place to which blocks are carried.
+    carriers: Vec<(usize, usize, JoinHandle<()>)>,
+    wires: watch::Sender<Vec<Option<Arc<Floodgate>>>>,
+}
+
+async fn until(node: &Node, index: u64) {
+    let mut newest = node.newest();
+    let reached = newest.wait_for(|newest| *newest >= index);
+    tokio::time::timeout(Duration::from_secs(30), reached).await.expect("milestones go on").unwrap();
+}
+
+impl Group {
+    fn start(keys: &[SecretKey], handover: Option<&Handover>) -> Self {
+        let mut group = Self { members: Vec::new(), carriers: Vec::new(), wires: watch::Sender::new(vec![]) };
+        for key in keys {
+            group.join(group.members.len(), key, MemoryStore::new(), handover);
+        }
+        group
+    }
+
+    /// Starts a member at a place, old or new.
+    fn join(&mut self, place: usize, key: &SecretKey, store: MemoryStore, handover: Option<&Handover>) {
+        let node = node_on(&store);
+        let (gate, hearing) = Floodgate::new(node.clone());
+        let (stop, _) = watch::channel(false);
+        let wires = self.wires.subscribe();
+        let send = move |bytes: Vec<u8>| {
+            let all = wires.borrow();
+            for (_, gate) in all.iter().enumerate().filter(|(other, _)| *other != place) {
+                gate.as_ref().map(|gate| gate.take(&bytes));
+            }
+        };
+        let config = CoordinatorConfig { key: key.clone(), timing: TIMING, handover: handover.cloned() };
+        let mut stopped = stop.subscribe();
+        let stopping = async move { drop(stopped.wait_for(|stop| *stop).await) };
+        let running =
+            tokio::spawn(run_coordinator(node.clone(), config, Arc::clone(&gate), hearing, send, stopping));
+        self.wires.send_modify(|wires| {
+            wires.resize(wires.len().max(place + 1), None);
+            wires[place] = Some(Arc::clone(&gate));
+        });
+        self.carry_blocks(place, &node);
+        let member = Member { node, store, stop, running };
+        if place == self.members.len() {
+            self.members.push(Some(member));
+        } else {
+            self.members[place] = Some(member);
+        }
+    }
+
+    /// Takes what the new node has to those that are here, and theirs to it.
+    fn carry_blocks(&mut self, place: usize, node: &Node) {
+        for (other, member) in self.members.iter().enumerate() {
+            let Some(member) = member else { continue };
+            self.carriers.push((other, place, carry(&member.node, node)));
+            self.carriers.push((place, other, carry(node, &member.node)));
+        }
+    }
+
+    async fn stop(&mut self, place: usize) -> MemoryStore {
+        let member = self.members[place].take().unwrap();
+        member.stop.send_replace(true);
+        self.wires.send_modify(|wires| wires[place] = None);
+        member.running.await.unwrap().unwrap();
+        let ours = |(from, to, _): &mut (usize, usize, JoinHandle<()>)| *from == place || *to == place;
+        for (.., carrier) in self.carriers.extract_if(.., ours).collect::<Vec<_>>() {
+            carrier.abort();
+            // Aborted, or ended with the node.
+            let _ = carrier.await;
+        }
+        member.store
+    }
+
+    fn node(&self, place: usize) -> &Node {
+        &self.members[place].as_ref().unwrap().node
+    }
+}
+
+/// Carries every block, also the old ones, until one of the nodes is gone.
+fn carry(from: &Node, to: &Node) -> JoinHandle<()> {
+    let (mut arrivals, from, to) = (from.arrivals(), from.clone(), to.clone());
+    tokio::spawn(async move {
+        let catch_up = |from: &Node, to: &Node| {
+            let behind = *to.newest().borrow();
+            for index in behind + 1..=*from.newest().borrow() {
+                if let Ok(Some(page)) = from.cone(index, 0, 10_000) {
+                    let _ = to.receive(&page.blocks, Source::Asked);
+                }
+            }
+        };
+        catch_up(&from, &to);
+        while let Ok(arrival) = arrivals.recv().await {
+            let _ = to.receive(std::slice::from_ref(&arrival.bytes), Source::Sent);
+            catch_up(&from, &to);
+        }
+    })
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn two_of_three_go_on_and_the_third_comes_back() {
+    let keys = coordinators();
+    let mut group = Group::start(&keys, None);
+    let params = params();
+    let pay = transfer(&params, &[genesis_coin(&params, 1)], vec![output(4, 300_000), output(1, 700_000)]);
+    submit(group.node(1), &pay);
+    for place in 0..3 {
+        until(group.node(place), 5).await;
+        assert!(matches!(transaction(group.node(place), &pay), TransactionAnswer::Applied { .. }));
+    }
+    // Each of them in turn, so also whoever leads.
+    for (place, key) in keys.iter().enumerate() {
+        let store = group.stop(place).await;
+        let other = group.node((place + 1) % 3).clone();
+        let now = *other.newest().borrow();
+        until(&other, now + 5).await;
+        group.join(place, key, store, None);
+        until(group.node(place), now + 10).await;
+    }
+    let index = *group.node(0).newest().borrow();
+    for place in 1..3 {
+        until(group.node(place), index).await;
+    }
+    let history = CoordinatorHistory::new(&params);
+    let chain = |node: &Node| node.followed_after(0, usize::try_from(index).unwrap()).unwrap();
+    let first = chain(group.node(0));
+    for followed in &first {
+        history.verify(&followed.milestone).unwrap();
+    }
+    for place in 1..3 {
+        let same = chain(group.node(place))
+            .iter()
+            .zip(&first)
+            .all(|(one, other)| one.milestone.essence == other.milestone.essence);
+        assert!(same, "all nodes have the same milestones");
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn they_hand_over_to_others_while_they_run() {
+    let old = coordinators();
+    let new = key(90);
+    let to = CoordinatorSet { keys: vec![new.public()], threshold: 1 };
+    let handover = Handover { from: 5, to };
+    let mut keys = old.clone();
+    keys.push(new);
+    let group = Group::start(&keys, Some(&handover));
+    for place in 0..4 {
+        until(group.node(place), 12).await;
+    }
+    let chain = group.node(0).followed_after(0, 12).unwrap();
+    let mut history = CoordinatorHistory::new(&params());
+    for followed in &chain {
+        history.verify(&followed.milestone).unwrap();
+        history.follow(&followed.milestone.essence);
+        assert_eq!(followed.milestone.essence.next.is_some(), followed.milestone.essence.index == 5);
+    }
+    assert_eq!(history.newest(), &handover.to);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn one_coordinator_needs_nobody() {
+    let mut params = params();
+    let key = key(77);
+    (params.coordinators, params.threshold) = (vec![key.public()], 1);
+    let node = Node::with_store(NetworkParams::clone(&params), Box::new(MemoryStore::new())).unwrap();
+    let (gate, hearing) = Floodgate::new(node.clone());
+    let config = CoordinatorConfig { key, timing: TIMING, handover: None };
+    let mut newest = node.newest();
+    let stop = async move { drop(newest.wait_for(|index| *index >= 3).await) };
+    let send = |_| panic!("there is nobody to tell");
+    run_coordinator(node.clone(), config, gate, hearing, send, stop).await.unwrap();
+    assert!(node.followed_after(0, 100).unwrap().len() >= 3);
+}
