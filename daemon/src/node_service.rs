@@ -353,14 +353,9 @@ pub fn connect(data: &Path) -> Result<(NodeClient, Arc<NetworkParams>), Failure>
     let params = Arc::new(read_network(&datadir::network_path(data))?);
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(bytes.as_mut()).map_err(Failure::new)?;
-    let client = NodeClient::start(ClientConfig {
-        params: Arc::clone(&params),
-        nodes: vec![address],
-        key: SecretKey::from_bytes(*bytes),
-        checkpoint: None,
-        bind: SocketAddr::from(([0, 0, 0, 0], 0)),
-    })
-    .map_err(Failure::new)?;
+    let (key, bind) = (SecretKey::from_bytes(*bytes), SocketAddr::from(([0, 0, 0, 0], 0)));
+    let config = ClientConfig::new(Arc::clone(&params), vec![address], key, bind);
+    let client = NodeClient::start(config).map_err(Failure::new)?;
     Ok((client, params))
 }
 

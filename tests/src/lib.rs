@@ -11,6 +11,7 @@
 
 mod binaries;
 mod daemon;
+mod liar;
 mod net;
 mod payments;
 mod poll;
@@ -22,6 +23,7 @@ pub mod sim;
 
 pub use binaries::{binary, is_release};
 pub use daemon::Daemon;
+pub use liar::LyingNode;
 pub use net::{Net, NetOptions, Node};
 pub use payments::{Flow, Lane};
 pub use poll::{poll, until};

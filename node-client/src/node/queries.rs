@@ -7,12 +7,12 @@ use flash_proto::{Address, BlockId, ChannelId, OutputId, StateKey, TransactionId
 use super::{
     Node, NodeError,
     pages::Reader,
-    records::{self, APPLIED, INCLUDED, MilestoneRecord, Outcome},
+    records::{self, APPLIED, Confirmed, INCLUDED, MilestoneRecord, Outcome},
 };
 use crate::{
-    ledger::merkle,
+    ledger::{merkle, merkle::AuditPath},
     protocol::{
-        ADDRESSES_MAX, NodeInfo, NodeRequest, NodeResponse, OUTPUTS_MAX, Refused, RefusedCode,
+        ADDRESSES_MAX, Inclusion, NodeInfo, NodeRequest, NodeResponse, OUTPUTS_MAX, Refused, RefusedCode,
         TransactionAnswer,
     },
 };
@@ -108,6 +108,10 @@ impl Node {
                 }
                 Ok(NodeResponse::Block(block))
             }
+            NodeRequest::Inclusion(id) => {
+                let inclusion = self.inclusion(id).map_err(|error| refusal(&error))?;
+                Ok(NodeResponse::Inclusion(inclusion.map(Box::new)))
+            }
         }
     }
 
@@ -156,6 +160,26 @@ impl Node {
         })
     }
 
+    fn inclusion(&self, id: BlockId) -> Result<Option<Inclusion>, NodeError> {
+        let confirmed = self.stored(records::confirmed(self.store(), &id))?;
+        // One of a later milestone is on the disk already, but not yet taken over.
+        let Some(Confirmed { milestone: index, .. }) =
+            confirmed.filter(|confirmed| confirmed.milestone <= self.read().index())
+        else {
+            return Ok(None);
+        };
+        let record = self.stored(records::milestone(self.store(), index))?;
+        let leaves = self.stored(records::ids(self.store(), INCLUDED, index).map_err(NodeError::from))?;
+        match (self.block(&id)?, record, path_to(leaves.collect(), &id)) {
+            (Some(block), Some(MilestoneRecord { milestone, .. }), Some(path)) => {
+                Ok(Some(Inclusion { block, milestone, path }))
+            }
+            // Let go of in the meantime.
+            _ if index <= self.past().blocks => Ok(None),
+            _ => Err(self.halt(&NodeError::Damaged("list of included blocks"))),
+        }
+    }
+
     fn transaction(&self, id: TransactionId) -> Result<TransactionAnswer, NodeError> {
         let (index, carried, outcome) = {
             // Held while the disk is read: what stands there was then taken over, or is of a later milestone.
@@ -182,9 +206,7 @@ impl Node {
     /// With what proves it, unless that was let go of in the meantime.
     fn applied(&self, block: BlockId, milestone: u64) -> Result<TransactionAnswer, NodeError> {
         let leaves = self.stored(records::ids(self.store(), APPLIED, milestone).map_err(NodeError::from))?;
-        let leaves: Vec<_> = leaves.collect();
-        let place = leaves.iter().position(|leaf| leaf == block.as_bytes());
-        let path = place.and_then(|place| merkle::prove(leaves, place));
+        let path = path_to(leaves.collect(), &block);
         let block = self.block(&block)?;
         let record = self.stored(records::milestone(self.store(), milestone))?;
         match (block, record, path) {
@@ -212,4 +234,10 @@ fn refusal(error: &NodeError) -> Refused {
         _ => RefusedCode::Halted,
     };
     Refused::new(code, error)
+}
+
+/// The path of a block among those that a milestone commits to.
+fn path_to(leaves: Vec<[u8; 32]>, block: &BlockId) -> Option<AuditPath> {
+    let place = leaves.iter().position(|leaf| leaf == block.as_bytes())?;
+    merkle::prove(leaves, place)
 }
