@@ -48,6 +48,8 @@ pub enum NodeRequest {
     Transaction(TransactionId),
     /// A block. The answer is [`NodeResponse::Block`].
     Block(BlockId),
+    /// What confirmed a block. The answer is [`NodeResponse::Inclusion`].
+    Inclusion(BlockId),
 }
 
 /// What a node answers.
@@ -85,6 +87,8 @@ pub enum NodeResponse {
     Transaction(Box<TransactionAnswer>),
     /// The block's bytes, if the node has it.
     Block(Option<Vec<u8>>),
+    /// What proves that the block is confirmed; nothing if it is not, or not known.
+    Inclusion(Option<Box<Inclusion>>),
 }
 
 /// Why a node refuses.
@@ -141,6 +145,17 @@ pub struct Followed {
     pub milestone: Milestone,
     /// The channels that it changed, in rising order; the milestone commits to them.
     pub channels: Vec<ChannelId>,
+}
+
+/// What proves that a milestone confirmed a block.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Inclusion {
+    /// The block's bytes.
+    pub block: Vec<u8>,
+    /// The milestone that confirmed it.
+    pub milestone: Milestone,
+    /// Leads from the block to that milestone's included root.
+    pub path: AuditPath,
 }
 
 /// What a node knows of a transaction.

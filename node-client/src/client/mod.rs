@@ -12,6 +12,7 @@ mod ask;
 mod error;
 mod follower;
 mod link;
+mod publish;
 mod submit;
 #[cfg(test)]
 mod tests;

@@ -22,7 +22,7 @@ use crate::protocol::{NodeRequest, NodeResponse};
 /// Hashes between two looks at whether the work is still wanted: some milliseconds.
 const TRIES_AT_A_TIME: u64 = 10_000;
 /// A transaction that stays pending for so many milestones gets another block.
-const PENDING_MILESTONES_MAX: u64 = 5;
+pub(super) const PENDING_MILESTONES_MAX: u64 = 5;
 /// How long to wait for a milestone before the node is asked again anyway.
 const POLL: Duration = Duration::from_secs(5);
 
@@ -163,7 +163,7 @@ impl NodeClient {
 }
 
 /// `None` for an error that may pass.
-fn retryable<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+pub(super) fn retryable<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_retryable() => {
@@ -175,7 +175,7 @@ fn retryable<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError
 }
 
 /// Waits for news, but not for ever.
-async fn wait(view: &mut watch::Receiver<View>) {
+pub(super) async fn wait(view: &mut watch::Receiver<View>) {
     // The sender lives as long as the client; after a timeout the node is simply asked again.
     let _ = timeout(POLL, view.changed()).await;
 }

@@ -25,6 +25,8 @@
 //! ```
 
 mod error;
+pub mod evidence;
+pub mod notary;
 #[cfg(test)]
 pub(crate) mod tests;
 
@@ -57,6 +59,15 @@ pub struct AppliedTransaction {
     pub block: BlockId,
     /// The transaction itself.
     pub transaction: Transaction,
+}
+
+/// A block that is proven to be confirmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncludedBlock {
+    /// The milestone that confirmed it.
+    pub milestone_index: u64,
+    /// The block itself.
+    pub block: Block,
 }
 
 /// Where a core may start: a milestone that an earlier one has verified, and who could sign which milestones
@@ -255,6 +266,34 @@ impl LightCore {
             return Err(LightError::NotApplied { block, milestone_index: milestone.essence.index });
         }
         Ok(AppliedTransaction { milestone_index: milestone.essence.index, block, transaction: *transaction })
+    }
+
+    /// Checks that these are the bytes of block `id` and that `milestone`, of any age, confirmed it.
+    ///
+    /// # Errors
+    /// [`LightError`]; a fork stops this core for ever.
+    pub fn included(
+        &mut self,
+        id: BlockId,
+        block: &[u8],
+        milestone: &Milestone,
+        path: &AuditPath,
+    ) -> Result<IncludedBlock, LightError> {
+        self.witness(milestone)?;
+        let milestone_index = milestone.essence.index;
+        if Block::id_of(block) != id {
+            return Err(LightError::WrongBlock { wanted: id });
+        }
+        let parsed = Block::from_bytes(block, self.params.pow_bits)?;
+        if !path.verify(&milestone.essence.included_root, id.as_bytes()) {
+            return Err(LightError::NotIncluded { block: id, milestone_index });
+        }
+        Ok(IncludedBlock { milestone_index, block: parsed })
+    }
+
+    /// The milestones at which coordinators handed over to others, in rising order.
+    pub fn hand_overs(&self) -> Vec<u64> {
+        self.coordinators.hand_overs().collect()
     }
 
     fn remembered(&self, index: u64) -> Option<&Arc<Milestone>> {

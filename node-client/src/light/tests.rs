@@ -72,7 +72,11 @@ pub(crate) fn open(params: &NetworkParams) -> Transaction {
 }
 
 pub(crate) fn in_block(params: &NetworkParams, transaction: Transaction) -> Vec<u8> {
-    let mut block = Block::new(vec![params.genesis_block()], Payload::Transaction(Box::new(transaction)));
+    in_block_with(params, Payload::Transaction(Box::new(transaction)))
+}
+
+pub(crate) fn in_block_with(params: &NetworkParams, payload: Payload) -> Vec<u8> {
+    let mut block = Block::new(vec![params.genesis_block()], payload);
     let work = Work::of(&block.to_bytes());
     block.nonce = work.search(params.pow_bits, 0, 1_000_000).unwrap();
     block.to_bytes()
@@ -407,4 +411,30 @@ fn an_applied_transaction_is_proven_at_any_age() {
     ] {
         assert_eq!(lie.unwrap_err().fault(), Fault::Lied);
     }
+}
+
+#[test]
+fn inclusion_is_proven_and_every_lie_about_it_is_found() {
+    let (mut core, mut ledger) = followed_to(2);
+    let blocks =
+        [Payload::Empty, Payload::Transaction(Box::new(transfer(&ledger.params, Address::new([7; 32]))))]
+            .map(|payload| in_block_with(&ledger.params, payload));
+    let ids = blocks.each_ref().map(|block| Block::id_of(block));
+    let (followed, confirmed) = ledger.confirm(&blocks);
+    core.advance(&followed).unwrap();
+    let milestone = followed.milestone;
+    let leaves = ids.map(|id| *id.as_bytes());
+    assert_eq!(confirmed.included_root, merkle::root(leaves));
+    let path = merkle::prove(leaves, 0).unwrap();
+    let included = core.included(ids[0], &blocks[0], &milestone, &path).unwrap();
+    assert_eq!((included.milestone_index, included.block.payload), (3, Payload::Empty));
+
+    let other = core.included(ids[1], &blocks[0], &milestone, &path);
+    assert_eq!(other, Err(LightError::WrongBlock { wanted: ids[1] }));
+    let elsewhere = core.included(ids[1], &blocks[1], &milestone, &path);
+    assert_eq!(elsewhere, Err(LightError::NotIncluded { block: ids[1], milestone_index: 3 }));
+    let mut unsigned = milestone;
+    unsigned.signatures.pop();
+    let unsigned = core.included(ids[0], &blocks[0], &unsigned, &path);
+    assert_eq!(unsigned.unwrap_err().fault(), Fault::Lied);
 }

@@ -10,9 +10,9 @@ use super::{
     records::{self, APPLIED, INCLUDED, Outcome},
 };
 use crate::{
-    ledger::merkle,
+    ledger::{merkle, merkle::AuditPath},
     protocol::{
-        ADDRESSES_MAX, NodeInfo, NodeRequest, NodeResponse, OUTPUTS_MAX, Refused, RefusedCode,
+        ADDRESSES_MAX, Inclusion, NodeInfo, NodeRequest, NodeResponse, OUTPUTS_MAX, Refused, RefusedCode,
         TransactionAnswer,
     },
 };
@@ -109,6 +109,10 @@ impl Node {
                 Ok(NodeResponse::Transaction(Box::new(answer)))
             }
             NodeRequest::Block(id) => self.block(&id).map(NodeResponse::Block).map_err(halted),
+            NodeRequest::Inclusion(id) => {
+                let inclusion = self.stored(self.inclusion(id)).map_err(halted)?;
+                Ok(NodeResponse::Inclusion(inclusion.map(Box::new)))
+            }
         }
     }
 
@@ -157,6 +161,23 @@ impl Node {
         })
     }
 
+    fn inclusion(&self, id: BlockId) -> Result<Option<Inclusion>, NodeError> {
+        let Some(confirmed) = records::confirmed(self.store(), &id)? else { return Ok(None) };
+        let index = confirmed.milestone;
+        // On the disk already, but not yet taken over.
+        if index > self.read().index() {
+            return Ok(None);
+        }
+        let path = path_to(records::ids(self.store(), INCLUDED, index)?.collect(), &id);
+        Ok(Some(Inclusion {
+            block: self.block(&id)?.ok_or(NodeError::Damaged("list of blocks"))?,
+            milestone: records::milestone(self.store(), index)?
+                .ok_or(NodeError::Damaged("list of milestones"))?
+                .milestone,
+            path: path.ok_or(NodeError::Damaged("list of included blocks"))?,
+        }))
+    }
+
     fn transaction(&self, id: TransactionId) -> Result<TransactionAnswer, NodeError> {
         let (index, carried, outcome) = {
             // Held while the disk is read: what stands there was then taken over, or is of a later milestone.
@@ -182,9 +203,7 @@ impl Node {
 
     /// With what proves it.
     fn applied(&self, block: BlockId, milestone: u64) -> Result<TransactionAnswer, NodeError> {
-        let leaves: Vec<_> = records::ids(self.store(), APPLIED, milestone)?.collect();
-        let place = leaves.iter().position(|leaf| leaf == block.as_bytes());
-        let path = place.and_then(|place| merkle::prove(leaves, place));
+        let path = path_to(records::ids(self.store(), APPLIED, milestone)?.collect(), &block);
         Ok(TransactionAnswer::Applied {
             path: path.ok_or(NodeError::Damaged("list of applied blocks"))?,
             block: self.block(&block)?.ok_or(NodeError::Damaged("list of blocks"))?,
@@ -193,4 +212,10 @@ impl Node {
                 .milestone,
         })
     }
+}
+
+/// The path of a block among those that a milestone commits to.
+fn path_to(leaves: Vec<[u8; 32]>, block: &BlockId) -> Option<AuditPath> {
+    let place = leaves.iter().position(|leaf| leaf == block.as_bytes())?;
+    merkle::prove(leaves, place)
 }

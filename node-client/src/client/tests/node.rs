@@ -260,6 +260,7 @@ impl Script {
             }
             NodeRequest::Block(_) if self.lie == Some(Lie::Block) => NodeResponse::Block(Some(vec![1])),
             NodeRequest::Block(id) => NodeResponse::Block(self.blocks.get(&id).cloned()),
+            NodeRequest::Inclusion(_) => NodeResponse::Inclusion(None),
         }
     }
 
