@@ -102,7 +102,7 @@ impl Notarize {
             let proven = proof.verify(&params, file.digest).map_err(|error| refused(&file.path, &error))?;
             let text = serde_json::to_string_pretty(&proof).map_err(io::Error::other)?;
             write_proof(&file.proof, &text).map_err(|error| unwritable(&file.proof, proven.block, &error))?;
-            reports.push(report(&file.path, file.digest, proven, Some(&file.proof)));
+            reports.push(report(&file.path, file.digest, &proven, Some(&file.proof)));
         }
         context.output.value(&reports, |reports| reports.iter().map(text).collect::<Vec<_>>().join("\n\n"))
     }
@@ -156,7 +156,7 @@ impl Verify {
             None => read_proof(&self.proof.unwrap_or_else(|| proof_path(&self.file)))?,
         };
         let proven = proof.verify(&params, digest).map_err(|error| refused(&self.file, &error))?;
-        context.output.value(&report(&self.file, digest, proven, None), text)
+        context.output.value(&report(&self.file, digest, &proven, None), text)
     }
 }
 
@@ -275,7 +275,7 @@ fn refused(path: &Path, error: &NotaryError) -> ApiError {
     ApiError::new(code, format!("{} {what}: {error}", path.display()), hint)
 }
 
-fn report<'a>(file: &'a Path, digest: FileDigest, proven: Notarized, proof: Option<&'a Path>) -> Report<'a> {
+fn report<'a>(file: &'a Path, digest: FileDigest, proven: &Notarized, proof: Option<&'a Path>) -> Report<'a> {
     Report {
         file,
         bytes: digest.bytes,

@@ -39,7 +39,7 @@ impl Daemon {
     fn confirmed(&self, evidence: Evidence) -> Answer<ConfirmedBlock> {
         // What the light core believes holds for those, too, who start from the network's parameters.
         let confirmed = evidence.verify(&self.0.params).map_err(|error| {
-            ApiError::new(ErrorCode::Internal, error.to_string(), "the node is followed by wrong parameters")
+            ApiError::new(ErrorCode::Internal, error.to_string(), "this is a defect; report it")
         })?;
         Ok(ConfirmedBlock {
             block: confirmed.id,

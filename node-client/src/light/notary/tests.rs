@@ -173,8 +173,8 @@ fn other_data_is_no_note() {
     let (note, paths) = Note::over(&digests()).unwrap();
     let good = note.to_data();
     let longer = [&good[..], b"x"].concat();
-    let none = [&good[..16], &[0; 4], &good[20..]].concat();
-    for wrong in [&b""[..], &good[..51], &longer, &good[1..], &none] {
+    let of_nothing = [&good[..16], &[0; 4], &good[20..]].concat();
+    for wrong in [&b""[..], &good[..51], &longer, &good[1..], &of_nothing] {
         assert_eq!(Note::from_data(wrong), None);
     }
     let evidence = evidence(&mut ledger, good[..51].to_vec());
