@@ -215,7 +215,7 @@ async fn the_document_describes_every_route() {
         }
     }
     assert_eq!(routed, described);
-    assert_eq!(routed.len(), 19);
+    assert_eq!(routed.len(), 21);
 }
 
 #[tokio::test]
