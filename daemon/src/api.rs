@@ -15,6 +15,10 @@ use utoipa::ToSchema;
 
 use crate::exit::Exit;
 
+mod data;
+
+pub use data::{ConfirmedBlock, PublishRequest};
+
 /// What went wrong with a call.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema, thiserror::Error)]
 #[error("{message}")]
@@ -64,6 +68,14 @@ pub enum ErrorCode {
     Busy,
     /// The wait was too long; what was asked for goes on.
     Timeout,
+    /// The file is not the one that its proof is of.
+    FileChanged,
+    /// The proof proves nothing.
+    ProofInvalid,
+    /// The proof's milestones are not signed by the network's coordinators.
+    SignaturesInvalid,
+    /// The proof is of another network.
+    OtherNetwork,
     /// The event asked for is older than what is kept.
     EventsGone,
     /// The store failed; the daemon stops.
@@ -88,7 +100,12 @@ impl ErrorCode {
             Self::InsufficientBalance | Self::ChannelState | Self::KeyReused => 409,
             Self::EventsGone => 410,
             Self::TooLarge => 413,
-            Self::PeerRefused | Self::LedgerRefused => 422,
+            Self::PeerRefused
+            | Self::LedgerRefused
+            | Self::FileChanged
+            | Self::ProofInvalid
+            | Self::SignaturesInvalid
+            | Self::OtherNetwork => 422,
             Self::Busy => 429,
             Self::StoreFailed | Self::DataDirUnusable | Self::Internal => 500,
             Self::PeerUnreachable | Self::LedgerUnavailable | Self::DaemonUnreachable => 503,
@@ -115,6 +132,10 @@ impl ErrorCode {
             Self::StoreFailed => Exit::StoreFailed,
             Self::DataDirUnusable => Exit::DataDirUnusable,
             Self::WrongMethod | Self::Internal => Exit::Failed,
+            Self::FileChanged => Exit::FileChanged,
+            Self::ProofInvalid => Exit::ProofInvalid,
+            Self::SignaturesInvalid => Exit::SignaturesInvalid,
+            Self::OtherNetwork => Exit::OtherNetwork,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::{io, path::Path, time::Duration};
 
 use bytes::Bytes;
-use flash_proto::{ChannelId, TransactionId};
+use flash_proto::{BlockId, ChannelId, TransactionId};
 use futures_util::{
     Stream, StreamExt, TryStreamExt,
     stream::{self, BoxStream},
@@ -16,9 +16,9 @@ use zeroize::Zeroizing;
 
 use crate::{
     api::{
-        ApiError, ChannelInfo, CloseRequest, ErrorCode, Event, HistoryEntry, Info, LedgerStatus,
-        MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, RecoverRequest, SendRequest,
-        SendResult, Stopping, StreamLine, TransactionInfo, WalletBalance,
+        ApiError, ChannelInfo, CloseRequest, ConfirmedBlock, ErrorCode, Event, HistoryEntry, Info,
+        LedgerStatus, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, PublishRequest,
+        RecoverRequest, SendRequest, SendResult, Stopping, StreamLine, TransactionInfo, WalletBalance,
     },
     datadir::ready_path,
     rpc::{Scope, read_token},
@@ -248,6 +248,16 @@ impl Client {
     pub async fn milestone(&self, index: Option<u64>) -> Answer<MilestoneInfo> {
         let index = index.map_or_else(|| "latest".to_owned(), |index| index.to_string());
         self.get(&format!("/v1/ledger/milestones/{index}")).await
+    }
+
+    /// Puts data on the ledger; returns when a milestone has confirmed it.
+    pub async fn publish(&self, request: &PublishRequest) -> Answer<ConfirmedBlock> {
+        self.post("/v1/ledger/data", request).await
+    }
+
+    /// A block with what proves that a milestone confirmed it.
+    pub async fn confirmed_block(&self, id: BlockId) -> Answer<ConfirmedBlock> {
+        self.get(&format!("/v1/ledger/blocks/{id}")).await
     }
 
     /// Asks the daemon to stop; returns before it has.

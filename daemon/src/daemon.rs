@@ -1,5 +1,7 @@
 //! The running daemon as its RPC sees it.
 
+mod data;
+
 use std::{sync::Arc, time::Duration};
 
 use flash_channel::machine::PaymentKey;

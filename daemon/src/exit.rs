@@ -26,6 +26,14 @@ pub enum Exit {
     TryAgain = 9,
     /// The wait was too long or was interrupted; what was asked for goes on.
     GoesOn = 10,
+    /// The file is not the one that its proof is of.
+    FileChanged = 11,
+    /// The proof proves nothing.
+    ProofInvalid = 12,
+    /// The proof's milestones are not signed by the network's coordinators.
+    SignaturesInvalid = 13,
+    /// The proof is of another network.
+    OtherNetwork = 14,
 }
 
 impl Exit {
@@ -43,6 +51,10 @@ impl Exit {
             Self::Refused => 8,
             Self::TryAgain => 9,
             Self::GoesOn => 10,
+            Self::FileChanged => 11,
+            Self::ProofInvalid => 12,
+            Self::SignaturesInvalid => 13,
+            Self::OtherNetwork => 14,
         }
     }
 }

@@ -131,7 +131,7 @@ impl CoordinatorHistory {
         self.changes.last().map_or(&self.first, |(_, set)| set)
     }
 
-    /// The milestones that handed over to others, in rising order.
+    /// The milestones that handed over to others, in rising order: each is signed by the set before it.
     pub fn hand_overs(&self) -> impl Iterator<Item = u64> + '_ {
         self.changes.iter().map(|(from, _)| from.saturating_sub(1))
     }

@@ -47,6 +47,11 @@ impl Tag {
     /// A branch of the state tree.
     pub const TREE_NODE: Self = Self(*b"flash/smt-node\0\0");
 
+    /// A file's content.
+    pub const FILE: Self = Self(*b"flash/file\0\0\0\0\0\0");
+    /// What a data payload begins with that notarizes files.
+    pub const NOTE: Self = Self(*b"flash/note\0\0\0\0\0\0");
+
     /// The 16 bytes.
     pub const fn bytes(self) -> [u8; 16] {
         self.0

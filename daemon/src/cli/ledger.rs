@@ -3,7 +3,7 @@
 use clap::Subcommand;
 use flash_proto::TransactionId;
 
-use super::{Context, node, output::Failure, view};
+use super::{Context, node, notary, output::Failure, view};
 use crate::{api::NodeStatus, rpc::Scope};
 
 /// The ledger as the daemon verified it.
@@ -21,14 +21,17 @@ pub enum Ledger {
         /// Its index; the newest if left out
         index: Option<u64>,
     },
+    /// Put the hash of files on the ledger; returns with their proofs when a milestone has confirmed it
+    Notarize(notary::Notarize),
+    /// Check a file against its proof, without any node
+    Verify(notary::Verify),
 }
 
 impl Ledger {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let client = context.client(Scope::Read)?;
         match self {
             Self::Status => {
-                let status = client.ledger_status().await?;
+                let status = context.client(Scope::Read)?.ledger_status().await?;
                 context.output.value(&status, |status| {
                     let details = view::details([
                         ("node", Some(status.node.clone().unwrap_or_else(|| "none is connected".to_owned()))),
@@ -45,7 +48,7 @@ impl Ledger {
                 })
             }
             Self::Tx { id } => {
-                let transaction = client.transaction(id).await?;
+                let transaction = context.client(Scope::Read)?.transaction(id).await?;
                 context.output.value(&transaction, |transaction| {
                     view::details([
                         ("transaction", Some(transaction.id.to_string())),
@@ -59,7 +62,7 @@ impl Ledger {
                 })
             }
             Self::Milestone { index } => {
-                let milestone = client.milestone(index).await?;
+                let milestone = context.client(Scope::Read)?.milestone(index).await?;
                 context.output.value(&milestone, |milestone| {
                     let signers: Vec<_> = milestone.signed_by.iter().map(ToString::to_string).collect();
                     view::details([
@@ -72,6 +75,8 @@ impl Ledger {
                     ])
                 })
             }
+            Self::Notarize(command) => command.run(context).await,
+            Self::Verify(command) => command.run(context).await,
         }
     }
 }

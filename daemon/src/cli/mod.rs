@@ -7,6 +7,7 @@ mod events;
 mod init;
 mod ledger;
 mod node;
+mod notary;
 mod output;
 mod pay;
 mod view;
@@ -49,7 +50,11 @@ Exit codes:
    7  the token is missing, unknown or of too small a scope
    8  refused: no such thing, too little money, or not in this state
    9  a peer, the ledger or a queue is not available now; try again
-  10  the wait ended early; what was asked for goes on";
+  10  the wait ended early; what was asked for goes on
+  11  the file is not the one that its proof is of
+  12  the proof proves nothing
+  13  the proof's signatures are not those of the network's coordinators
+  14  the proof is of another network";
 
 /// Payment channels for machines.
 #[derive(Debug, Parser)]
@@ -192,6 +197,8 @@ mod tests {
             "flash --data /x pay abcd 1i --reference r --key k --json".to_owned(),
             "flash channel close abcd --force --no-wait".to_owned(),
             "flash ledger milestone".to_owned(),
+            "flash ledger notarize a b --tag meter".to_owned(),
+            "flash ledger verify a --proof b --network c".to_owned(),
             "flash events --after 3 --follow --rpc http://localhost:1".to_owned(),
         ] {
             parse(&right).unwrap();
@@ -202,6 +209,8 @@ mod tests {
             ("flash pay xyz 1".to_owned(), "64 hexadecimal digits"),
             ("flash wallet send nonsense 1".to_owned(), "invalid value"),
             ("flash ledger tx 12".to_owned(), "64 hexadecimal digits"),
+            (format!("flash ledger notarize a --tag {}", "x".repeat(65)), "at most 64"),
+            (format!("flash ledger verify a --proof b --block {}", "0".repeat(64)), "cannot be used with"),
             ("flash stream abcd".to_owned(), "--from-stdin"),
         ] {
             let error = parse(&wrong).unwrap_err();

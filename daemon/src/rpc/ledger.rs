@@ -2,11 +2,14 @@
 
 use std::str::FromStr;
 
-use axum::{Json, extract::State};
-use flash_proto::TransactionId;
+use axum::{Json, extract::State, http::StatusCode};
+use flash_proto::{BlockId, TransactionId};
 
-use super::{Rpc, request::Id};
-use crate::api::{ApiError, LedgerStatus, MilestoneInfo, TransactionInfo};
+use super::{
+    Rpc,
+    request::{Body, Id},
+};
+use crate::api::{ApiError, ConfirmedBlock, LedgerStatus, MilestoneInfo, PublishRequest, TransactionInfo};
 
 type Answer<T> = Result<Json<T>, ApiError>;
 
@@ -51,4 +54,23 @@ impl FromStr for Index {
     responses((status = 200, body = MilestoneInfo), (status = "default", body = ApiError)))]
 pub(super) async fn milestone(State(rpc): State<Rpc>, Id(Index(index)): Id<Index>) -> Answer<MilestoneInfo> {
     rpc.daemon.ledger_milestone(index).await.map(Json)
+}
+
+/// Puts data on the ledger, where everybody can read it. The answer comes when a milestone has confirmed it.
+#[utoipa::path(post, path = "/v1/ledger/data", tag = "ledger", request_body = PublishRequest,
+    security(("token" = ["pay"])),
+    responses((status = 201, body = ConfirmedBlock), (status = "default", body = ApiError)))]
+pub(super) async fn publish(
+    State(rpc): State<Rpc>,
+    Body(request): Body<PublishRequest>,
+) -> Result<(StatusCode, Json<ConfirmedBlock>), ApiError> {
+    Ok((StatusCode::CREATED, Json(rpc.daemon.publish(request).await?)))
+}
+
+/// A block with what proves that a milestone confirmed it.
+#[utoipa::path(get, path = "/v1/ledger/blocks/{id}", tag = "ledger", security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The block's id, 64 hexadecimal digits")),
+    responses((status = 200, body = ConfirmedBlock), (status = "default", body = ApiError)))]
+pub(super) async fn block(State(rpc): State<Rpc>, Id(id): Id<BlockId>) -> Answer<ConfirmedBlock> {
+    rpc.daemon.confirmed_block(id).await.map(Json)
 }

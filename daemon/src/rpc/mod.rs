@@ -110,6 +110,7 @@ fn read_routes() -> Router<Rpc> {
         .route("/v1/ledger/status", get(ledger::status))
         .route("/v1/ledger/transactions/{id}", get(ledger::transaction))
         .route("/v1/ledger/milestones/{index}", get(ledger::milestone))
+        .route("/v1/ledger/blocks/{id}", get(ledger::block))
         .route("/metrics", get(handlers::metrics))
 }
 
@@ -117,6 +118,7 @@ fn pay_routes() -> Router<Rpc> {
     Router::new()
         .route("/v1/channels/{id}/payments", post(handlers::pay))
         .route("/v1/channels/{id}/stream", post(stream::stream).layer(DefaultBodyLimit::disable()))
+        .route("/v1/ledger/data", post(ledger::publish))
 }
 
 fn admin_routes() -> Router<Rpc> {

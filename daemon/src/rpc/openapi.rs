@@ -37,6 +37,8 @@ use super::{events, handlers, ledger, stream};
         ledger::status,
         ledger::transaction,
         ledger::milestone,
+        ledger::block,
+        ledger::publish,
         openapi
     ),
     modifiers(&Token)

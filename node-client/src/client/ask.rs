@@ -57,7 +57,8 @@ impl NodeClient {
     /// [`ClientError`].
     pub async fn inclusion(&self, id: BlockId) -> Result<Option<IncludedBlock>, ClientError> {
         let shared = self.shared();
-        shared.find(0, |link| async move { shared.inclusion_at(&link, id).await }).await
+        let found = shared.find(0, |link| async move { shared.proven_inclusion_at(&link, id).await }).await;
+        Ok(found?.map(|(_, included)| included))
     }
 }
 
@@ -116,17 +117,21 @@ impl Shared {
         self.judge(&link, checked).map(Some)
     }
 
-    pub(super) async fn inclusion_at(
+    /// Also with what proves it.
+    pub(super) async fn proven_inclusion_at(
         &self,
         link: &Link,
         id: BlockId,
-    ) -> Result<Option<IncludedBlock>, ClientError> {
+    ) -> Result<Option<(Inclusion, IncludedBlock)>, ClientError> {
         let NodeResponse::Inclusion(answer) = self.ask(link, &NodeRequest::Inclusion(id)).await? else {
             return Err(self.unexpected(link));
         };
         let Some(answer) = answer else { return Ok(None) };
-        let Inclusion { block, milestone, path } = *answer;
-        let checked = self.core().included(id, &block, &milestone, &path);
-        self.judge(link, checked).map(Some)
+        let Inclusion { block, milestone, path } = answer.as_ref();
+        // Coordinators of later milestones are only known once these are followed.
+        self.reach(link, 0, milestone.essence.index).await?;
+        let checked = self.core().included(id, block, milestone, path);
+        let included = self.judge(link, checked)?;
+        Ok(Some((*answer, included)))
     }
 }

@@ -15,6 +15,7 @@ mod error;
 mod follower;
 mod link;
 mod nodes;
+mod publish;
 mod status;
 mod submit;
 #[cfg(test)]

@@ -128,12 +128,12 @@ impl Shared {
             }
             TransactionAnswer::Rejected { block, milestone_index, conflict } => {
                 let rejected = TransactionStatus::Rejected { milestone_index, conflict };
-                match self.inclusion_at(&link, block).await? {
-                    Some(included) if included.milestone_index != milestone_index => {
+                match self.proven_inclusion_at(&link, block).await? {
+                    Some((_, included)) if included.milestone_index != milestone_index => {
                         Err(self
                             .lied(&link, format!("a rejection by another milestone than {milestone_index}")))
                     }
-                    Some(included) => match included.block.payload {
+                    Some((_, included)) => match included.block.payload {
                         Payload::Transaction(carried) if carried.id() == id => Ok(rejected),
                         _ => Err(self.lied(&link, "a rejection of another transaction")),
                     },

@@ -27,7 +27,7 @@ const TRIES_AT_A_TIME: u64 = 10_000;
 /// Nodes that get each block.
 const SUBMIT_NODES: usize = 2;
 /// A transaction that stays pending for so many milestones gets another block.
-const PENDING_MILESTONES_MAX: u64 = 5;
+pub(super) const PENDING_MILESTONES_MAX: u64 = 5;
 /// How long to wait for a milestone before the node is asked again anyway.
 const POLL: Duration = Duration::from_secs(5);
 
@@ -286,7 +286,7 @@ impl Shared {
 }
 
 /// `None` for an error that may pass.
-fn retryable<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
+pub(super) fn retryable<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError> {
     match result {
         Ok(value) => Ok(Some(value)),
         Err(error) if error.is_retryable() => {
@@ -298,7 +298,7 @@ fn retryable<T>(result: Result<T, ClientError>) -> Result<Option<T>, ClientError
 }
 
 /// Waits for news, but not for ever.
-async fn wait(view: &mut watch::Receiver<View>) {
+pub(super) async fn wait(view: &mut watch::Receiver<View>) {
     // The sender lives as long as the client; after a timeout the node is simply asked again.
     let _ = timeout(POLL, view.changed()).await;
 }

@@ -18,6 +18,7 @@
 
 use bincode::{Decode, Encode};
 use flash_proto::Hash;
+use serde::{Deserialize, Serialize};
 use sha3::{Digest, Sha3_256};
 
 /// The hash under a tree. The ledger's is SHA3-256; the published vectors use another one.
@@ -41,7 +42,8 @@ impl Hasher for Sha3 {
 ///
 /// A root does not commit to the number of leaves. A path that verifies proves that the leaf is in the
 /// tree; its index and the number of leaves are what the prover says they are.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
 pub struct AuditPath {
     /// The leaf's place, from 0.
     pub index: u64,

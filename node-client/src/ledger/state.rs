@@ -15,7 +15,11 @@ use flash_proto::{
     TransactionId,
 };
 
-use super::{Checked, Conflict, merkle, overlay::Overlay, state_tree::{Change, StateTree}};
+use super::{
+    Checked, Conflict, merkle,
+    overlay::Overlay,
+    state_tree::{Change, StateTree},
+};
 
 /// What stands under a key of the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -256,8 +260,7 @@ impl LedgerState {
                 &mut self.in_channels
             }
         };
-        let amount =
-            |value: Option<&StateValue>| value.and_then(StateValue::amount).unwrap_or(Amount::ZERO);
+        let amount = |value: Option<&StateValue>| value.and_then(StateValue::amount).unwrap_or(Amount::ZERO);
         // The genesis and every confirmation hold the supply at most, so no sum here leaves 64 bits.
         let sum = total.checked_add(amount(value)).and_then(|sum| sum.checked_sub(amount(old.as_ref())));
         assert!(sum.is_some(), "I1: a total of the ledger must neither overflow nor go below zero");

@@ -25,6 +25,8 @@
 //! ```
 
 mod error;
+pub mod evidence;
+pub mod notary;
 #[cfg(test)]
 mod sizes;
 #[cfg(test)]
@@ -292,6 +294,11 @@ impl LightCore {
             return Err(LightError::NotIncluded { block: id, milestone_index });
         }
         Ok(IncludedBlock { milestone_index, block: parsed })
+    }
+
+    /// The milestones at which coordinators handed over to others, in rising order.
+    pub fn hand_overs(&self) -> Vec<u64> {
+        self.coordinators.hand_overs().collect()
     }
 
     fn remembered(&self, index: u64) -> Option<&Arc<Milestone>> {

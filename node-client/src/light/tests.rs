@@ -72,7 +72,11 @@ pub(crate) fn open(params: &NetworkParams) -> Transaction {
 }
 
 pub(crate) fn in_block(params: &NetworkParams, transaction: Transaction) -> Vec<u8> {
-    let mut block = Block::new(vec![params.genesis_block()], Payload::Transaction(Box::new(transaction)));
+    in_block_with(params, Payload::Transaction(Box::new(transaction)))
+}
+
+pub(crate) fn in_block_with(params: &NetworkParams, payload: Payload) -> Vec<u8> {
+    let mut block = Block::new(vec![params.genesis_block()], payload);
     let work = Work::of(&block.to_bytes());
     block.nonce = work.search(params.pow_bits, 0, 1_000_000).unwrap();
     block.to_bytes()

@@ -71,7 +71,9 @@ impl From<Refused> for ApiError {
     fn from(refused: Refused) -> Self {
         let (code, hint) = match refused.code {
             RefusedCode::Pruned => (ErrorCode::NotFound, PRUNED_HINT),
-            RefusedCode::MoreWork { .. } => (ErrorCode::Busy, "do more work for the block, or try again later"),
+            RefusedCode::MoreWork { .. } => {
+                (ErrorCode::Busy, "do more work for the block, or try again later")
+            }
             RefusedCode::Busy => (ErrorCode::Busy, "try again after the next milestone"),
             RefusedCode::Halted => (ErrorCode::LedgerUnavailable, "see the node's log"),
             RefusedCode::Malformed => {

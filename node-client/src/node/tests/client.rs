@@ -2,7 +2,7 @@
 
 use std::{net::Ipv4Addr, sync::Arc, time::Duration};
 
-use flash_proto::{Action, ChannelId, Transaction};
+use flash_proto::{Action, BlockId, ChannelId, Payload, Transaction, block::Data};
 use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
@@ -72,7 +72,7 @@ async fn money_moves_and_a_channel_opens_and_closes() {
         // Opened by a block that a milestone is proven to have confirmed; the other is in no milestone.
         let included = client.inclusion(opened.block).await.unwrap().unwrap();
         assert_eq!(included.milestone_index, opened.milestone_index);
-        assert_eq!(client.inclusion(flash_proto::BlockId::new([9; 32])).await.unwrap(), None);
+        assert_eq!(client.inclusion(BlockId::new([9; 32])).await.unwrap(), None);
         assert_eq!(client.faults(), []);
         let close = cooperative(&params, channel, (2_500, 7_500), 10_000);
         client.submit_and_wait(close, None).await.unwrap();
@@ -100,6 +100,23 @@ async fn a_hundred_transfers_at_once_are_all_applied() {
         assert_eq!(sending.join_all().await.len(), 100);
         let paid = client.outputs_of(&[address(5)]).await.unwrap().value;
         assert_eq!(paid.len(), 100);
+    })
+    .await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn published_data_comes_with_evidence_for_everybody() {
+    with_client(|client| async move {
+        let data = Data { tag: b"test".to_vec(), data: vec![7; 1_000] };
+        let evidence = client.publish(data.clone()).await.unwrap();
+        let confirmed = evidence.verify(&params()).unwrap();
+        assert_eq!(confirmed.block.payload, Payload::Data(data));
+        assert_eq!(client.evidence(confirmed.id).await.unwrap(), Some(evidence));
+        assert_eq!(client.evidence(BlockId::new([9; 32])).await.unwrap(), None);
+
+        let too_long = Data { tag: vec![0; 65], data: Vec::new() };
+        let refused = client.publish(too_long).await;
+        assert!(matches!(refused, Err(ClientError::Refused { .. })), "{refused:?}");
     })
     .await;
 }

@@ -368,7 +368,8 @@ fn measure_snapshots() {
             let cpu = (computed() - before) * 10;
             println!("{outputs} outputs: {what} {:?}, of these {cpu} ms computing", began.elapsed());
         };
-        let config = NodeConfig { directory: directory.path().join("store"), params: params.clone(), index: false };
+        let config =
+            NodeConfig { directory: directory.path().join("store"), params: params.clone(), index: false };
         let mut node = None;
         timed("verify", &mut || _ = verify_snapshot(&params, &path).unwrap());
         timed("start from it, on a disk", &mut || {
