@@ -55,7 +55,8 @@ pub type StateChanges = BTreeMap<StateKey, Option<StateValue>>;
 #[derive(Clone, Debug, Default)]
 pub struct LedgerState {
     outputs: HashMap<OutputId, Output>,
-    by_address: HashMap<Address, BTreeSet<OutputId>>,
+    /// One set for all addresses: most hold a single output, for which a set of its own takes 400 bytes.
+    by_address: BTreeSet<(Address, OutputId)>,
     channels: HashMap<ChannelId, ChannelRecord>,
     /// Channels that are being closed alone, by the last milestone that may apply a claim.
     deadlines: BTreeMap<u64, BTreeSet<ChannelId>>,
@@ -138,8 +139,7 @@ impl LedgerState {
 
     /// The unspent outputs at an address, in rising order of their ids.
     pub fn outputs_at(&self, address: &Address) -> impl Iterator<Item = (OutputId, Output)> + '_ {
-        let ids = self.by_address.get(address).into_iter().flatten();
-        ids.filter_map(|id| self.outputs.get(id).map(|output| (*id, *output)))
+        self.outputs_after(address, None)
     }
 
     /// The same from the first id above `after`.
@@ -148,10 +148,13 @@ impl LedgerState {
         address: &Address,
         after: Option<OutputId>,
     ) -> impl Iterator<Item = (OutputId, Output)> + '_ {
-        let from = after.map_or(Bound::Unbounded, Bound::Excluded);
-        let ids = self.by_address.get(address).into_iter();
-        ids.flat_map(move |ids| ids.range((from, Bound::Unbounded)))
-            .filter_map(|id| self.outputs.get(id).map(|output| (*id, *output)))
+        let address = *address;
+        let first = OutputId { transaction: TransactionId::new([0; 32]), index: 0 };
+        let from = after.map_or(Bound::Included((address, first)), |id| Bound::Excluded((address, id)));
+        let found = self.by_address.range((from, Bound::Unbounded));
+        found
+            .take_while(move |(at, _)| *at == address)
+            .filter_map(|(_, id)| self.outputs.get(id).map(|output| (*id, *output)))
     }
 
     /// All money in unspent outputs.
@@ -268,17 +271,12 @@ impl LedgerState {
     }
 
     fn change_output(&mut self, id: OutputId, value: Option<&StateValue>) {
-        if let Some(old) = self.outputs.remove(&id)
-            && let Some(ids) = self.by_address.get_mut(&old.address)
-        {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.by_address.remove(&old.address);
-            }
+        if let Some(old) = self.outputs.remove(&id) {
+            self.by_address.remove(&(old.address, id));
         }
         if let Some(StateValue::Output(output)) = value {
             self.outputs.insert(id, *output);
-            self.by_address.entry(output.address).or_default().insert(id);
+            self.by_address.insert((output.address, id));
         }
     }
 
