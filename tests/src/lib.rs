@@ -10,6 +10,7 @@
 //! runs the long versions.
 
 mod binaries;
+mod browser;
 mod daemon;
 mod net;
 mod payments;
@@ -21,6 +22,7 @@ mod scripted;
 pub mod sim;
 
 pub use binaries::{binary, is_release};
+pub use browser::Browser;
 pub use daemon::Daemon;
 pub use net::{Net, NetOptions, Node};
 pub use payments::{Flow, Lane};
