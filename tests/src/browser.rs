@@ -51,9 +51,9 @@ impl Browser {
             said.split_once("successfully on port ")?.1.split_once('.')?.0.parse().ok()
         })
         .await;
+        let user_data = format!("--user-data-dir={}", profile.path().join("profile").display());
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");
         let mut browser = Self { http, port, session: String::new(), _driver: driver, _profile: profile };
-        let user_data = format!("--user-data-dir={}", browser._profile.path().join("profile").display());
         let arguments = [
             "--headless",
             "--no-sandbox",
@@ -86,10 +86,9 @@ impl Browser {
     }
 
     /// Moves the mouse to a place in the window and clicks.
-    pub async fn click(&self, x: f64, y: f64) {
-        let (x, y) = (x.round(), y.round());
+    pub async fn click(&self, x: i64, y: i64) {
         let mouse = [
-            json!({ "type": "pointerMove", "duration": 0, "x": x as i64, "y": y as i64 }),
+            json!({ "type": "pointerMove", "duration": 0, "x": x, "y": y }),
             json!({ "type": "pointerDown", "button": 0 }),
             json!({ "type": "pointerUp", "button": 0 }),
         ];

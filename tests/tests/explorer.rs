@@ -257,9 +257,9 @@ async fn a_block_opens(scene: &Scene, made: &Made) {
     let place = "feed.pause(); painter.following = false; painter.frame(); \
         const { x, y } = painter.place(dag.get(args[0])); \
         const canvas = document.getElementById('dag').getBoundingClientRect(); \
-        return [canvas.x + x, canvas.y + y]";
+        return [canvas.x + x, canvas.y + y].map(Math.round)";
     let place = scene.live(place, &[json!(made.data)]).await;
-    scene.browser.click(place[0].as_f64().expect("x"), place[1].as_f64().expect("y")).await;
+    scene.browser.click(place[0].as_i64().expect("x"), place[1].as_i64().expect("y")).await;
     scene.shown("block", &made.data).await;
     scene.js("history.back()", &[]).await;
     until("the picture", || async { scene.js("return location.hash.length < 3", &[]).await == true }).await;

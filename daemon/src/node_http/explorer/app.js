@@ -102,7 +102,8 @@ window.addEventListener("hashchange", () => {
   part("main").focus({ preventScroll: true });
 });
 feed.addEventListener("milestone", () => {
-  if (!passing || part("view").querySelector("details[open]")) return;
+  // Who reads or has chosen something in it is not disturbed.
+  if (!passing || part("view").querySelector("details[open]") || part("view").contains(document.activeElement)) return;
   const [kind, ...words] = location.hash.replace(/^#\/?/, "").split("/").map(plain);
   show(kind, words);
 });

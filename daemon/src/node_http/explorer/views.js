@@ -116,7 +116,7 @@ async function output(id) {
     ["As of", milestoneLink(answer.milestone_index)],
     shown ? ["Amount", exact(shown.amount)] : null,
     shown ? ["Address", link("address", shown.address)] : null,
-    ["Made by", origin ? ["transaction ", link("transaction", made)] : "no transaction that this node knows; the network's beginning names it so if it made it"],
+    ["Made by", origin ? ["transaction ", link("transaction", made)] : "no transaction that this node knows; the network's first outputs have none"],
     ["Proof", stateProof(answer, shown ? "It proves that the output is in the ledger." : "It proves that the output is not in the ledger.")],
   ];
   return view("Output", id, el("strong", {}, shown ? "unspent" : "not there"), [table(rows)]);
