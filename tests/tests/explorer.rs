@@ -92,8 +92,9 @@ impl Scene {
     }
 
     async fn text(&self, selector: &str) -> String {
-        let found = self.js("return document.querySelector(args[0])?.textContent ?? ''", &[json!(selector)]);
-        found.await.as_str().unwrap_or_default().to_owned()
+        let selector = [json!(selector)];
+        let found = self.js("return document.querySelector(args[0])?.textContent ?? ''", &selector).await;
+        found.as_str().unwrap_or_default().to_owned()
     }
 
     /// What the live view makes of a block.
@@ -371,7 +372,12 @@ async fn nothing_came_from_elsewhere(scene: &Scene) {
         if entry["message"]["method"] != "Network.requestWillBeSent" {
             continue;
         }
-        let url = entry["message"]["params"]["request"]["url"].as_str().expect("an address");
+        let params = &entry["message"]["params"];
+        // The browser's own page for new windows.
+        if params["documentURL"].as_str().is_some_and(|page| page.starts_with("chrome://")) {
+            continue;
+        }
+        let url = params["request"]["url"].as_str().expect("an address");
         assert!(url.starts_with(&base), "asked elsewhere: {url}");
         requests += 1;
     }

@@ -123,9 +123,9 @@ export class Dag {
     let best = 0;
     let least = Infinity;
     for (let row = 0; row < ROWS; row += 1) {
-      const crowd = (ROWS * 6) / (node.number - this.#used[row]);
-      const near = (ROWS * 2) / (node.number - Math.max(this.#used[row - 1] ?? -ROWS, this.#used[row + 1] ?? -ROWS));
-      const cost = Math.abs(row - middle) + crowd + near;
+      const crowd = (ROWS * 3) / (node.number - this.#used[row]);
+      const near = ROWS / (node.number - Math.max(this.#used[row - 1] ?? -ROWS, this.#used[row + 1] ?? -ROWS));
+      const cost = Math.abs(row - middle) + Math.abs(row - ROWS / 2) * 0.3 + crowd + near;
       if (cost < least) [best, least] = [row, cost];
     }
     this.#used[best] = node.number;

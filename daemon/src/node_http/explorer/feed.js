@@ -154,24 +154,27 @@ export class Feed extends EventTarget {
   async #fill() {
     const latest = await ask(["milestones", "latest"]).catch(() => null);
     const states = new Map();
+    let oldest = 0;
     if (latest) {
       this.#reached(latest.index, performance.now() - Math.max(0, Date.now() - latest.timestamp_ms));
       for (let index = latest.index, steps = 0; index > 0 && steps < MILESTONES; index -= 1, steps += 1) {
         const included = await askIfKnown(["milestones", String(index), "blocks"], { limit: BEGINNING });
         for (const block of included?.blocks ?? []) states.set(block.id, block);
+        oldest = index;
         if (states.size >= BEGINNING) break;
       }
     }
     const tips = await ask(["tips"]);
-    const wanted = [...tips, ...(latest?.block ? [latest.block] : [])];
-    const blocks = await this.#blocks(wanted, states);
+    const wanted = [...tips, ...(latest?.block ? [latest.block] : []), ...states.keys()];
+    const blocks = await this.#blocks(wanted, states, oldest);
     for (const block of inOrder(blocks)) this.#dag.add(block);
     this.#dag.confirm([...states.values()]);
     for (const { id, carried } of blocks.values()) if (carried) this.#dag.carries(id, carried);
   }
 
-  /** Those blocks and the ones below them; what became of those that `states` does not know is added to it. */
-  async #blocks(wanted, states) {
+  /** Those blocks and the ones below them down to the `oldest` milestone. What became of those that `states` does not
+   * know is added to it. */
+  async #blocks(wanted, states, oldest) {
     const found = new Map();
     const asked = new Set();
     let next = new Set(wanted);
@@ -182,9 +185,9 @@ export class Feed extends EventTarget {
         const some = batch.slice(from, from + AT_ONCE);
         for (const id of some) asked.add(id);
         for (const block of await Promise.all(some.map((id) => lookUp(id, states)))) {
-          if (!block) continue;
+          if (!block || (block.milestone !== null && block.milestone < oldest)) continue;
           found.set(block.id, block);
-          for (const parent of block.old ? [] : block.parents) if (!asked.has(parent)) next.add(parent);
+          for (const parent of block.parents) if (!asked.has(parent)) next.add(parent);
         }
       }
     }
@@ -192,22 +195,22 @@ export class Feed extends EventTarget {
   }
 }
 
-/** A block as the events tell of it. `old`: it came before those that are looked for. */
+/** A block as the events tell of it, with the milestones that it carries and that confirmed it. */
 async function lookUp(id, states) {
   const block = await askIfKnown(["blocks", id]);
   if (!block) return null;
-  const known = states.get(id);
-  const state = known ?? (await ask(["blocks", id, "metadata"]));
+  const state = states.get(id) ?? (await ask(["blocks", id, "metadata"]));
   states.set(id, state);
   const { parents, payload, bytes } = block;
-  const old = !known && state.status !== "pending";
-  return { id, parents, payload: payload.kind, value: payload.value ?? "0", bytes, carried: payload.index, old };
+  const milestone = state.milestone_index;
+  return { id, parents, payload: payload.kind, value: payload.value ?? "0", bytes, carried: payload.index, milestone };
 }
 
 /** Parents before the blocks that approve them. */
 function inOrder(blocks) {
   const ordered = new Set();
-  for (const last of blocks.values()) {
+  // They were found from the newest on.
+  for (const last of [...blocks.values()].reverse()) {
     const path = [last];
     while (path.length > 0) {
       const block = path.at(-1);
