@@ -10,6 +10,7 @@
 //! runs the long versions.
 
 mod binaries;
+mod browser;
 mod daemon;
 mod liar;
 mod net;
@@ -22,6 +23,7 @@ mod scripted;
 pub mod sim;
 
 pub use binaries::{binary, is_release};
+pub use browser::Browser;
 pub use daemon::Daemon;
 pub use liar::LyingNode;
 pub use net::{Net, NetOptions, Node};

@@ -2,6 +2,7 @@
 
 use std::{
     fs,
+    net::SocketAddr,
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -9,7 +10,7 @@ use std::{
 
 use flash_node_client::{client::NodeClient, protocol::NodeInfo, quic::PeerAddress};
 use flash_proto::{Address, Amount, NetworkParams, Output, SecretKey};
-use flashd::node_service;
+use flashd::node_service::{self, NodeReady};
 use serde_json::Value;
 
 use crate::{Daemon, Process, binary, poll, run};
@@ -52,6 +53,8 @@ pub struct Node {
     process: Process,
     /// Where clients connect; the same after a restart.
     pub address: PeerAddress,
+    /// The HTTP API, `http://HOST:PORT`.
+    pub http: String,
 }
 
 impl Net {
@@ -176,22 +179,22 @@ impl Node {
             &pow_bits.to_string(),
         ]);
         let process = Process::start(command, &dir.join("node.log"));
-        let address = Self::ready(&data, process.pid()).await;
-        Self { data, process, address }
+        let ready = Self::ready(&data, process.pid()).await;
+        Self { data, process, address: ready.node, http: url(ready.http) }
     }
 
     fn command(data: &Path) -> Command {
         let mut command = Command::new(binary("flashd"));
-        command.arg("node").arg("--data").arg(data);
+        command.arg("node").arg("--data").arg(data).args(["--http", "127.0.0.1:0"]);
         command
     }
 
-    async fn ready(data: &Path, pid: u32) -> PeerAddress {
+    async fn ready(data: &Path, pid: u32) -> NodeReady {
         let path = data.join("ready.json");
         poll("the node to be ready", || async {
             let text = fs::read_to_string(&path).ok()?;
-            let ready: node_service::NodeReady = serde_json::from_str(&text).ok()?;
-            (ready.pid == pid).then_some(ready.node)
+            let ready: NodeReady = serde_json::from_str(&text).ok()?;
+            (ready.pid == pid).then_some(ready)
         })
         .await
     }
@@ -217,8 +220,12 @@ impl Node {
         command.args(["--listen", &format!("{}:{}", self.address.host(), self.address.port())]);
         let log = self.data.with_extension("log");
         self.process = Process::start(command, &log);
-        Self::ready(&self.data, self.process.pid()).await;
+        self.http = url(Self::ready(&self.data, self.process.pid()).await.http);
     }
+}
+
+fn url(http: Option<SocketAddr>) -> String {
+    format!("http://{}", http.expect("the node answers over HTTP"))
 }
 
 impl Daemon {

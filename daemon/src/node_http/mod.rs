@@ -1,5 +1,5 @@
 //! The node's HTTP API: the 14 commands of the classic API at `POST /`, a REST API under `/api/v1`, and its
-//! description at `/openapi.json`.
+//! description at `/openapi.json`. People find the explorer at `/explorer`.
 //!
 //! There is no authentication: whoever reaches the port may read the ledger and submit blocks. What changes
 //! the node itself or makes it work is only done for callers on this machine, unless the operator says
@@ -9,10 +9,12 @@
 //! | --- | --- |
 //! | `classic` | the 14 commands |
 //! | `rest` | the REST API, and what happens as it happens |
+//! | `explorer` | the pages that draw the Tangle and show what is in it |
 //! | `guard`, `listener`, `work` | who may do what, how many at once, and proof of work done for others |
 //! | [`neighbours`] | what the API needs of the part that talks to other nodes |
 
 mod classic;
+mod explorer;
 mod guard;
 mod listener;
 pub mod neighbours;
@@ -125,7 +127,8 @@ pub async fn serve(
 fn router(api: Api) -> Router {
     let rest = rest::routes().route_layer(middleware::from_fn_with_state(api.clone(), bounded));
     Router::new()
-        .route("/", post(classic::command))
+        .route("/", post(classic::command).get(explorer::lead))
+        .merge(explorer::routes())
         .merge(rest)
         .merge(rest::long_routes())
         .fallback(unknown_path)

@@ -1,5 +1,6 @@
 //! The API over real HTTP.
 
 mod classic;
+mod explorer;
 mod rest;
 mod support;
