@@ -9,7 +9,12 @@ use flash_tests::{
 
 #[tokio::test(flavor = "multi_thread")]
 async fn eight_nodes_go_through_everything_and_end_with_one_ledger() {
-    let plan = Plan { time: Duration::ZERO, interval: Duration::from_millis(500), place: Where::Loopback };
+    let plan = Plan {
+        time: Duration::ZERO,
+        interval: Duration::from_millis(400),
+        stage_milestones: 6,
+        place: Where::Loopback,
+    };
     let report = run(plan, Random::new()).await;
     print!("{report}");
     assert!(report.wrong.is_empty(), "{:#?}", report.wrong);

@@ -60,7 +60,8 @@ async fn main() -> ExitCode {
             Netns::Yes => Where::Namespaces,
             Netns::No => Where::Loopback,
         };
-        run(Plan { time: Duration::from_secs(60 * cli.minutes), interval, place }, random).await
+        let time = Duration::from_secs(60 * cli.minutes);
+        run(Plan { time, interval, stage_milestones: 10, place }, random).await
     };
     print!("{report}");
     println!("{}", report.json());

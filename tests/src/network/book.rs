@@ -55,13 +55,8 @@ impl Book {
     /// Enters a transfer and sees it through over `client`.
     pub(super) fn issue(&self, client: &NodeClient, transaction: Transaction, rival: Option<TransactionId>) {
         let (id, stage) = (transaction.id(), lock(&self.stage).unwrap_or(CALM));
-        let entry = Entry {
-            transaction: transaction.clone(),
-            rival,
-            stage,
-            issued: Instant::now(),
-            outcome: None,
-        };
+        let entry =
+            Entry { transaction: transaction.clone(), rival, stage, issued: Instant::now(), outcome: None };
         lock(&self.entries).insert(id, entry);
         let (client, entries) = (client.clone(), Arc::clone(&self.entries));
         lock(&self.under_way).spawn(async move {

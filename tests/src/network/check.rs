@@ -48,7 +48,10 @@ pub(super) async fn one_ledger(clients: &[NodeClient], wrong: &mut Vec<String>) 
         }
     }
     if first.outputs.1.checked_add(first.channels.1) != Some(Amount::SUPPLY) {
-        wrong.push(format!("{} in outputs and {} in channels are not the supply", first.outputs.1, first.channels.1));
+        wrong.push(format!(
+            "{} in outputs and {} in channels are not the supply",
+            first.outputs.1, first.channels.1
+        ));
     }
     Some(first.clone())
 }
@@ -76,7 +79,10 @@ pub(super) async fn transfers(clients: &[NodeClient], accounts: &Accounts<'_>, w
             Outcome::Refused(reason) => format!("refused: {reason}"),
         };
         if fates.len() != 1 || !fates.iter().all(|fate| fate.starts_with(&told)) {
-            wrong.push(format!("transfer {id} of stage `{}`: told {told}, the nodes say {fates:?}", entry.stage));
+            wrong.push(format!(
+                "transfer {id} of stage `{}`: told {told}, the nodes say {fates:?}",
+                entry.stage
+            ));
         }
         let rival = entry.rival.and_then(|rival| accounts.entries.get(&rival));
         let applied = |entry: &Entry| matches!(entry.outcome, Some(Outcome::Applied(_)));
@@ -91,7 +97,12 @@ pub(super) async fn transfers(clients: &[NodeClient], accounts: &Accounts<'_>, w
 }
 
 /// Follows all money of the wallets from transfer to transfer, and compares what is left with the ledger.
-pub(super) async fn money(purses: &Purses, node: &NodeClient, accounts: &Accounts<'_>, wrong: &mut Vec<String>) {
+pub(super) async fn money(
+    purses: &Purses,
+    node: &NodeClient,
+    accounts: &Accounts<'_>,
+    wrong: &mut Vec<String>,
+) {
     let applied: Vec<&Entry> = accounts
         .entries
         .values()
@@ -130,7 +141,9 @@ pub(super) async fn money(purses: &Purses, node: &NodeClient, accounts: &Account
     }
     match purses.shown(node).await {
         Ok(shown) if shown == expected => {}
-        Ok(_) => wrong.push("the ledger shows other outputs of the wallets than the transfers made".to_owned()),
+        Ok(_) => {
+            wrong.push("the ledger shows other outputs of the wallets than the transfers made".to_owned())
+        }
         Err(error) => wrong.push(format!("the ledger does not show the wallets' outputs: {error}")),
     }
     for (wallet, (balance, own)) in purses.balances().await.into_iter().zip(&expected).enumerate() {

@@ -24,7 +24,9 @@ use tokio::task::JoinSet;
 
 const FRAME_BYTES_MAX: usize = limits::NODE_FRAME_BYTES_MAX;
 /// Blocks of a flood that are on their way at once.
-const AT_ONCE: usize = 16;
+const AT_ONCE: usize = 32;
+/// Blocks that approve the same ones, so that the flood need not ask all the time.
+const BLOCKS_ON_SAME_TIPS: usize = 64;
 /// How long a node may take to part with a neighbour that talks nonsense.
 const PART_WAIT: Duration = Duration::from_secs(30);
 
@@ -62,11 +64,18 @@ pub(super) async fn flood(node: &PeerAddress, pow_bits: u8, time: Duration) -> F
     for _ in 0..AT_ONCE {
         let (connection, taken, refused) = (connection.clone(), Arc::clone(&taken), Arc::clone(&refused));
         senders.spawn(async move {
-            while Instant::now() < until {
-                let Some(NodeResponse::Tips(tips)) = ask(&connection, &NodeRequest::Tips).await else { return };
+            let mut parents = Vec::new();
+            for count in 0_usize.. {
+                if Instant::now() > until {
+                    return;
+                }
+                if count.is_multiple_of(BLOCKS_ON_SAME_TIPS) {
+                    let tips = ask(&connection, &NodeRequest::Tips).await;
+                    let Some(NodeResponse::Tips(tips)) = tips else { return };
+                    parents = tips.into_iter().take(limits::PARENTS_MAX).collect();
+                }
                 let data = Data { tag: b"flood".to_vec(), data: rand::random::<[u8; 32]>().to_vec() };
-                let parents = tips.into_iter().take(limits::PARENTS_MAX).collect();
-                let mut block = Block::new(parents, Payload::Data(data));
+                let mut block = Block::new(parents.clone(), Payload::Data(data));
                 block.nonce = Work::of(&block.to_bytes()).search(pow_bits, 0, u64::MAX).expect("a nonce");
                 match ask(&connection, &NodeRequest::Submit(block.to_bytes())).await {
                     Some(NodeResponse::Submitted(_)) => taken.fetch_add(1, Ordering::Relaxed),
@@ -143,7 +152,8 @@ impl Liar {
     pub(super) fn start(host: IpAddr, honest: PeerAddress) -> Self {
         let key = SecretKey::from_bytes(rand::random());
         let limits = StreamLimits { bidirectional: 64 };
-        let listening = Endpoint::listen(&key, NODE_ALPN, SocketAddr::new(host, 0), limits).expect("a socket");
+        let listening =
+            Endpoint::listen(&key, NODE_ALPN, SocketAddr::new(host, 0), limits).expect("a socket");
         let own = listening.local_address().expect("its address");
         let address = PeerAddress::new(key.public(), own.ip().to_string(), own.port()).expect("an address");
         let (lies, told) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));

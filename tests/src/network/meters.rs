@@ -52,7 +52,8 @@ impl Meters {
     /// An address of each for money from outside.
     pub(super) async fn addresses(&self) -> Vec<Address> {
         let [car, charger] = &self.daemons;
-        let address = async |daemon: &Daemon| daemon.client().new_address().await.expect("an address").address;
+        let address =
+            async |daemon: &Daemon| daemon.client().new_address().await.expect("an address").address;
         vec![address(car).await, address(charger).await]
     }
 
@@ -104,7 +105,10 @@ impl Meters {
         let closed = car.close(channel).await;
         let owned = [DEPOSIT + back - there, DEPOSIT + there - back].map(|amount| Some(Amount::new(amount)));
         if [closed.payout, closed.peer_payout] != owned {
-            wrong.push(format!("the channel paid {:?} and {:?}, not {owned:?}", closed.payout, closed.peer_payout));
+            wrong.push(format!(
+                "the channel paid {:?} and {:?}, not {owned:?}",
+                closed.payout, closed.peer_payout
+            ));
         }
         for (daemon, payout) in self.daemons.iter().zip(owned) {
             let left = Amount::new(MONEY - DEPOSIT).checked_add(payout.unwrap_or_default());
@@ -129,7 +133,8 @@ async fn pay_on(
     let mut count = 0_u64;
     while !stop.load(Ordering::Relaxed) {
         let amount = random.between(1, 200);
-        let request = PayRequest { amount: Amount::new(amount), reference: None, key: Some(count.to_string()) };
+        let request =
+            PayRequest { amount: Amount::new(amount), reference: None, key: Some(count.to_string()) };
         loop {
             match client.pay(channel, &request).await {
                 Ok(_) => break,

@@ -82,6 +82,8 @@ pub struct Plan {
     pub time: Duration,
     /// Between milestones.
     pub interval: Duration,
+    /// How long what happens usually lasts, in milestones.
+    pub stage_milestones: u32,
     /// Where the nodes run.
     pub place: Where,
 }
@@ -128,6 +130,8 @@ pub async fn run(plan: Plan, mut random: Random) -> Report {
         liar,
         coordinators: COORDINATORS,
         random: random.split(),
+        clients: clients.clone(),
+        stage_milestones: plan.stage_milestones,
         wrong: Vec::new(),
         flooded: Flooded::default(),
         played: Vec::new(),
@@ -236,7 +240,6 @@ fn tell(report: &mut Report, entries: &BTreeMap<flash_proto::TransactionId, Entr
     }
     stages.entry(CALM).or_default();
     let interval = clock.interval();
-    report.add_stages(
-        stages.into_iter().map(|(stage, times)| (stage, Latency::of(times, interval))).collect(),
-    );
+    report
+        .add_stages(stages.into_iter().map(|(stage, times)| (stage, Latency::of(times, interval))).collect());
 }

@@ -161,7 +161,8 @@ impl Purses {
     /// Every address of the wallets, and whose it is.
     pub(super) fn owners(&self) -> BTreeMap<Address, usize> {
         let all = self.all.iter().enumerate();
-        all.flat_map(|(place, purse)| purse.wallet().addresses().into_iter().map(move |it| (it, place))).collect()
+        all.flat_map(|(place, purse)| purse.wallet().addresses().into_iter().map(move |it| (it, place)))
+            .collect()
     }
 
     /// Sees what the wallets themselves believe to own once nothing is under way.

@@ -5,6 +5,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use flash_node_client::client::NodeClient;
 use flash_proto::NetworkParams;
 
 use super::{
@@ -19,9 +20,6 @@ use crate::Random;
 
 /// How long something may take that must come in the end.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// A stage's usual length in milestones.
-const STAGE_MILESTONES: u32 = 10;
-
 /// What can happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Stage {
@@ -75,6 +73,10 @@ pub(super) struct Scene {
     pub(super) liar: Liar,
     pub(super) coordinators: usize,
     pub(super) random: Random,
+    /// A client of each node.
+    pub(super) clients: Vec<NodeClient>,
+    /// A stage's usual length in milestones.
+    pub(super) stage_milestones: u32,
     /// What is not as it must be.
     pub(super) wrong: Vec<String>,
     pub(super) flooded: Flooded,
@@ -90,11 +92,15 @@ impl Scene {
 
     /// A stage's usual length.
     fn length(&self) -> Duration {
-        self.clock.interval() * STAGE_MILESTONES
+        self.clock.interval() * self.stage_milestones
     }
 
     fn say(&self, what: &str) {
-        println!("{:>5.1} s  milestone {:>4}  {what}", self.started.elapsed().as_secs_f32(), self.clock.newest());
+        println!(
+            "{:>5.1} s  milestone {:>4}  {what}",
+            self.started.elapsed().as_secs_f32(),
+            self.clock.newest()
+        );
     }
 
     fn wrong(&mut self, what: String) {
@@ -136,7 +142,8 @@ impl Scene {
     }
 
     async fn calm(&mut self) {
-        let count = self.random.between(4, 8);
+        let most = u64::from(self.stage_milestones);
+        let count = self.random.between(most / 3, most * 2 / 3);
         if !self.clock.wait(count, PATIENCE).await {
             self.wrong("no milestones although all is calm".to_owned());
         }
@@ -222,9 +229,17 @@ impl Scene {
             }
         }
         self.say(&format!("cut off: {island:?}"));
-        self.weather.cut_off(island);
-        if !self.clock.wait(u64::from(STAGE_MILESTONES), PATIENCE).await {
+        self.weather.cut_off(island.clone());
+        // One that was signed before may still be on its way.
+        tokio::time::sleep(self.clock.interval() * 2).await;
+        let before = self.clock.newest();
+        if !self.clock.wait(u64::from(self.stage_milestones), PATIENCE).await {
             self.wrong("no milestones in the half with enough coordinators".to_owned());
+        }
+        let newest = |node: &usize| self.clients.get(*node).map(|client| client.newest().index);
+        let there: Vec<Option<u64>> = island.iter().map(newest).collect();
+        if there.iter().any(|index| index.is_none_or(|index| index > before)) {
+            self.wrong(format!("cut off at milestone {before}, these nodes are at {there:?}"));
         }
         self.weather.cut_off(Vec::new());
     }

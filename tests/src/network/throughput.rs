@@ -55,13 +55,13 @@ pub async fn throughput(plan: Load, mut random: Random) -> Report {
     let dir = tempfile::Builder::new().prefix("flash-network-").tempdir().expect("a temporary directory");
     let weather = Weather::new(Ipv4Addr::LOCALHOST.into(), random.split());
     weather.set(super::weather::Storm::NONE);
-    let shape =
-        Shape { nodes: NODES, coordinators: COORDINATORS, interval: plan.interval, pow_bits: 8 };
+    let shape = Shape { nodes: NODES, coordinators: COORDINATORS, interval: plan.interval, pow_bits: 8 };
     let machines = Machines::start(dir.path(), shape, &weather, None).await;
     machines.meshed(NODES - 1, Instant::now()).await;
     let nodes: Vec<_> = (0..NODES).map(|node| machines.client(&[node])).collect();
     let clock = Clock::new(&nodes, plan.interval);
-    let clients: Vec<_> = (0..NODES * CLIENTS_EACH).map(|client| machines.client(&[client % NODES])).collect();
+    let clients: Vec<_> =
+        (0..NODES * CLIENTS_EACH).map(|client| machines.client(&[client % NODES])).collect();
     println!("paying {} wallets", plan.transfers + SINGLE);
     let mut all = prepare(&machines, plan.transfers + SINGLE).await;
     let many = all.split_off(SINGLE);
@@ -148,12 +148,7 @@ async fn applied(client: &NodeClient, id: TransactionId) -> Option<u64> {
 }
 
 /// Each transfer at any moment between two milestones, with nothing else to do.
-async fn one_by_one(
-    nodes: &[NodeClient],
-    clock: &Clock,
-    all: Vec<Prepared>,
-    random: &mut Random,
-) -> Latency {
+async fn one_by_one(nodes: &[NodeClient], clock: &Clock, all: Vec<Prepared>, random: &mut Random) -> Latency {
     let mut times = Vec::new();
     for (place, prepared) in all.into_iter().enumerate() {
         let most = u64::try_from(clock.interval().as_micros()).unwrap_or(u64::MAX);

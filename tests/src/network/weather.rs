@@ -44,8 +44,7 @@ pub(super) struct Storm {
 
 impl Storm {
     /// Nothing between them but the relay.
-    pub(super) const NONE: Self =
-        Self { loss_per_mille: 0, delay: Duration::ZERO, jitter: Duration::ZERO };
+    pub(super) const NONE: Self = Self { loss_per_mille: 0, delay: Duration::ZERO, jitter: Duration::ZERO };
     /// What is usual.
     pub(super) const MILD: Self =
         Self { loss_per_mille: 5, delay: Duration::from_millis(5), jitter: Duration::from_millis(10) };
@@ -102,10 +101,11 @@ struct Way {
 impl Weather {
     /// A relay with doors at the address `host`, which chooses by `random`.
     pub(super) fn new(host: IpAddr, random: Random) -> Self {
-        let now =
-            Now { storm: Storm::MILD, nodes: HashMap::new(), island: Vec::new(), meters_cut: false };
+        let now = Now { storm: Storm::MILD, nodes: HashMap::new(), island: Vec::new(), meters_cut: false };
         let (passed, lost) = (AtomicU64::new(0), AtomicU64::new(0));
-        Self { shared: Arc::new(Shared { host, now: Mutex::new(now), random: Mutex::new(random), passed, lost }) }
+        Self {
+            shared: Arc::new(Shared { host, now: Mutex::new(now), random: Mutex::new(random), passed, lost }),
+        }
     }
 
     /// A door to a node that listens at `own`: for the other nodes.
