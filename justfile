@@ -15,6 +15,11 @@ ci *steps:
 bench *arguments:
     cargo bench --locked --package flash-benches {{arguments}}
 
+# the classic commands, made by a client library of 2019; needs Python and a package index
+classic-client:
+    cargo build --locked --package flashd --bin flashd
+    tests/classic-client/run.sh
+
 # two daemons and a ledger on this machine, paying each other
 demo *arguments:
     cargo run --release --locked -- demo {{arguments}}

@@ -3,7 +3,10 @@
 //! Amounts, ids and 64-bit numbers that money depends on are strings in JSON (decimal base units,
 //! hexadecimal), because a 64-bit number does not survive every JSON reader.
 
+use std::time::SystemTime;
+
 use flash_channel::store::StoreError;
+use flash_node_client::client::{self, FaultKind, NodeState};
 use flash_proto::{
     Address, Amount, BlockId, ChannelId, MilestoneId, NetworkId, PublicKey, Side, TransactionId,
 };
@@ -142,8 +145,11 @@ pub struct Info {
 /// The ledger as far as it is verified here.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct LedgerStatus {
-    /// The node that is followed, if one is connected: `KEY@HOST:PORT`.
+    /// The best node that is connected, if one is: `KEY@HOST:PORT`.
     pub node: Option<String>,
+    /// Every configured node, the preferred one first.
+    #[serde(default)]
+    pub nodes: Vec<NodeStatus>,
     /// Index of the newest verified milestone.
     pub milestone_index: u64,
     /// Its id.
@@ -153,6 +159,40 @@ pub struct LedgerStatus {
     pub milestone_age_ms: u64,
     /// Whether it is young enough for payments to be accepted.
     pub fresh: bool,
+}
+
+/// A configured node and how it does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct NodeStatus {
+    /// The node: `KEY@HOST:PORT`.
+    pub node: String,
+    /// `following`, `behind`, `away`; or why it is avoided for a while: `lying`, `withholding`, `stalled`.
+    pub state: String,
+    /// What it was caught at last.
+    pub fault: Option<String>,
+    /// When that was first seen, in milliseconds since 1970.
+    pub fault_since_ms: Option<u64>,
+}
+
+impl From<client::NodeStatus> for NodeStatus {
+    fn from(status: client::NodeStatus) -> Self {
+        let client::NodeStatus { node, state, fault } = status;
+        let state = match state {
+            NodeState::Away => "away",
+            NodeState::Following => "following",
+            NodeState::Behind => "behind",
+            NodeState::Avoided(FaultKind::Lies) => "lying",
+            NodeState::Avoided(FaultKind::Withholds) => "withholding",
+            NodeState::Avoided(FaultKind::Stalls) => "stalled",
+        };
+        let since = fault.as_ref().and_then(|fault| fault.since.duration_since(SystemTime::UNIX_EPOCH).ok());
+        Self {
+            node: node.to_string(),
+            state: state.to_owned(),
+            fault: fault.map(|fault| fault.what),
+            fault_since_ms: since.map(|since| u64::try_from(since.as_millis()).unwrap_or(u64::MAX)),
+        }
+    }
 }
 
 /// A new address.

@@ -297,6 +297,7 @@ impl Daemon {
             / 2;
         Ok(api::LedgerStatus {
             node: view.node.map(|node| node.to_string()),
+            nodes: self.0.client.nodes().into_iter().map(api::NodeStatus::from).collect(),
             milestone_index: newest.index,
             milestone_id: newest.id(),
             milestone_age_ms: age,
@@ -365,6 +366,8 @@ impl Daemon {
 
     /// The text of `/metrics` (OpenMetrics).
     pub fn metrics(&self) -> String {
+        let faults = i64::try_from(self.0.client.faults_count()).unwrap_or(i64::MAX);
+        self.0.metrics.node_faults.set(faults);
         self.0.metrics.text()
     }
 

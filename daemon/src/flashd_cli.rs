@@ -9,15 +9,20 @@ use std::{
 };
 
 use clap::{Args, CommandFactory, Parser, Subcommand};
-use flash_node_client::{node::dev::DevNetwork, quic::PeerAddress};
+use flash_node_client::{
+    node::{KEEP_MILESTONES_MIN, Keep, dev::DevNetwork},
+    quic::PeerAddress,
+};
 use flash_proto::{Address, Amount, Output, PublicKey};
 
 use crate::{
     config::Config,
     datadir::{self, DataDir},
     exit::Exit,
-    node_service::{self, MakeNode, NodeOptions},
+    node_http::HttpOptions,
+    node_service::{self, HttpListen, MakeNode, NodeOptions},
     node_setup::{self, NetworkPlan},
+    node_snapshot,
     run::{self, Failure},
 };
 
@@ -113,6 +118,20 @@ struct NodeRunArgs {
     /// What other nodes are told to connect to [default: the address they see, and the port of --listen]
     #[arg(long, value_name = "HOST:PORT")]
     public_address: Option<String>,
+    /// Where the HTTP API listens (TCP): the 14 commands of the classic API at /, REST under /api/v1.
+    ///
+    /// It has no authentication. On another address than loopback everybody who reaches it may read the
+    /// ledger and submit blocks; proof of work and the neighbours stay with callers on this machine.
+    /// [default: 127.0.0.1:14266, and none if that is taken]
+    #[arg(long, value_name = "IP:PORT", conflicts_with = "no_http")]
+    http: Option<SocketAddr>,
+    /// Run without the HTTP API
+    #[arg(long)]
+    no_http: bool,
+    /// Let callers of the HTTP API on other machines have proof of work done, stop it, and add and remove
+    /// neighbours
+    #[arg(long)]
+    http_remote_commands: bool,
     /// If the directory is empty, make a development network of its own in it: coordinator, treasury,
     /// network.json
     #[arg(long)]
@@ -123,6 +142,23 @@ struct NodeRunArgs {
     /// Bits of proof of work of a new development network
     #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = clap::value_parser!(u8).range(0..=32))]
     pow_bits: u8,
+    /// Start from a snapshot instead of from the genesis: everything in it is checked, and the directory
+    /// must hold no ledger yet
+    #[arg(long, value_name = "FILE")]
+    from_snapshot: Option<PathBuf>,
+    /// Write a snapshot into snapshots/ of the data directory every so many milestones; the newest two stay
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u64).range(1..))]
+    snapshot_every: Option<u64>,
+    /// Keep everything for ever
+    #[arg(long, conflicts_with_all = ["keep_milestones", "keep_bytes"])]
+    permanode: bool,
+    /// Keep the blocks of so many newest milestones
+    #[arg(long, value_name = "N", default_value_t = Keep::default().milestones,
+        value_parser = clap::value_parser!(u64).range(KEEP_MILESTONES_MIN..))]
+    keep_milestones: u64,
+    /// Keep fewer where the blocks come to more than this, such as 500MB [default: no limit]
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    keep_bytes: Option<u64>,
     /// What to log: a level, or a filter such as flash_node_client=debug
     #[arg(long, value_name = "FILTER", env = "FLASH_LOG", default_value = "info")]
     log: String,
@@ -142,6 +178,29 @@ enum NodeCommand {
     Keys(KeysArgs),
     /// Print the network file of a new network with these coordinators
     Network(NetworkArgs),
+    /// Write or check snapshots: files from which other nodes start
+    #[command(subcommand)]
+    Snapshot(SnapshotCommand),
+}
+
+#[derive(Debug, Subcommand)]
+enum SnapshotCommand {
+    /// Write a snapshot of a node that is stopped; one that runs does it with `--snapshot-every`
+    Write {
+        /// Where to write it
+        file: PathBuf,
+        /// The node's data directory [default: ~/.flash-node]
+        #[arg(long, value_name = "DIR", env = "FLASH_NODE_DATA")]
+        data: Option<PathBuf>,
+    },
+    /// Check a snapshot completely against the network's coordinators; needs no node
+    Verify {
+        /// The snapshot
+        file: PathBuf,
+        /// The network's parameters
+        #[arg(long, value_name = "FILE")]
+        network: PathBuf,
+    },
 }
 
 #[derive(Debug, Args)]
@@ -207,6 +266,9 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
             node_setup::keys(&data, args.coordinator, args.treasury).and_then(|keys| print_json(&keys))
         }
         Some(Command::Node(NodeArgs { command: Some(NodeCommand::Network(args)), .. })) => network(args),
+        Some(Command::Node(NodeArgs { command: Some(NodeCommand::Snapshot(command)), .. })) => {
+            snapshot(&command)
+        }
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "flashd", &mut std::io::stdout());
             Ok(())
@@ -277,14 +339,51 @@ fn node(args: &NodeRunArgs) -> Result<(), Failure> {
     run::log_to_stderr(&args.log, false)?;
     let dev = DevNetwork { milestone_interval_ms: args.milestone_ms, pow_bits: args.pow_bits };
     let dev = args.init_dev.then_some(MakeNode::Dev(dev));
+    let http = match args.http {
+        _ if args.no_http => HttpListen::Off,
+        Some(address) => HttpListen::At(address),
+        None => HttpListen::Default,
+    };
+    let bytes = args.keep_bytes.unwrap_or(u64::MAX);
+    let keep = Keep { milestones: args.keep_milestones, bytes, ..Keep::default() };
     let options = NodeOptions {
         listen: args.listen,
         make: args.network.clone().map(MakeNode::Join).or(dev),
         neighbours: args.neighbours.clone(),
         public_address: args.public_address.clone(),
         handover: args.handover.as_deref().map(node_setup::read_handover).transpose()?,
+        http,
+        from_snapshot: args.from_snapshot.clone(),
+        keep: (!args.permanode).then_some(keep),
+        snapshot_every: args.snapshot_every,
+        http_options: HttpOptions { remote_commands: args.http_remote_commands },
     };
     runtime()?.block_on(node_service::run(&node_data(args.data.as_deref()), options))
+}
+
+fn snapshot(command: &SnapshotCommand) -> Result<(), Failure> {
+    let info = match command {
+        SnapshotCommand::Write { file, data } => node_snapshot::write(&node_data(data.as_deref()), file)?,
+        SnapshotCommand::Verify { file, network } => node_snapshot::verify(network, file)?,
+    };
+    println!("{}", node_snapshot::describe(&info));
+    Ok(())
+}
+
+/// Bytes as a number, or one of kB, MB, GB or TB.
+fn size(text: &str) -> Result<u64, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
+    let unit: u64 = match text.get(digits.len()..).unwrap_or_default() {
+        "" | "B" => 1,
+        "kB" => 1_000,
+        "MB" => 1_000_000,
+        "GB" => 1_000_000_000,
+        "TB" => 1_000_000_000_000,
+        other => return Err(format!("`{other}` is no unit; use kB, MB, GB or TB")),
+    };
+    let number: u64 = digits.trim().parse().map_err(|_| format!("`{digits}` is no whole number"))?;
+    number.checked_mul(unit).ok_or_else(|| "that is more than any disk holds".to_owned())
 }
 
 fn fund(args: &FundArgs) -> Result<(), Failure> {
@@ -299,4 +398,24 @@ fn fund(args: &FundArgs) -> Result<(), Failure> {
         applied.milestone_index
     );
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn sizes_have_units() {
+        assert_eq!(size("17"), Ok(17));
+        assert_eq!(size("500MB"), Ok(500_000_000));
+        assert_eq!(size("2 GB"), Ok(2_000_000_000));
+        for wrong in ["", "MB", "1.5GB", "5mb", "99999999999TB", "-1"] {
+            assert!(size(wrong).is_err(), "{wrong}");
+        }
+    }
 }

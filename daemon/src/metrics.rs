@@ -40,6 +40,8 @@ pub struct Metrics {
     pub milestone_index: Gauge,
     /// Milliseconds since it arrived.
     pub milestone_age_ms: Gauge,
+    /// Times since the start that a node was caught lying, withholding or not answering.
+    pub node_faults: Gauge,
     /// Inputs that wait for the engine.
     pub mailbox_depth: Gauge,
     /// Times that a peer broke the protocol.
@@ -67,6 +69,7 @@ impl Default for Metrics {
             peers: Gauge::default(),
             milestone_index: Gauge::default(),
             milestone_age_ms: Gauge::default(),
+            node_faults: Gauge::default(),
             mailbox_depth: Gauge::default(),
             peers_misbehaved: Counter::default(),
             channels: Family::default(),
@@ -98,6 +101,11 @@ impl Metrics {
             ("peers_connected", "Peers connected", &self.peers),
             ("milestone_index", "Index of the newest verified milestone", &self.milestone_index),
             ("milestone_age_milliseconds", "Time since that milestone arrived", &self.milestone_age_ms),
+            (
+                "node_faults",
+                "Times that a node was caught lying, withholding or not answering",
+                &self.node_faults,
+            ),
             ("mailbox_depth", "Inputs that wait for the engine", &self.mailbox_depth),
         ];
         for (name, help, gauge) in gauges {

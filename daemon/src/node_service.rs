@@ -5,7 +5,8 @@
 //! | `network.json` | the network's parameters: give it to everyone |
 //! | `keys.json` | the node's, coordinator's and treasury's keys: 0600 |
 //! | `store/` | the ledger |
-//! | `ready.json` | where the running node answers clients and other nodes: `{"node": "KEY@HOST:PORT", "pid": …}` |
+//! | `snapshots/` | the newest two snapshots, with `--snapshot-every` |
+//! | `ready.json` | where the running node answers: `{"node": "KEY@HOST:PORT", "http": "IP:PORT", "pid": …}` |
 
 use std::{
     net::SocketAddr,
@@ -19,7 +20,8 @@ use flash_node_client::{
     coordinator::Timing,
     gossip::{Gossip, GossipConfig, message::Reached},
     node::{
-        CoordinatorConfig, Floodgate, Handover, Node, NodeConfig, dev::DevNetwork, run_coordinator, service,
+        CoordinatorConfig, Floodgate, Handover, Keep, Node, NodeConfig, Upkeep, dev::DevNetwork,
+        run_coordinator, run_upkeep, service,
     },
     quic::{Endpoint, GOSSIP_ALPN, NODE_ALPN, PeerAddress, PeerAddressError, StreamLimits},
 };
@@ -28,12 +30,14 @@ use flash_proto::{
     transaction::commit_inputs,
 };
 use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
 use zeroize::Zeroizing;
 
 use crate::{
     datadir::{self, DataDir, DataDirError, check_private, read_network, write_atomically},
     events::now_ms,
     exit::Exit,
+    node_http::{self, HttpOptions, neighbours::Neighbours},
     node_setup::new_key,
     run::{Failure, stop_on_signal},
     stop::Stop,
@@ -49,6 +53,9 @@ const NODE_WAIT: Duration = Duration::from_secs(60);
 pub struct NodeReady {
     /// Where clients connect: `KEY@HOST:PORT`.
     pub node: PeerAddress,
+    /// Where the HTTP API answers, if it does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub http: Option<SocketAddr>,
     /// The process.
     pub pid: u32,
 }
@@ -90,6 +97,17 @@ pub(crate) fn read_keys(dir: &Path) -> Result<Keys, Failure> {
     serde_json::from_str(&text).map_err(|error| unusable(format!("{}: {error}", path.display())))
 }
 
+/// Where the HTTP API listens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HttpListen {
+    /// At [`node_http::DEFAULT_LISTEN`]; if that is taken, as by another node of this machine, nowhere.
+    Default,
+    /// Here.
+    At(SocketAddr),
+    /// Nowhere.
+    Off,
+}
+
 /// What to run.
 #[derive(Clone, Debug)]
 pub struct NodeOptions {
@@ -104,6 +122,16 @@ pub struct NodeOptions {
     /// Where other nodes are told to connect: `HOST:PORT`. Without it they try the address that they see
     /// and the port of `listen`.
     pub public_address: Option<String>,
+    /// Where the HTTP API listens.
+    pub http: HttpListen,
+    /// What it allows.
+    pub http_options: HttpOptions,
+    /// Start from this snapshot; only where there is no ledger yet.
+    pub from_snapshot: Option<PathBuf>,
+    /// How much of the past to keep; all of it if `None`.
+    pub keep: Option<Keep>,
+    /// After how many milestones each to write a snapshot into `snapshots/`; never if `None`.
+    pub snapshot_every: Option<u64>,
 }
 
 /// How a new node begins.
@@ -123,9 +151,13 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let dir = DataDir::create(data)?;
     make(&dir, options.make.as_ref())?;
     let (params, keys) = (dir.network()?, read_keys(data)?);
-    let (directory, params_) = (dir.store_path(), params.clone());
+    let index = options.http != HttpListen::Off;
+    let config = NodeConfig { directory: dir.store_path(), params: params.clone(), index };
     let coordinator = keys.coordinator.as_ref().map(|key| shown(key)).transpose()?;
-    let opened = tokio::task::spawn_blocking(move || Node::open(NodeConfig { directory, params: params_ }));
+    let opened = tokio::task::spawn_blocking(move || match options.from_snapshot {
+        Some(snapshot) => Node::open_from_snapshot(config, &snapshot),
+        None => Node::open(config),
+    });
     let node = opened.await.map_err(Failure::new)?.map_err(Failure::new)?;
     let limits = StreamLimits { bidirectional: STREAMS_PER_CLIENT_MAX };
     let kinds = [GOSSIP_ALPN, NODE_ALPN];
@@ -136,13 +168,14 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
         .map_err(Failure::new)?;
     let reached = reached(&address, options.public_address.as_deref())?;
     let (gate, hearing) = Floodgate::new(node.clone());
-    let filter = {
-        let gate = Arc::clone(&gate);
-        Arc::new(move |message: &[u8]| gate.take(message))
-    };
-    let config = GossipConfig { neighbours: options.neighbours, reached, filter };
+    let config = GossipConfig { neighbours: options.neighbours, reached, relay: gate.clone() };
     let gossip = Gossip::start(node.clone(), endpoint.clone(), config).map_err(Failure::new)?;
-    let ready = NodeReady { node: address.clone(), pid: std::process::id() };
+    let http = listen_http(options.http).await?;
+    let ready = NodeReady {
+        node: address.clone(),
+        http: http.as_ref().and_then(|listener| listener.local_addr().ok()),
+        pid: std::process::id(),
+    };
     let text = serde_json::to_string(&ready).map_err(Failure::new)?;
     let ready_path = datadir::ready_path(data);
     write_atomically(&ready_path, format!("{text}\n").as_bytes())?;
@@ -167,6 +200,20 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
             }
         });
     }
+    if let Some(listener) = http {
+        let (node, until, options) = (node.clone(), stop.clone(), options.http_options);
+        let neighbours: Arc<dyn Neighbours> = Arc::new(gossip.clone());
+        tasks.spawn(async move {
+            let until = async move { until.stopped().await };
+            let serving = node_http::serve(listener, node, Some(neighbours), options, until);
+            // The ledger goes on without it.
+            if let Err(error) = serving.await {
+                tracing::error!(%error, "the HTTP API has stopped");
+            }
+        });
+    }
+    let snapshots = options.snapshot_every.map(|every| (data.join("snapshots"), every));
+    tasks.spawn(keep_up(node.clone(), Upkeep { keep: options.keep, snapshots }, stop.clone()));
     let until = stop.clone();
     service::serve_all(node, endpoint, Some(gossip), async move { until.stopped().await }).await;
     while tasks.join_next().await.is_some() {}
@@ -236,6 +283,39 @@ pub(crate) fn write_keys(dir: &DataDir, keys: &Keys) -> Result<(), Failure> {
     Ok(())
 }
 
+async fn listen_http(listen: HttpListen) -> Result<Option<TcpListener>, Failure> {
+    let address = match listen {
+        HttpListen::Off => return Ok(None),
+        HttpListen::Default => node_http::DEFAULT_LISTEN,
+        HttpListen::At(address) => address,
+    };
+    match TcpListener::bind(address).await {
+        Ok(listener) => {
+            if !address.ip().is_loopback() {
+                tracing::warn!(%address, "the HTTP API has no authentication and is open to other machines");
+            }
+            Ok(Some(listener))
+        }
+        Err(error) if listen == HttpListen::Default => {
+            tracing::warn!(%address, %error, "there is no HTTP API; give it another address with --http");
+            Ok(None)
+        }
+        Err(error) => Err(Failure::new(format!("the HTTP API cannot listen on {address}: {error}"))),
+    }
+}
+
+/// Lets go of the past and writes snapshots, until the node is told to stop.
+async fn keep_up(node: Node, upkeep: Upkeep, stop: Stop) {
+    let until = stop.clone();
+    tokio::select! {
+        () = until.stopped() => {}
+        // A node that has stopped its ledger goes on to say so to its clients.
+        kept = run_upkeep(node, upkeep) => if let Err(error) = kept {
+            tracing::warn!(%error, "nothing is pruned and no snapshot is written any more");
+        },
+    }
+}
+
 fn make_dev(dir: &DataDir, dev: DevNetwork) -> Result<(), Failure> {
     let mut entropy = [[0; 32]; 3];
     for bytes in &mut entropy {
@@ -273,14 +353,9 @@ pub fn connect(data: &Path) -> Result<(NodeClient, Arc<NetworkParams>), Failure>
     let params = Arc::new(read_network(&datadir::network_path(data))?);
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(bytes.as_mut()).map_err(Failure::new)?;
-    let client = NodeClient::start(ClientConfig {
-        params: Arc::clone(&params),
-        nodes: vec![address],
-        key: SecretKey::from_bytes(*bytes),
-        checkpoint: None,
-        bind: SocketAddr::from(([0, 0, 0, 0], 0)),
-    })
-    .map_err(Failure::new)?;
+    let (key, bind) = (SecretKey::from_bytes(*bytes), SocketAddr::from(([0, 0, 0, 0], 0)));
+    let config = ClientConfig::new(Arc::clone(&params), vec![address], key, bind);
+    let client = NodeClient::start(config).map_err(Failure::new)?;
     Ok((client, params))
 }
 

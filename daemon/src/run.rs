@@ -222,14 +222,9 @@ fn start_client(
     }
     let any: std::net::IpAddr =
         if config.listen.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    NodeClient::start(ClientConfig {
-        params: Arc::clone(params),
-        nodes: config.nodes.clone(),
-        key: node_key.clone(),
-        checkpoint: tables::checkpoint(store)?,
-        bind: SocketAddr::new(any, 0),
-    })
-    .map_err(Failure::new)
+    let (nodes, bind) = (config.nodes.clone(), SocketAddr::new(any, 0));
+    let config = ClientConfig::new(Arc::clone(params), nodes, node_key.clone(), bind);
+    NodeClient::start(ClientConfig { checkpoint: tables::checkpoint(store)?, ..config }).map_err(Failure::new)
 }
 
 /// Goes on keeping connected to the peers that we opened channels with.

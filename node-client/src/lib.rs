@@ -11,6 +11,7 @@
 //! | [`node`] | the full node: storage, the coordinator, serving clients |
 //! | [`protocol`] | what a node and its clients say to each other |
 //! | [`quic`] | connections between machines that know each other by their keys |
+//! | [`trytes`] | bytes in the letters of the classic API, pure |
 //! | [`wallet`] | seed words, keys, addresses, choosing what to spend |
 //!
 //! `coordinator`, `ledger` and `tangle` know no clock, randomness, socket, thread or file: the same code runs in a node,
@@ -29,4 +30,5 @@ pub mod node;
 pub mod protocol;
 pub mod quic;
 pub mod tangle;
+pub mod trytes;
 pub mod wallet;

@@ -48,6 +48,8 @@ pub enum NodeRequest {
     Transaction(TransactionId),
     /// A block. The answer is [`NodeResponse::Block`].
     Block(BlockId),
+    /// What confirmed a block. The answer is [`NodeResponse::Inclusion`].
+    Inclusion(BlockId),
 }
 
 /// What a node answers.
@@ -85,6 +87,8 @@ pub enum NodeResponse {
     Transaction(Box<TransactionAnswer>),
     /// The block's bytes, if the node has it.
     Block(Option<Vec<u8>>),
+    /// What proves that the block is confirmed; nothing if it is not, or not known.
+    Inclusion(Option<Box<Inclusion>>),
 }
 
 /// Why a node refuses.
@@ -116,6 +120,8 @@ pub enum RefusedCode {
         /// Bits of work that a block needs now.
         bits: u8,
     },
+    /// The node does not keep what is so old: a permanode does.
+    Pruned,
 }
 
 /// What a node says of itself.
@@ -148,6 +154,17 @@ pub struct Followed {
     pub channels: Vec<ChannelId>,
 }
 
+/// What proves that a milestone confirmed a block.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Inclusion {
+    /// The block's bytes.
+    pub block: Vec<u8>,
+    /// The milestone that confirmed it.
+    pub milestone: Milestone,
+    /// Leads from the block to that milestone's included root.
+    pub path: AuditPath,
+}
+
 /// What a node knows of a transaction.
 #[expect(clippy::large_enum_variant, reason = "it stands boxed in the answer")]
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -176,5 +193,11 @@ pub enum TransactionAnswer {
         milestone_index: u64,
         /// Why, as the node says.
         conflict: Conflict,
+    },
+    /// Nothing, and what milestones up to `upto` made of their transactions is not kept: a permanode knows
+    /// whether one of them applied it.
+    Pruned {
+        /// The newest milestone of which nothing is kept.
+        upto: u64,
     },
 }

@@ -131,6 +131,11 @@ impl CoordinatorHistory {
         self.changes.last().map_or(&self.first, |(_, set)| set)
     }
 
+    /// The milestones that handed over to others, in rising order.
+    pub fn hand_overs(&self) -> impl Iterator<Item = u64> + '_ {
+        self.changes.iter().map(|(from, _)| from.saturating_sub(1))
+    }
+
     /// Checks a milestone's form and signatures; not what came before it.
     ///
     /// # Errors
@@ -232,6 +237,7 @@ mod tests {
         assert!(history.verify(&milestone(5, None, &[7])).is_err());
         assert!(history.verify(&milestone(6, None, &[1, 2])).is_err());
         assert_eq!(history.newest(), &set(&[7], 1));
+        assert_eq!(history.hand_overs().collect::<Vec<_>>(), [5]);
     }
 
     #[test]

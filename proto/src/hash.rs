@@ -34,6 +34,8 @@ impl Tag {
     pub const WORK: Self = Self(*b"flash/work\0\0\0\0\0\0");
     /// A milestone's essence.
     pub const MILESTONE: Self = Self(*b"flash/milestone\0");
+    /// A snapshot's bytes.
+    pub const SNAPSHOT: Self = Self(*b"flash/snapshot\0\0");
     /// What coordinators say to each other while they agree on the next milestone.
     pub const COORDINATION: Self = Self(*b"flash/coord\0\0\0\0\0");
     /// The key of an output or a channel in the state tree.

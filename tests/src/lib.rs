@@ -13,6 +13,7 @@
 
 mod binaries;
 mod daemon;
+mod liar;
 mod net;
 pub mod network;
 mod payments;
@@ -25,6 +26,7 @@ pub mod sim;
 
 pub use binaries::{binary, is_release};
 pub use daemon::Daemon;
+pub use liar::LyingNode;
 pub use net::{Net, NetOptions, Node};
 pub use payments::{Flow, Lane};
 pub use poll::{poll, until};

@@ -4,7 +4,7 @@ use clap::Subcommand;
 use flash_proto::TransactionId;
 
 use super::{Context, node, output::Failure, view};
-use crate::rpc::Scope;
+use crate::{api::NodeStatus, rpc::Scope};
 
 /// The ledger as the daemon verified it.
 #[derive(Debug, Subcommand)]
@@ -30,11 +30,18 @@ impl Ledger {
             Self::Status => {
                 let status = client.ledger_status().await?;
                 context.output.value(&status, |status| {
-                    view::details([
+                    let details = view::details([
                         ("node", Some(status.node.clone().unwrap_or_else(|| "none is connected".to_owned()))),
                         ("verified to", Some(node::ledger(status))),
                         ("milestone id", Some(status.milestone_id.to_string())),
-                    ])
+                    ]);
+                    let row = |node: &NodeStatus| {
+                        [node.node.clone(), node.state.clone(), node.fault.clone().unwrap_or_default()]
+                    };
+                    let rows = status.nodes.iter().map(row).collect();
+                    let nodes =
+                        view::list(["NODE", "STATE", "CAUGHT AT"], &[], rows, "no node is configured");
+                    format!("{details}\n{nodes}")
                 })
             }
             Self::Tx { id } => {

@@ -33,7 +33,7 @@ fn one_local_host(headers: &HeaderMap) -> bool {
 }
 
 /// Whether `HOST` or `HOST:PORT` is this machine.
-fn is_local(host: &str) -> bool {
+pub(crate) fn is_local(host: &str) -> bool {
     ["localhost", "127.0.0.1", "[::1]"].into_iter().any(|local| {
         host.get(..local.len()).is_some_and(|start| start.eq_ignore_ascii_case(local))
             && host.get(local.len()..).is_some_and(|rest| {

@@ -8,7 +8,7 @@ mod guard;
 mod handlers;
 mod ledger;
 mod openapi;
-mod request;
+pub(crate) mod request;
 mod stream;
 #[cfg(test)]
 mod streaming_tests;
@@ -34,6 +34,7 @@ use crate::{
     daemon::Daemon,
 };
 
+pub(crate) use guard::is_local as is_local_host;
 pub use openapi::document;
 pub use stream::LINE_BYTES_MAX;
 pub use tokens::{Scope, Tokens, read_token, token_path};

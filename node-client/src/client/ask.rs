@@ -1,48 +1,12 @@
-//! Questions about the ledger.
+//! Questions whose answers prove themselves: one node's is enough, and if it is of no use the next is asked.
 
-use std::collections::HashSet;
+use flash_proto::{Block, BlockId, ChannelId, ChannelRecord, Milestone};
 
-use flash_proto::{
-    Address, Block, BlockId, ChannelId, ChannelRecord, Milestone, Output, OutputId, Transaction,
-    TransactionId,
-};
-
-use super::{ClientError, NodeClient, Proven, link::Link};
+use super::{ClientError, NodeClient, Proven, Shared, link::Link};
 use crate::{
-    ledger::Conflict,
-    protocol::{ADDRESSES_MAX, NodeInfo, NodeRequest, NodeResponse, OUTPUTS_MAX, TransactionAnswer},
+    light::IncludedBlock,
+    protocol::{Inclusion, NodeInfo, NodeRequest, NodeResponse},
 };
-
-/// How often a list of outputs is begun again because a milestone came between its pages.
-const LISTINGS_MAX: usize = 8;
-
-/// What is known of a transaction.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TransactionStatus {
-    /// The node does not know it. (The node's word.)
-    Unknown,
-    /// It is in a block that no milestone has confirmed. (The node's word.)
-    Pending {
-        /// The newest block that carries it.
-        block: BlockId,
-    },
-    /// It changed the ledger. This is proven.
-    Applied {
-        /// The milestone that applied it.
-        milestone_index: u64,
-        /// The block that carried it.
-        block: BlockId,
-        /// The transaction.
-        transaction: Box<Transaction>,
-    },
-    /// It was confirmed without changing the ledger. (The node's word.)
-    Rejected {
-        /// The milestone that confirmed it.
-        milestone_index: u64,
-        /// Why.
-        conflict: Conflict,
-    },
-}
 
 impl NodeClient {
     /// A channel's record, or that there is none, proven at the newest milestone that was known when this
@@ -54,123 +18,7 @@ impl NodeClient {
     pub async fn channel(&self, id: ChannelId) -> Result<Proven<Option<ChannelRecord>>, ClientError> {
         let shared = self.shared();
         let newest = shared.core().newest().index;
-        let link = shared.link().await?;
-        let answer = shared.ask(&link, &NodeRequest::Channel(id)).await?;
-        let NodeResponse::Channel { milestone_index, record, proof } = answer else {
-            return Err(shared.unexpected(&link));
-        };
-        shared.reach(&link, newest, milestone_index).await?;
-        let checked = shared.core().channel(id, milestone_index, record.as_deref(), &proof);
-        shared.judge(&link, checked)?;
-        Ok(Proven { milestone_index, value: record.map(|record| *record) })
-    }
-
-    /// The unspent outputs at these addresses, all of one milestone, each proven: the newest milestone
-    /// that was known when this was called, or a later one. That the node leaves none out cannot be
-    /// proven.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn outputs_of(
-        &self,
-        addresses: &[Address],
-    ) -> Result<Proven<Vec<(OutputId, Output)>>, ClientError> {
-        let newest = self.shared().core().newest().index;
-        let link = self.shared().link().await?;
-        for _ in 0..LISTINGS_MAX {
-            if let Some(listing) = self.list_outputs(&link, newest, addresses).await? {
-                return Ok(listing);
-            }
-        }
-        let what = "milestones come faster than it lists the outputs".to_owned();
-        Err(ClientError::Stale { node: link.node, what })
-    }
-
-    /// `None` if a milestone came between two pages.
-    async fn list_outputs(
-        &self,
-        link: &Link,
-        newest: u64,
-        addresses: &[Address],
-    ) -> Result<Option<Proven<Vec<(OutputId, Output)>>>, ClientError> {
-        let mut listing: Option<Proven<Vec<(OutputId, Output)>>> = None;
-        for chunk in addresses.chunks(ADDRESSES_MAX) {
-            let mut after = None;
-            loop {
-                let page = self.page(link, newest, chunk, after).await?;
-                let full = page.value.len() >= OUTPUTS_MAX;
-                after = page.value.last().map(|(id, _)| *id);
-                match &mut listing {
-                    None => listing = Some(page),
-                    Some(listing) if listing.milestone_index == page.milestone_index => {
-                        listing.value.extend(page.value);
-                    }
-                    Some(_) => return Ok(None),
-                }
-                if !full {
-                    break;
-                }
-            }
-        }
-        let nothing = || Proven { milestone_index: self.shared().core().newest().index, value: Vec::new() };
-        Ok(Some(listing.unwrap_or_else(nothing)))
-    }
-
-    async fn page(
-        &self,
-        link: &Link,
-        newest: u64,
-        addresses: &[Address],
-        after: Option<OutputId>,
-    ) -> Result<Proven<Vec<(OutputId, Output)>>, ClientError> {
-        let shared = self.shared();
-        let request = NodeRequest::OutputsOf { addresses: addresses.to_vec(), after };
-        let NodeResponse::Outputs { milestone_index, outputs } = shared.ask(link, &request).await? else {
-            return Err(shared.unexpected(link));
-        };
-        shared.reach(link, newest, milestone_index).await?;
-        let wanted: HashSet<&Address> = addresses.iter().collect();
-        let mut last = after;
-        let mut value = Vec::with_capacity(outputs.len());
-        for (id, output, proof) in outputs {
-            if !wanted.contains(&output.address) || last.is_some_and(|last| id <= last) {
-                return Err(shared.lied(link, "an output that was not asked for, or out of order"));
-            }
-            let checked = shared.core().output(id, milestone_index, Some(&output), &proof);
-            shared.judge(link, checked)?;
-            last = Some(id);
-            value.push((id, output));
-        }
-        Ok(Proven { milestone_index, value })
-    }
-
-    /// What is known of a transaction; that it was applied is proven, all else is the node's word.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn transaction(&self, id: TransactionId) -> Result<TransactionStatus, ClientError> {
-        let shared = self.shared();
-        let link = shared.link().await?;
-        let NodeResponse::Transaction(answer) = shared.ask(&link, &NodeRequest::Transaction(id)).await?
-        else {
-            return Err(shared.unexpected(&link));
-        };
-        Ok(match *answer {
-            TransactionAnswer::Unknown => TransactionStatus::Unknown,
-            TransactionAnswer::Pending { block } => TransactionStatus::Pending { block },
-            TransactionAnswer::Applied { block, milestone, path } => {
-                let checked = shared.core().applied(id, &block, &milestone, &path);
-                let applied = shared.judge(&link, checked)?;
-                TransactionStatus::Applied {
-                    milestone_index: applied.milestone_index,
-                    block: applied.block,
-                    transaction: Box::new(applied.transaction),
-                }
-            }
-            TransactionAnswer::Rejected { milestone_index, conflict, .. } => {
-                TransactionStatus::Rejected { milestone_index, conflict }
-            }
-        })
+        shared.first(newest, |link| shared.channel_at(link, newest, id)).await
     }
 
     /// A milestone, the newest if `None`, with valid signatures.
@@ -179,55 +27,106 @@ impl NodeClient {
     /// [`ClientError::NoSuchMilestone`], also for milestone 0, which nobody signs, and the others.
     pub async fn milestone(&self, index: Option<u64>) -> Result<Milestone, ClientError> {
         let shared = self.shared();
-        let link = shared.link().await?;
-        let NodeResponse::Milestone(answer) = shared.ask(&link, &NodeRequest::Milestone(index)).await? else {
-            return Err(shared.unexpected(&link));
-        };
-        let milestone = answer
-            .filter(|milestone| milestone.essence.index > 0)
-            .ok_or(ClientError::NoSuchMilestone(index))?;
-        let checked = shared.core().witness(&milestone);
-        shared.judge(&link, checked)?;
-        if index.is_some_and(|index| index != milestone.essence.index) {
-            return Err(shared.unexpected(&link));
-        }
-        Ok(*milestone)
+        let least = index.unwrap_or(0).min(shared.core().newest().index);
+        let found = shared.find(least, |link| shared.milestone_at(link, index)).await?;
+        found.ok_or(ClientError::NoSuchMilestone(index))
     }
 
-    /// What the node says of itself. (Its word.)
+    /// What the best node says of itself. (Its word.)
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn info(&self) -> Result<NodeInfo, ClientError> {
         let shared = self.shared();
-        let link = shared.link().await?;
-        match shared.ask(&link, &NodeRequest::Info).await? {
-            NodeResponse::Info(info) if info.network == shared.params.id() => Ok(info),
-            NodeResponse::Info(info) => {
-                let what = format!("it is a node of network {}", info.network);
-                let error = ClientError::Malformed { node: link.node.clone(), what };
-                shared.blame(&link, &error);
-                Err(error)
-            }
-            _ => Err(shared.unexpected(&link)),
-        }
+        shared.first(0, |link| shared.info_at(link)).await
     }
 
-    /// A block, if the node has it.
+    /// A block, if a node has it.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn block(&self, id: BlockId) -> Result<Option<Block>, ClientError> {
         let shared = self.shared();
-        let link = shared.link().await?;
-        let NodeResponse::Block(answer) = shared.ask(&link, &NodeRequest::Block(id)).await? else {
-            return Err(shared.unexpected(&link));
+        shared.find(0, |link| shared.block_at(link, id)).await
+    }
+
+    /// A block and the milestone that confirmed it, which is proven; `None` if no node proves it. It does not
+    /// say what became of a transaction in it: see [`NodeClient::transaction`].
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn inclusion(&self, id: BlockId) -> Result<Option<IncludedBlock>, ClientError> {
+        let shared = self.shared();
+        shared.find(0, |link| async move { shared.inclusion_at(&link, id).await }).await
+    }
+}
+
+impl Shared {
+    async fn channel_at(
+        &self,
+        link: Link,
+        newest: u64,
+        id: ChannelId,
+    ) -> Result<Proven<Option<ChannelRecord>>, ClientError> {
+        let answer = self.ask(&link, &NodeRequest::Channel(id)).await?;
+        let NodeResponse::Channel { milestone_index, record, proof } = answer else {
+            return Err(self.unexpected(&link));
+        };
+        self.reach(&link, newest, milestone_index).await?;
+        let checked = self.core().channel(id, milestone_index, record.as_deref(), &proof);
+        self.judge(&link, checked)?;
+        Ok(Proven { milestone_index, value: record.map(|record| *record) })
+    }
+
+    async fn milestone_at(&self, link: Link, index: Option<u64>) -> Result<Option<Milestone>, ClientError> {
+        let NodeResponse::Milestone(answer) = self.ask(&link, &NodeRequest::Milestone(index)).await? else {
+            return Err(self.unexpected(&link));
+        };
+        let Some(milestone) = answer.filter(|milestone| milestone.essence.index > 0) else { return Ok(None) };
+        let checked = self.core().witness(&milestone);
+        self.judge(&link, checked)?;
+        if index.is_some_and(|index| index != milestone.essence.index) {
+            return Err(self.unexpected(&link));
+        }
+        Ok(Some(*milestone))
+    }
+
+    async fn info_at(&self, link: Link) -> Result<NodeInfo, ClientError> {
+        match self.ask(&link, &NodeRequest::Info).await? {
+            NodeResponse::Info(info) if info.network == self.params.id() => Ok(info),
+            NodeResponse::Info(info) => {
+                let what = format!("it is a node of network {}", info.network);
+                let error = ClientError::Malformed { node: link.node.clone(), what };
+                self.blame(&link, &error);
+                Err(error)
+            }
+            _ => Err(self.unexpected(&link)),
+        }
+    }
+
+    async fn block_at(&self, link: Link, id: BlockId) -> Result<Option<Block>, ClientError> {
+        let NodeResponse::Block(answer) = self.ask(&link, &NodeRequest::Block(id)).await? else {
+            return Err(self.unexpected(&link));
         };
         let Some(bytes) = answer else { return Ok(None) };
         if Block::id_of(&bytes) != id {
-            return Err(shared.lied(&link, "a block with another id than asked for"));
+            return Err(self.lied(&link, "a block with another id than asked for"));
         }
-        let checked = Block::from_bytes(&bytes, shared.params.pow_bits).map_err(Into::into);
-        shared.judge(&link, checked).map(Some)
+        let checked = Block::from_bytes(&bytes, self.params.pow_bits).map_err(Into::into);
+        self.judge(&link, checked).map(Some)
+    }
+
+    pub(super) async fn inclusion_at(
+        &self,
+        link: &Link,
+        id: BlockId,
+    ) -> Result<Option<IncludedBlock>, ClientError> {
+        let NodeResponse::Inclusion(answer) = self.ask(link, &NodeRequest::Inclusion(id)).await? else {
+            return Err(self.unexpected(link));
+        };
+        let Some(answer) = answer else { return Ok(None) };
+        let Inclusion { block, milestone, path } = *answer;
+        let checked = self.core().included(id, &block, &milestone, &path);
+        self.judge(link, checked).map(Some)
     }
 }

@@ -60,6 +60,14 @@ pub enum ClientError {
         /// How long it was waited for.
         waited: Duration,
     },
+    /// The node stays behind the others.
+    #[error("node {node} stays {behind} milestones behind: it withholds or delays them")]
+    Withheld {
+        /// The node.
+        node: PeerAddress,
+        /// How many milestones it is behind.
+        behind: u64,
+    },
     /// The node refused.
     #[error("node {node} refuses ({code:?}): {reason}")]
     Refused {
@@ -109,7 +117,7 @@ pub enum ClientError {
     /// No nonce has enough work; cannot happen below 2^64 tries.
     #[error("the proof of work found no nonce")]
     Work,
-    /// The ledger does not apply the transaction, as the node says.
+    /// The ledger does not apply the transaction, as all nodes say that could be asked.
     #[error("transaction {transaction} was rejected at milestone {milestone_index}: {conflict}")]
     Rejected {
         /// The transaction.
@@ -134,14 +142,7 @@ impl ClientError {
     /// Whether the same call can succeed later: nothing is wrong with the call itself.
     pub const fn is_retryable(&self) -> bool {
         match self {
-            Self::Unreachable
-            | Self::Connect { .. }
-            | Self::Link { .. }
-            | Self::Lost { .. }
-            | Self::Timeout { .. }
-            | Self::Lied { .. }
-            | Self::Malformed { .. }
-            | Self::Stale { .. } => true,
+            Self::Unreachable => true,
             Self::Refused { code, .. } => {
                 matches!(
                     code,
@@ -151,7 +152,37 @@ impl ClientError {
                         | RefusedCode::MoreWork { .. }
                 )
             }
-            _ => false,
+            _ => self.is_of_node(),
+        }
+    }
+
+    /// Whether it says something about the node alone, so that another one can be asked.
+    pub(super) const fn is_of_node(&self) -> bool {
+        matches!(
+            self,
+            Self::Connect { .. }
+                | Self::Link { .. }
+                | Self::Lost { .. }
+                | Self::Timeout { .. }
+                | Self::Withheld { .. }
+                | Self::Lied { .. }
+                | Self::Malformed { .. }
+                | Self::Stale { .. }
+                | Self::Refused { .. }
+        )
+    }
+
+    /// What the node was caught at, without its name.
+    pub(super) fn fault_text(&self) -> String {
+        match self {
+            Self::Lied { what, .. } => what.clone(),
+            Self::Malformed { what, .. } => {
+                format!("it answered with something else than was asked for: {what}")
+            }
+            Self::Stale { what, .. } => format!("it says less than it has announced: {what}"),
+            Self::Timeout { waited, .. } => format!("it did not answer within {waited:?}"),
+            Self::Withheld { behind, .. } => format!("it stays {behind} milestones behind"),
+            other => other.to_string(),
         }
     }
 

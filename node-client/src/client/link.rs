@@ -1,13 +1,17 @@
 //! The link to one node: a request and its answer, and what becomes of a node that answers wrongly.
 
-use std::time::{Duration, Instant};
+use std::time::{Duration, SystemTime};
 
-use flash_proto::limits::NODE_FRAME_BYTES_MAX;
+use flash_proto::{PublicKey, limits::NODE_FRAME_BYTES_MAX};
+use futures_util::future::join_all;
 use quinn::{Connection, VarInt, WriteError};
 use tokio::time::timeout;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
-use super::{ClientError, Shared, lock};
+use super::{
+    ClientError, Shared,
+    nodes::{FaultKind, NodeFault, Nodes},
+};
 use crate::{
     light::{Fault, LightError},
     protocol::{NodeRequest, NodeResponse, REASON_BYTES_MAX, Refused, RefusedCode},
@@ -19,33 +23,21 @@ use crate::{
 
 /// How long a call waits for a link to any node.
 const LINK_WAIT_MAX: Duration = Duration::from_secs(5);
-/// How long a node may take to answer.
-const ANSWER_WAIT_MAX: Duration = Duration::from_secs(10);
-/// How long a call waits until the milestone of an answer has been followed.
-const MILESTONE_WAIT_MAX: Duration = Duration::from_secs(10);
-/// For how long a node that lied is avoided, as long as there are others.
-const SHUN_FOR: Duration = Duration::from_secs(600);
 /// Why a connection is closed: the node is of no use.
 const CLOSE_FAULTY: u32 = 1;
 
-/// A connection to a node.
+/// A connection to a node, as it was when it was chosen.
 #[derive(Clone, Debug)]
 pub(super) struct Link {
     pub(super) connection: Connection,
     pub(super) node: PeerAddress,
+    /// The newest milestone that the node has, as far as is known.
+    pub(super) tip: u64,
+    /// Whether it has sent that itself.
+    pub(super) heard: bool,
 }
 
 impl Link {
-    /// One request and its answer.
-    async fn ask(&self, request: &NodeRequest) -> Result<NodeResponse, ClientError> {
-        let answer = async {
-            let mut reader = self.request(request).await?;
-            self.answer(&mut reader).await
-        };
-        let late = |_| ClientError::Timeout { node: self.node.clone(), waited: ANSWER_WAIT_MAX };
-        timeout(ANSWER_WAIT_MAX, answer).await.map_err(late)?
-    }
-
     /// Sends a request on a stream of its own; the answers can be read from what is returned.
     pub(super) async fn request(&self, request: &NodeRequest) -> Result<FrameReader, ClientError> {
         let lost = |error| ClientError::Lost { node: self.node.clone(), error: Box::new(error) };
@@ -69,7 +61,8 @@ impl Link {
                 Err(ClientError::Refused { node, code, reason })
             }
             Ok(Some(response)) => Ok(response),
-            Ok(None) => Err(ClientError::Malformed { node, what: "nothing".to_owned() }),
+            // A node that stops ends its streams like this.
+            Ok(None) => Err(self.frame_error(FrameError::Truncated(0))),
             Err(error) => Err(self.frame_error(error)),
         }
     }
@@ -77,7 +70,7 @@ impl Link {
     fn frame_error(&self, error: FrameError) -> ClientError {
         let node = self.node.clone();
         match error {
-            FrameError::Read(_) | FrameError::Write(_) | FrameError::Finished => {
+            FrameError::Read(_) | FrameError::Write(_) | FrameError::Finished | FrameError::Truncated(_) => {
                 ClientError::Link { node, error: Box::new(error) }
             }
             malformed => ClientError::Malformed { node, what: malformed.to_string() },
@@ -86,21 +79,116 @@ impl Link {
 }
 
 impl Shared {
-    /// The link to the node that is followed; waits briefly for one.
-    pub(super) async fn link(&self) -> Result<Link, ClientError> {
-        self.check_halted()?;
-        let usable =
-            |link: &Option<Link>| link.as_ref().is_some_and(|link| link.connection.close_reason().is_none());
-        let mut receiver = self.link.subscribe();
-        let found = timeout(LINK_WAIT_MAX, receiver.wait_for(usable)).await;
-        let link = found.ok().and_then(Result::ok).and_then(|link| link.clone());
-        self.check_halted()?;
-        link.ok_or(ClientError::Unreachable)
+    /// Changes what is known of the nodes, and tells which is the best now.
+    pub(super) fn change(&self, change: impl FnOnce(&mut Nodes)) {
+        self.nodes.send_modify(change);
+        self.view.send_if_modified(|view| {
+            let best = self.nodes.borrow().links(0, &[]).into_iter().next().map(|link| link.node);
+            let changed = view.node != best;
+            view.node = best;
+            changed
+        });
     }
 
-    /// Asks the node and drops the link if the node is of no use.
+    /// The links that may be asked what needs milestone `least`, but not those in `tried`, the best first;
+    /// waits briefly for one.
+    pub(super) async fn links(&self, least: u64, tried: &[PublicKey]) -> Result<Vec<Link>, ClientError> {
+        self.check_halted()?;
+        let mut changes = self.nodes.subscribe();
+        let ready = |nodes: &Nodes| nodes.exhausted(tried) || !nodes.links(least, tried).is_empty();
+        // Either way what is there now tells.
+        let _ = timeout(LINK_WAIT_MAX, changes.wait_for(ready)).await;
+        self.check_halted()?;
+        let links = self.nodes.borrow().links(least, tried);
+        if links.is_empty() { Err(ClientError::Unreachable) } else { Ok(links) }
+    }
+
+    /// Asks the best node, and if its answer is of no use the next one.
+    pub(super) async fn first<T, F>(&self, least: u64, ask: impl Fn(Link) -> F) -> Result<T, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        let found = self.find(least, |link| {
+            let answer = ask(link);
+            async { answer.await.map(Some) }
+        });
+        found.await?.ok_or(ClientError::Unreachable)
+    }
+
+    /// Asks one node after the other until one has what is asked for.
+    pub(super) async fn find<T, F>(
+        &self,
+        least: u64,
+        ask: impl Fn(Link) -> F,
+    ) -> Result<Option<T>, ClientError>
+    where
+        F: Future<Output = Result<Option<T>, ClientError>>,
+    {
+        let (mut tried, mut failed, mut nothing) = (Vec::new(), None, false);
+        loop {
+            let links = if nothing {
+                Ok(self.nodes.borrow().links(least, &tried))
+            } else {
+                self.links(least, &tried).await
+            };
+            let link = match links.map(|links| links.into_iter().next()) {
+                Ok(Some(link)) => link,
+                Ok(None) => return Ok(None),
+                Err(error) => return Err(failed.unwrap_or(error)),
+            };
+            tried.push(link.node.key);
+            match ask(link).await {
+                Ok(None) => nothing = true,
+                Err(error) if error.is_of_node() => {
+                    debug!(%error, "another node is asked");
+                    failed = Some(error);
+                }
+                done => return done,
+            }
+        }
+    }
+
+    /// Asks all nodes that have milestone `least` and are not avoided at once: the answers of those that gave
+    /// one, the best node's first.
+    pub(super) async fn all<T, F>(
+        &self,
+        least: u64,
+        ask: impl Fn(Link) -> F,
+    ) -> Result<Vec<(Link, T)>, ClientError>
+    where
+        F: Future<Output = Result<T, ClientError>>,
+    {
+        let (mut tried, mut failed) = (Vec::new(), None);
+        loop {
+            let links = match self.links(least, &tried).await {
+                Ok(links) => links,
+                Err(error) => return Err(failed.unwrap_or(error)),
+            };
+            tried.extend(links.iter().map(|link| link.node.key));
+            let answers = join_all(links.iter().cloned().map(&ask)).await;
+            let mut good = Vec::with_capacity(links.len());
+            for (link, answer) in links.into_iter().zip(answers) {
+                match answer {
+                    Ok(answer) => good.push((link, answer)),
+                    Err(error) if error.is_of_node() => failed = Some(error),
+                    Err(error) => return Err(error),
+                }
+            }
+            if !good.is_empty() {
+                return Ok(good);
+            }
+        }
+    }
+
+    /// One request and its answer, with consequences for a node that is of no use.
     pub(super) async fn ask(&self, link: &Link, request: &NodeRequest) -> Result<NodeResponse, ClientError> {
-        let answer = link.ask(request).await;
+        let waited = self.patience.answer;
+        let late = |_| ClientError::Timeout { node: link.node.clone(), waited };
+        let asked = async {
+            let mut reader = link.request(request).await?;
+            link.answer(&mut reader).await
+        };
+        let answer = timeout(waited, asked).await.map_err(late).flatten();
         answer.inspect_err(|error| self.blame(link, error))
     }
 
@@ -129,62 +217,74 @@ impl Shared {
         error
     }
 
-    /// The answer contradicts what was asked.
-    pub(super) fn lied(&self, link: &Link, what: &str) -> ClientError {
-        let error = ClientError::Lied { node: link.node.clone(), what: what.to_owned() };
+    /// The answer contradicts what was asked, or what is proven.
+    pub(super) fn lied(&self, link: &Link, what: impl Into<String>) -> ClientError {
+        let error = ClientError::Lied { node: link.node.clone(), what: what.into() };
         self.blame(link, &error);
         error
     }
 
-    /// Leaves a node that is of no use; one that lied is also avoided for a while.
+    /// Names a node that is of no use, and leaves it; one that only did not answer stays connected, as it
+    /// may be the only one.
     pub(super) fn blame(&self, link: &Link, error: &ClientError) {
         let node = &link.node;
-        match error {
-            ClientError::Lied { what, .. } => {
-                warn!(%node, what, "the node lies and is avoided from now on; nothing of it was believed");
-                lock(&self.shunned).insert(node.key, Instant::now() + SHUN_FOR);
-            }
-            ClientError::Malformed { .. }
-            | ClientError::Stale { .. }
-            | ClientError::Refused { code: RefusedCode::Halted, .. } => {
-                info!(%node, %error, "the node is of no use now; another one is tried");
+        let kind = match error {
+            ClientError::Lied { .. } | ClientError::Malformed { .. } => FaultKind::Lies,
+            // It said itself that it is further.
+            ClientError::Stale { .. } if link.heard => FaultKind::Lies,
+            ClientError::Withheld { .. } => FaultKind::Withholds,
+            ClientError::Timeout { .. } => FaultKind::Stalls,
+            ClientError::Refused { code: RefusedCode::Halted | RefusedCode::Pruned, .. } => {
+                info!(%node, %error, "the node is of no use now");
+                return link.connection.close(VarInt::from_u32(CLOSE_FAULTY), b"");
             }
             _ => return,
+        };
+        warn!(%node, %error, "a node is avoided from now on; nothing wrong was believed");
+        let fault =
+            NodeFault { node: node.clone(), kind, what: error.fault_text(), since: SystemTime::now() };
+        if kind != FaultKind::Stalls {
+            link.connection.close(VarInt::from_u32(CLOSE_FAULTY), b"");
         }
-        link.connection.close(VarInt::from_u32(CLOSE_FAULTY), b"");
+        self.change(|nodes| nodes.caught(fault));
     }
 
-    /// Until when a node is avoided.
-    pub(super) fn shunned_until(&self, node: &PeerAddress) -> Option<Instant> {
-        lock(&self.shunned).get(&node.key).copied().filter(|until| *until > Instant::now())
-    }
-
-    /// Waits until the milestone of an answer has been followed. If it takes too long, the check that
-    /// comes next says that the answer is ahead. One that is older than `newest`, the newest that was
-    /// known when the call began, is not taken: no node can hide what it changed behind an older proof.
+    /// Waits until the milestone of an answer has been followed. One that is older than `least`, the newest
+    /// that was known when the call began, is not taken: no node can hide what it changed behind an older proof.
     pub(super) async fn reach(
         &self,
         link: &Link,
-        newest: u64,
+        least: u64,
         milestone_index: u64,
     ) -> Result<(), ClientError> {
-        if milestone_index < newest {
-            return self.judge(link, Err(LightError::Stale { milestone_index, newest }));
+        if milestone_index < least {
+            self.change(|nodes| nodes.lower(&link.node.key, milestone_index));
+            return self.judge(link, Err(LightError::Stale { milestone_index, newest: least }));
+        }
+        let newest = self.core().newest().index;
+        if newest >= milestone_index {
+            return Ok(());
         }
         let mut view = self.view.subscribe();
-        let reached =
-            view.wait_for(|view| view.halted.is_some() || self.core().newest().index >= milestone_index);
-        // Either way the check that follows tells.
-        let _ = timeout(MILESTONE_WAIT_MAX, reached).await;
+        let reached = view.wait_for(|view| {
+            let tip = view.tip.as_ref().map_or(0, |tip| tip.essence.index);
+            view.halted.is_some() || tip >= milestone_index
+        });
+        if timeout(self.patience.answer, reached).await.is_err() && self.core().newest().index == newest {
+            // Nothing came at all: this client is not just catching up.
+            let behind = milestone_index.saturating_sub(newest);
+            let error = ClientError::Withheld { node: link.node.clone(), behind };
+            self.blame(link, &error);
+            return Err(error);
+        }
         Ok(())
     }
 
-    /// Closes the link, if there is one.
+    /// Closes all links.
     pub(super) fn disconnect(&self, code: u32) {
-        if let Some(link) = self.link.send_replace(None) {
+        for link in self.nodes.borrow().links(0, &[]) {
             link.connection.close(VarInt::from_u32(code), b"");
         }
-        self.view.send_modify(|view| view.node = None);
     }
 
     pub(super) fn check_halted(&self) -> Result<(), ClientError> {

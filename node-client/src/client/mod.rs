@@ -1,10 +1,12 @@
 //! A client of nodes that believes nothing it cannot check.
 //!
-//! [`NodeClient::start`] returns at once. In the background the client connects to one node after the
-//! other until one answers, follows the milestones there, and does so again for ever when the link
-//! breaks. Everything that calls return was checked by the light core ([`crate::light`]) against the
-//! coordinators' signatures; what cannot be checked (that something is *pending*, or *why* it was
-//! rejected) says so. A node can withhold outputs at an address; it cannot make any up.
+//! [`NodeClient::start`] returns at once. In the background the client follows the milestones of several
+//! nodes, and does so again for ever when a link breaks. All feed one light core ([`crate::light`]): the first
+//! valid milestone of an index is taken, those of the other nodes must be the same. Everything that calls
+//! return was checked against the coordinators' signatures; what cannot be checked (that something is
+//! *pending*, or *why* it was rejected, or that there are no more outputs at an address) is asked of
+//! all nodes that are in step, and says so. A node that lies, withholds milestones or does not answer is
+//! named ([`NodeClient::faults`]) and avoided, and another one is asked.
 //!
 //! Every request has a stream of its own, a limit on its bytes and a limit on its time.
 
@@ -12,21 +14,24 @@ mod ask;
 mod error;
 mod follower;
 mod link;
+mod nodes;
+mod status;
 mod submit;
 #[cfg(test)]
 mod tests;
 
 use std::{
-    collections::HashMap,
     net::SocketAddr,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
-pub use ask::TransactionStatus;
 pub use error::ClientError;
-use flash_proto::{ChannelId, MilestoneEssence, NetworkParams, PublicKey, SecretKey};
-use link::Link;
+use flash_proto::{ChannelId, MilestoneEssence, NetworkParams, SecretKey};
+use nodes::Nodes;
+pub use nodes::{BEHIND_MAX, FAULTS_MAX, FaultKind, NodeFault, NodeState, NodeStatus};
+use quinn::VarInt;
+pub use status::TransactionStatus;
 pub use submit::Applied;
 use tokio::{
     sync::{Semaphore, broadcast, watch},
@@ -40,6 +45,8 @@ use crate::{
 
 /// Milestones that a receiver of [`NodeClient::follow`] may be behind.
 pub const FOLLOW_BEHIND_MAX: usize = 16_384;
+/// Nodes that are followed at a time, unless the configuration says otherwise.
+pub const NODES_AT_ONCE: usize = 3;
 /// Proofs of work at a time.
 const WORK_AT_A_TIME: usize = 2;
 
@@ -50,12 +57,47 @@ pub struct ClientConfig {
     pub params: Arc<NetworkParams>,
     /// Nodes, the preferred one first.
     pub nodes: Vec<PeerAddress>,
+    /// How many of them are followed at a time; at least one always is.
+    pub nodes_at_once: usize,
     /// The key that this client shows.
     pub key: SecretKey,
     /// A milestone that was verified before, to start after; `None` to start from the genesis.
     pub checkpoint: Option<Checkpoint>,
     /// The local address to dial from; port 0 for any.
     pub bind: SocketAddr,
+    /// How long nodes are waited for.
+    pub patience: Patience,
+}
+
+/// How long nodes are waited for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Patience {
+    /// For an answer.
+    pub answer: Duration,
+    /// For a node that sends no milestone, or stays more than [`BEHIND_MAX`] milestones behind the others.
+    pub quiet: Duration,
+}
+
+impl ClientConfig {
+    /// A client with the usual number of nodes and the usual patience, from the genesis on.
+    pub fn new(
+        params: Arc<NetworkParams>,
+        nodes: Vec<PeerAddress>,
+        key: SecretKey,
+        bind: SocketAddr,
+    ) -> Self {
+        let patience = Patience::of(&params);
+        Self { params, nodes, nodes_at_once: NODES_AT_ONCE, key, checkpoint: None, bind, patience }
+    }
+}
+
+impl Patience {
+    /// Ten seconds for an answer; ten milestone intervals for a milestone, but at least half a minute.
+    pub fn of(params: &NetworkParams) -> Self {
+        let interval = Duration::from_millis(params.milestone_interval_ms);
+        let quiet = interval.saturating_mul(10).max(Duration::from_secs(30));
+        Self { answer: Duration::from_secs(10), quiet }
+    }
 }
 
 /// The newest milestone and when it came.
@@ -72,7 +114,7 @@ pub struct Tip {
 pub struct View {
     /// The newest milestone that came since the client started; `None` before the first.
     pub tip: Option<Tip>,
-    /// The node that is followed, while there is a link to one.
+    /// The best of the nodes that there is a link to.
     pub node: Option<PeerAddress>,
     /// Why nothing is believed any more: a fork. Never taken back.
     pub halted: Option<String>,
@@ -121,13 +163,12 @@ struct Shared {
     params: Arc<NetworkParams>,
     endpoint: Endpoint,
     core: Mutex<LightCore>,
+    patience: Patience,
     view: watch::Sender<View>,
-    link: watch::Sender<Option<Link>>,
+    nodes: watch::Sender<Nodes>,
     followed: broadcast::Sender<Arc<FollowedMilestone>>,
     /// For the first caller of `follow`, so that it misses nothing from the start on.
     first: Mutex<Option<broadcast::Receiver<Arc<FollowedMilestone>>>>,
-    /// Nodes that lied, and until when they are avoided.
-    shunned: Mutex<HashMap<PublicKey, Instant>>,
     work: Arc<Semaphore>,
 }
 
@@ -138,25 +179,26 @@ impl NodeClient {
     /// [`ClientError::NoNodes`], [`ClientError::Setup`], [`ClientError::Start`]. That no node answers is
     /// no error: it is tried for ever.
     pub fn start(config: ClientConfig) -> Result<Self, ClientError> {
-        let ClientConfig { params, nodes, key, checkpoint, bind } = config;
+        let ClientConfig { params, nodes, nodes_at_once, key, checkpoint, bind, patience } = config;
         if nodes.is_empty() {
             return Err(ClientError::NoNodes);
         }
         let core = LightCore::new(Arc::clone(&params), checkpoint).map_err(ClientError::Setup)?;
         let endpoint = Endpoint::dialler(&key, NODE_ALPN, bind, StreamLimits { bidirectional: 0 })?;
+        let at_once = nodes_at_once.clamp(1, nodes.len());
         let (followed, first) = broadcast::channel(FOLLOW_BEHIND_MAX);
         let shared = Arc::new(Shared {
             params,
             endpoint,
             core: Mutex::new(core),
+            patience,
             view: watch::Sender::new(View::default()),
-            link: watch::Sender::new(None),
+            nodes: watch::Sender::new(Nodes::new(nodes)),
             followed,
             first: Mutex::new(Some(first)),
-            shunned: Mutex::new(HashMap::new()),
             work: Arc::new(Semaphore::new(WORK_AT_A_TIME)),
         });
-        let background = tokio::spawn(follower::run(Arc::clone(&shared), nodes)).abort_handle();
+        let background = tokio::spawn(follower::run(Arc::clone(&shared), at_once)).abort_handle();
         Ok(Self { running: Arc::new(Running { shared, background }) })
     }
 
@@ -178,10 +220,28 @@ impl NodeClient {
         self.shared().core().newest().clone()
     }
 
-    /// Leaves the node that is followed and goes on with the next one, as one does that does not see a
-    /// transaction through. Of a single node this is a new connection.
+    /// Every configured node and how it does, the preferred one first.
+    pub fn nodes(&self) -> Vec<NodeStatus> {
+        let newest = self.newest().index;
+        self.shared().nodes.borrow().status(newest)
+    }
+
+    /// What nodes were caught at, oldest first: at most [`FAULTS_MAX`], each once.
+    pub fn faults(&self) -> Vec<NodeFault> {
+        self.shared().nodes.borrow().faults()
+    }
+
+    /// How often nodes were caught at something since the client started.
+    pub fn faults_count(&self) -> u64 {
+        self.shared().nodes.borrow().faults_count()
+    }
+
+    /// Leaves the best node for one that was not tried for longer, as if it does not see a transaction
+    /// through. Of a single node this is a new connection.
     pub fn leave_node(&self) {
-        self.shared().disconnect(0);
+        if let Some(link) = self.shared().nodes.borrow().links(0, &[]).first() {
+            link.connection.close(VarInt::from_u32(0), b"");
+        }
     }
 
     /// The network.

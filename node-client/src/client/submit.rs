@@ -16,11 +16,16 @@ use flash_proto::{
 use tokio::{sync::watch, time::timeout};
 use tracing::debug;
 
-use super::{ClientError, NodeClient, TransactionStatus, View};
-use crate::protocol::{NodeRequest, NodeResponse, RefusedCode};
+use super::{ClientError, NodeClient, Shared, TransactionStatus, View, link::Link};
+use crate::{
+    ledger::Checked,
+    protocol::{NodeRequest, NodeResponse, RefusedCode},
+};
 
 /// Hashes between two looks at whether the work is still wanted: some milliseconds.
 const TRIES_AT_A_TIME: u64 = 10_000;
+/// Nodes that get each block.
+const SUBMIT_NODES: usize = 2;
 /// A transaction that stays pending for so many milestones gets another block.
 const PENDING_MILESTONES_MAX: u64 = 5;
 /// How long to wait for a milestone before the node is asked again anyway.
@@ -35,6 +40,16 @@ pub struct Applied {
     pub block: BlockId,
 }
 
+/// A block with its proof of work.
+#[derive(Clone, Debug)]
+struct Attached {
+    id: BlockId,
+    block: Block,
+    bytes: Vec<u8>,
+    /// What its work was done for.
+    pow_bits: u8,
+}
+
 /// Stops the work when nobody waits for it any more.
 struct StopOnDrop(Arc<AtomicBool>);
 
@@ -45,40 +60,99 @@ impl Drop for StopOnDrop {
 }
 
 impl NodeClient {
-    /// Puts a payload into a block, does its proof of work and hands it to the node. On return the block
-    /// is on the node's disk, but no milestone has confirmed it yet.
+    /// Puts a payload into a block, does its proof of work and hands it to two nodes, if there are so many:
+    /// one alone could keep it to itself. On return the block is on a node's disk, but no milestone has
+    /// confirmed it yet.
     ///
     /// # Errors
     /// [`ClientError`].
     pub async fn submit(&self, payload: Payload) -> Result<BlockId, ClientError> {
         let shared = self.shared();
-        let link = shared.link().await?;
-        let NodeResponse::Tips(tips) = shared.ask(&link, &NodeRequest::Tips).await? else {
-            return Err(shared.unexpected(&link));
-        };
-        let mut block = Block::new(tips, payload);
-        if !(1..=PARENTS_MAX).contains(&block.parents.len()) {
-            return Err(shared.unexpected(&link));
-        }
-        let bytes = block.to_bytes();
-        if bytes.len() > BLOCK_BYTES_MAX {
-            return Err(ClientError::BlockTooLarge { got: bytes.len() });
-        }
-        let mut pow_bits = shared.params.pow_bits;
-        loop {
-            block.nonce = self.work(bytes.clone(), pow_bits).await?;
-            let bytes = block.to_bytes();
-            let id = Block::id_of(&bytes);
-            match shared.ask(&link, &NodeRequest::Submit(bytes)).await {
-                Ok(NodeResponse::Submitted(got)) if got == id => return Ok(id),
-                Ok(_) => return Err(shared.unexpected(&link)),
-                // The node is flooded: it asks for more, but for no more than can be done.
-                Err(ClientError::Refused { code: RefusedCode::MoreWork { bits }, .. })
-                    if (pow_bits.saturating_add(1)..=POW_BITS_MAX).contains(&bits) =>
-                {
-                    pow_bits = bits;
-                }
+        let (mut tried, mut failed) = (Vec::new(), None);
+        let mut taken: Option<(Link, Attached)> = None;
+        let mut handed = 0_usize;
+        while handed < SUBMIT_NODES {
+            let links = if taken.is_some() {
+                Ok(shared.nodes.borrow().links(0, &tried))
+            } else {
+                shared.links(0, &tried).await
+            };
+            let link = match links.map(|links| links.into_iter().next()) {
+                Ok(Some(link)) => link,
+                Ok(None) => break,
+                Err(error) => return Err(failed.unwrap_or(error)),
+            };
+            tried.push(link.node.key);
+            match self.hand_over(&link, &payload, &mut taken).await {
+                Ok(()) => handed = handed.saturating_add(1),
+                Err(error) if error.is_of_node() => failed = Some(error),
                 Err(error) => return Err(error),
+            }
+        }
+        let unreachable = || failed.unwrap_or(ClientError::Unreachable);
+        taken.map(|(_, attached)| attached.id).ok_or_else(unreachable)
+    }
+
+    /// Gives a node the block that another one has `taken`, or, if there is none or it does not know what
+    /// that one approves, a block on tips of its own.
+    async fn hand_over(
+        &self,
+        link: &Link,
+        payload: &Payload,
+        taken: &mut Option<(Link, Attached)>,
+    ) -> Result<(), ClientError> {
+        let shared = self.shared();
+        if let Some((other, mut attached)) = taken.clone() {
+            match self.submit_with_work(link, &mut attached).await {
+                Err(ClientError::Refused { code: RefusedCode::UnknownParent, .. }) => {
+                    if let Err(error) = shared.check_tips(&other, &attached).await {
+                        debug!(%error, "the block is made anew");
+                        *taken = None;
+                    }
+                }
+                handed => return handed,
+            }
+        }
+        let mut attached = self.attach_at(link, payload.clone()).await?;
+        self.submit_with_work(link, &mut attached).await?;
+        taken.get_or_insert((link.clone(), attached));
+        Ok(())
+    }
+
+    /// Makes a block on the tips that a node gives.
+    async fn attach_at(&self, link: &Link, payload: Payload) -> Result<Attached, ClientError> {
+        let shared = self.shared();
+        let NodeResponse::Tips(tips) = shared.ask(link, &NodeRequest::Tips).await? else {
+            return Err(shared.unexpected(link));
+        };
+        let block = Block::new(tips, payload);
+        if !(1..=PARENTS_MAX).contains(&block.parents.len()) {
+            return Err(shared.unexpected(link));
+        }
+        let got = block.to_bytes().len();
+        if got > BLOCK_BYTES_MAX {
+            return Err(ClientError::BlockTooLarge { got });
+        }
+        self.worked(block, shared.params.pow_bits).await
+    }
+
+    async fn worked(&self, mut block: Block, pow_bits: u8) -> Result<Attached, ClientError> {
+        block.nonce = self.work(block.to_bytes(), pow_bits).await?;
+        let bytes = block.to_bytes();
+        Ok(Attached { id: Block::id_of(&bytes), block, bytes, pow_bits })
+    }
+
+    /// Gives a node a block, with more work if the node is flooded and asks for it, but for no more than can
+    /// be done.
+    async fn submit_with_work(&self, link: &Link, attached: &mut Attached) -> Result<(), ClientError> {
+        loop {
+            match self.shared().submit_at(link, attached).await {
+                Err(ClientError::Refused { code: RefusedCode::MoreWork { bits }, .. })
+                    if (attached.pow_bits.saturating_add(1)..=POW_BITS_MAX).contains(&bits) =>
+                {
+                    *attached = self.worked(attached.block.clone(), bits).await?;
+                }
+                done => return done,
             }
         }
     }
@@ -140,7 +214,7 @@ impl NodeClient {
                     let since = *attached.get_or_insert(newest);
                     let overdue = newest.saturating_sub(since) >= PENDING_MILESTONES_MAX;
                     if overdue {
-                        // Perhaps the node keeps it to itself: the next one gets it, too.
+                        // Perhaps the nodes keep it to themselves: another one gets it, too.
                         self.leave_node();
                     }
                     overdue
@@ -168,6 +242,46 @@ impl NodeClient {
         let block = retryable(self.submit(payload).await)?;
         debug!(transaction = %id, ?block, "submitted");
         Ok(block.map(|_| newest))
+    }
+}
+
+impl Shared {
+    /// Gives a node a block.
+    async fn submit_at(&self, link: &Link, attached: &Attached) -> Result<(), ClientError> {
+        match self.ask(link, &NodeRequest::Submit(attached.bytes.clone())).await {
+            Ok(NodeResponse::Submitted(id)) if id == attached.id => Ok(()),
+            Ok(NodeResponse::Submitted(_)) => Err(self.lied(link, "it says that it took another block")),
+            Ok(_) => Err(self.unexpected(link)),
+            // Whether a block is valid depends on nothing but its bytes.
+            Err(ClientError::Refused { code: RefusedCode::InvalidBlock, reason, .. })
+                if self.is_valid(&attached.bytes) =>
+            {
+                Err(self.lied(link, format!("it calls a valid block invalid: {reason}")))
+            }
+            Err(error) => Err(error),
+        }
+    }
+
+    fn is_valid(&self, bytes: &[u8]) -> bool {
+        match Block::from_bytes(bytes, self.params.pow_bits).map(|block| block.payload) {
+            Ok(Payload::Transaction(transaction)) => Checked::new(*transaction, &self.params).is_ok(),
+            Ok(Payload::Milestone(_)) | Err(_) => false,
+            Ok(Payload::Empty | Payload::Data(_)) => true,
+        }
+    }
+
+    /// Whether a node has the blocks that it gave as tips: one that another node does not know.
+    async fn check_tips(&self, link: &Link, attached: &Attached) -> Result<(), ClientError> {
+        for tip in attached.block.parents.iter().filter(|tip| **tip != self.params.genesis_block()) {
+            match self.ask(link, &NodeRequest::Block(*tip)).await? {
+                NodeResponse::Block(Some(bytes)) if Block::id_of(&bytes) == *tip => {}
+                NodeResponse::Block(_) => {
+                    return Err(self.lied(link, format!("it gave tip {tip}, which it does not have")));
+                }
+                _ => return Err(self.unexpected(link)),
+            }
+        }
+        Ok(())
     }
 }
 

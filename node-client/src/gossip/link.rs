@@ -20,7 +20,9 @@ use super::{
         TooMuch,
     },
     neighbours::Deed,
-    state::{Admitted, CLOSE_DONE, CLOSE_FULL, Greeted, Shared},
+    relay::Verdict,
+    roster::{Admitted, Greeted},
+    state::{CLOSE_DONE, CLOSE_FULL, Shared},
     sync,
 };
 use crate::{
@@ -198,10 +200,14 @@ async fn read(shared: &Arc<Shared>, key: PublicKey, reader: &mut FrameReader) ->
                 if !shared.remember_flooded(&message) {
                     continue;
                 }
-                if (shared.filter)(&message) {
-                    shared.tell_all(&Live::Coordinator(message.clone()), Some(&key));
-                    // Nobody listening is no error.
-                    let _ = shared.channels.flooded.send(Arc::new(message));
+                match shared.relay.judge(&message) {
+                    Verdict::News => {
+                        shared.tell_all(&Live::Coordinator(message.clone()), Some(&key));
+                        // Nobody listening is no error.
+                        let _ = shared.channels.flooded.send(Arc::new(message));
+                    }
+                    Verdict::Stale => {}
+                    Verdict::Bad => shared.count(&key, Deed::Worthless),
                 }
             }
         }
@@ -220,14 +226,16 @@ async fn write(
     let mut compare = interval(COMPARE);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut next = Some(Live::Addresses(shared.sample(&key)));
+    for message in shared.relay.held() {
+        if let Err(error) = send(writer, &Live::Coordinator(message)).await {
+            return error;
+        }
+    }
     loop {
-        if let Some(message) = next.take() {
-            let sent = timeout(PATIENCE, writer.send(&message)).await;
-            match sent {
-                Ok(Ok(())) => {}
-                Ok(Err(error)) => return error.into(),
-                Err(_) => return LinkError::Slow,
-            }
+        if let Some(message) = next.take()
+            && let Err(error) = send(writer, &message).await
+        {
+            return error;
         }
         next = tokio::select! {
             biased;
@@ -251,6 +259,10 @@ async fn write(
             },
         };
     }
+}
+
+async fn send(writer: &mut FrameWriter, message: &Live) -> Result<(), LinkError> {
+    Ok(timeout(PATIENCE, writer.send(message)).await.map_err(|_| LinkError::Slow)??)
 }
 
 impl Shared {

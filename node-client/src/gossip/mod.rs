@@ -9,9 +9,10 @@
 //! | --- | --- |
 //! | [`message`] | what nodes say to each other |
 //! | `book`, `neighbours`, `orphans`, `recent` | the rules, pure |
-//! | `state` | what all tasks share |
+//! | `state`, `roster` | what all tasks share, and who the neighbours are |
 //! | `mesh` | who is a neighbour: dialling, accepting, dropping |
 //! | `link` | one neighbour: greeting, what is new in both directions |
+//! | `relay` | which coordinators' messages go on |
 //! | `ask`, `answer` | a request and its answer, on either side |
 //! | `intake` | taking in what neighbours send |
 //! | `sync` | catching up |
@@ -28,12 +29,14 @@ pub mod message;
 mod neighbours;
 mod orphans;
 mod recent;
+mod relay;
+mod roster;
 mod state;
 mod sync;
 #[cfg(test)]
 mod tests;
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use flash_proto::PublicKey;
 use quinn::{Connection, VarInt};
@@ -43,6 +46,7 @@ use tokio::{
     task::AbortHandle,
 };
 
+pub use self::relay::{Relay, Verdict};
 use self::{
     message::{COORDINATOR_BYTES_MAX, Live, Reached},
     state::{ACCEPTED_WAITING_MAX, CLOSE_DONE, Channels, FLOODED_MAX, INTAKE_MAX, Shared},
@@ -57,10 +61,6 @@ pub const WANTED: usize = 8;
 /// Neighbours that a node has at most.
 pub const NEIGHBOURS_MAX: usize = 16;
 
-/// Decides whether a coordinator's message is worth being passed on, and told here; a neighbour that sends
-/// worthless ones is dropped in the end. Must not block.
-pub type Filter = dyn Fn(&[u8]) -> bool + Send + Sync;
-
 /// How a node takes part.
 #[derive(Clone)]
 pub struct GossipConfig {
@@ -68,13 +68,13 @@ pub struct GossipConfig {
     pub neighbours: Vec<PeerAddress>,
     /// Where others reach this node.
     pub reached: Reached,
-    /// Which coordinators' messages are passed on.
-    pub filter: Arc<Filter>,
+    /// Which coordinators' messages are passed on: the [`Floodgate`](crate::node::Floodgate) decides that.
+    pub relay: Arc<dyn Relay>,
 }
 
 impl std::fmt::Debug for GossipConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { neighbours, reached, filter: _ } = self;
+        let Self { neighbours, reached, relay: _ } = self;
         f.debug_struct("GossipConfig")
             .field("neighbours", neighbours)
             .field("reached", reached)
@@ -121,6 +121,8 @@ pub struct Gossip {
 #[derive(Debug)]
 struct Running {
     shared: Arc<Shared>,
+    /// For the first caller of `flooded`, so that it misses nothing from the start on.
+    first: Mutex<Option<broadcast::Receiver<Arc<Vec<u8>>>>>,
     background: AbortHandle,
 }
 
@@ -141,12 +143,13 @@ impl Gossip {
         let (intake, parcels) = mpsc::channel(INTAKE_MAX);
         let (accepted, accepting) = mpsc::channel(ACCEPTED_WAITING_MAX);
         let (claims, claimed) = mpsc::channel(ACCEPTED_WAITING_MAX);
-        let (flooded, _) = broadcast::channel(FLOODED_MAX);
+        let (flooded, first) = broadcast::channel(FLOODED_MAX);
         let channels = Channels { intake, accepted, claims, flooded };
         let shared = Arc::new(Shared::new(node, endpoint, config, channels)?);
         let running = mesh::run(Arc::clone(&shared), accepting, parcels, claimed);
         let background = tokio::spawn(running).abort_handle();
-        Ok(Self { running: Arc::new(Running { shared, background }) })
+        let first = Mutex::new(Some(first));
+        Ok(Self { running: Arc::new(Running { shared, first, background }) })
     }
 
     /// Takes over a connection that another node dialled.
@@ -182,14 +185,18 @@ impl Gossip {
             return Err(FloodError(message.len()));
         }
         self.shared().remember_flooded(&message);
+        // It goes out in any case; so those hear of it, too, who come later.
+        self.shared().relay.judge(&message);
         self.shared().tell_all(&Live::Coordinator(message), None);
         Ok(())
     }
 
-    /// Coordinators' messages as they come from others, each once and only those that the filter passed.
-    /// Whoever is more than some hundred behind misses some.
+    /// Coordinators' messages as they come from others, each once and only those that are news.
+    /// The first receiver gets all since the start, later ones those from the call on. Whoever is more than
+    /// some hundred behind misses some.
     pub fn flooded(&self) -> broadcast::Receiver<Arc<Vec<u8>>> {
-        self.shared().channels.flooded.subscribe()
+        let first = self.running.first.lock().unwrap_or_else(PoisonError::into_inner).take();
+        first.unwrap_or_else(|| self.shared().channels.flooded.subscribe())
     }
 
     fn shared(&self) -> &Arc<Shared> {

@@ -8,6 +8,8 @@ use flash_proto::PublicKey;
 const SCORE_MAX: i32 = 100;
 /// At this score a neighbour is dropped.
 const SCORE_MIN: i32 = -100;
+/// A point below 0 is forgiven after this time.
+const FORGIVEN_EVERY: Duration = Duration::from_secs(10);
 /// For how long a key that was dropped is neither dialled nor accepted.
 pub(super) const BAN: Duration = Duration::from_secs(600);
 /// Keys that are banned at once; the ban that ends first makes room.
@@ -64,15 +66,18 @@ pub(super) struct Standing {
     pub(super) over_budget: u64,
     /// When it brought something new last, or came.
     pub(super) useful_at: Duration,
+    /// When a fault was last forgiven.
+    forgiven_at: Duration,
 }
 
 impl Standing {
     pub(super) fn new(now: Duration) -> Self {
-        Self { useful_at: now, ..Self::default() }
+        Self { useful_at: now, forgiven_at: now, ..Self::default() }
     }
 
     /// Counts a deed; whether the neighbour must be dropped.
     pub(super) fn count(&mut self, deed: Deed, now: Duration) -> bool {
+        self.forgive(now);
         match deed {
             Deed::NewBlock => {
                 self.new = self.new.saturating_add(1);
@@ -83,6 +88,16 @@ impl Standing {
         }
         self.score = self.score.saturating_add(deed.worth()).clamp(SCORE_MIN, SCORE_MAX);
         self.score <= SCORE_MIN
+    }
+
+    /// What a neighbour does once in a while without meaning harm does not add up for ever.
+    fn forgive(&mut self, now: Duration) {
+        let points = now.saturating_sub(self.forgiven_at).as_secs() / FORGIVEN_EVERY.as_secs();
+        if points > 0 {
+            self.forgiven_at = now;
+            let points = i32::try_from(points).unwrap_or(i32::MAX);
+            self.score = self.score.max(self.score.saturating_add(points).min(0));
+        }
     }
 
     /// Counts a block that was dropped because of the budget; whether the neighbour must be dropped.
@@ -175,6 +190,9 @@ mod tests {
         let mut unanswering = Standing::new(at(0));
         assert!((0..4).all(|_| !unanswering.count(Deed::Unanswered, at(0))));
         assert!(unanswering.count(Deed::Unanswered, at(0)));
+        let mut clumsy = Standing::new(at(0));
+        assert!((0..10_000).all(|n| !clumsy.count(Deed::Repeated, at(10 * n))));
+        assert!((0..1_000).any(|n| clumsy.count(Deed::Repeated, at(100_000 + n))));
     }
 
     #[test]

@@ -30,6 +30,8 @@ use crate::{
 const ON_ITS_WAY: Duration = Duration::from_secs(2);
 /// How long blocks may be on their way before they count as missed.
 const DOUBT: Duration = Duration::from_secs(1);
+/// How long after a link broke it is looked whom to catch up with.
+const LINK_WAIT: Duration = Duration::from_millis(100);
 /// Blocks that may wait for a milestone at a neighbour: more than any node takes.
 const WAITING_IDS_MAX: usize = 300_000;
 
@@ -77,19 +79,26 @@ pub(super) async fn run(shared: Arc<Shared>) -> NodeError {
         let ended = follow(&shared, key, &connection, ours).await;
         shared.syncing.store(false, Ordering::Relaxed);
         let reached = shared.newest();
-        match &ended {
-            Ok(count) => info!(%key, after = ours, reached, blocks = count, "caught up"),
+        let had_its_turn = match &ended {
+            Ok(count) => {
+                info!(%key, after = ours, reached, blocks = count, "caught up");
+                true
+            }
             Err(error) => {
                 info!(%key, after = ours, reached, %error, "catching up with a neighbour ended early");
                 if let Some(deed) = error.deed() {
                     shared.count(&key, deed);
                 }
+                error.deed().is_some()
             }
-        }
+        };
         if reached > ours {
             shared.doubt(&key, Vec::new());
-        } else {
+        } else if had_its_turn {
             shared.no_sync(&key);
+        } else {
+            // The link broke, perhaps for another one to the same node.
+            sleep(LINK_WAIT).await;
         }
     }
 }

@@ -21,4 +21,5 @@ pub(crate) mod tests;
 
 pub use check::{Checked, Invalid};
 pub use conflict::Conflict;
+pub(crate) use state::LedgerBuilder;
 pub use state::{Confirmation, LedgerState, StateValue};

@@ -15,7 +15,7 @@ use flash_proto::{
     TransactionId,
 };
 
-use super::{Checked, Conflict, merkle, overlay::Overlay, state_tree::StateTree};
+use super::{Checked, Conflict, merkle, overlay::Overlay, state_tree::{Change, StateTree}};
 
 /// What stands under a key of the state.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -36,7 +36,7 @@ impl StateValue {
     }
 
     /// The money in it.
-    fn amount(&self) -> Option<Amount> {
+    pub(crate) fn amount(&self) -> Option<Amount> {
         match self {
             Self::Output(output) => Some(output.amount),
             Self::Channel(record) => record.total(),
@@ -58,6 +58,28 @@ pub struct LedgerState {
     tree: StateTree,
     in_outputs: Amount,
     in_channels: Amount,
+}
+
+/// Builds a state entry by entry, so that those that are read from a disk need not be held beside it.
+#[derive(Debug, Default)]
+pub(crate) struct LedgerBuilder {
+    state: LedgerState,
+    leaves: Vec<Change>,
+}
+
+impl LedgerBuilder {
+    /// Adds an entry; each key once.
+    pub(crate) fn add(&mut self, key: &StateKey, value: &StateValue) {
+        self.leaves.push((key.tree_key(), Some(value.value_hash())));
+        self.state.set(key, Some(value));
+    }
+
+    /// The state with all that was added.
+    pub(crate) fn finish(self) -> LedgerState {
+        let Self { mut state, leaves } = self;
+        state.tree.apply(leaves);
+        state
+    }
 }
 
 /// What a milestone confirms and changes.
@@ -85,11 +107,9 @@ pub struct Confirmation {
 impl LedgerState {
     /// The state in which a network begins, or that was stored: each key once.
     pub fn from_entries(entries: impl IntoIterator<Item = (StateKey, StateValue)>) -> Self {
-        let mut state = Self::default();
-        let changes: StateChanges = entries.into_iter().map(|(key, value)| (key, Some(value))).collect();
-        state.tree.apply(tree_changes(&changes));
-        state.change(&changes);
-        state
+        let mut builder = LedgerBuilder::default();
+        entries.into_iter().for_each(|(key, value)| builder.add(&key, &value));
+        builder.finish()
     }
 
     /// The state root.
@@ -220,25 +240,28 @@ impl LedgerState {
 
     fn change(&mut self, changes: &StateChanges) {
         for (key, value) in changes {
-            let old = self.get(key);
-            let (total, gone, come) = match key {
-                StateKey::Output(id) => {
-                    self.change_output(*id, value.as_ref());
-                    (&mut self.in_outputs, old, value)
-                }
-                StateKey::Channel(id) => {
-                    self.change_channel(*id, value.as_ref());
-                    (&mut self.in_channels, old, value)
-                }
-            };
-            let amount = |value: &Option<StateValue>| {
-                value.as_ref().and_then(StateValue::amount).unwrap_or(Amount::ZERO)
-            };
-            // The genesis and every confirmation hold the supply at most, so no sum here leaves 64 bits.
-            let sum = total.checked_add(amount(come)).and_then(|sum| sum.checked_sub(amount(&gone)));
-            assert!(sum.is_some(), "I1: a total of the ledger must neither overflow nor go below zero");
-            *total = sum.unwrap_or(*total);
+            self.set(key, value.as_ref());
         }
+    }
+
+    fn set(&mut self, key: &StateKey, value: Option<&StateValue>) {
+        let old = self.get(key);
+        let total = match key {
+            StateKey::Output(id) => {
+                self.change_output(*id, value);
+                &mut self.in_outputs
+            }
+            StateKey::Channel(id) => {
+                self.change_channel(*id, value);
+                &mut self.in_channels
+            }
+        };
+        let amount =
+            |value: Option<&StateValue>| value.and_then(StateValue::amount).unwrap_or(Amount::ZERO);
+        // The genesis and every confirmation hold the supply at most, so no sum here leaves 64 bits.
+        let sum = total.checked_add(amount(value)).and_then(|sum| sum.checked_sub(amount(old.as_ref())));
+        assert!(sum.is_some(), "I1: a total of the ledger must neither overflow nor go below zero");
+        *total = sum.unwrap_or(*total);
     }
 
     fn change_output(&mut self, id: OutputId, value: Option<&StateValue>) {
@@ -275,6 +298,6 @@ impl LedgerState {
     }
 }
 
-fn tree_changes(changes: &StateChanges) -> Vec<(Hash, Option<Hash>)> {
+fn tree_changes(changes: &StateChanges) -> Vec<Change> {
     changes.iter().map(|(key, value)| (key.tree_key(), value.as_ref().map(StateValue::value_hash))).collect()
 }

@@ -102,6 +102,20 @@ pub enum LightError {
         /// The transaction asked for.
         wanted: TransactionId,
     },
+    /// The bytes are another block's.
+    #[error("the bytes are not those of block {wanted}")]
+    WrongBlock {
+        /// The block asked for.
+        wanted: BlockId,
+    },
+    /// The path does not lead to the included root.
+    #[error("nothing proves that milestone {milestone_index} confirmed block {block}")]
+    NotIncluded {
+        /// The block.
+        block: BlockId,
+        /// The milestone.
+        milestone_index: u64,
+    },
     /// The path does not lead to the applied root.
     #[error("nothing proves that milestone {milestone_index} applied block {block}")]
     NotApplied {
@@ -126,6 +140,8 @@ impl LightError {
             | Self::Proof(_)
             | Self::Block(_)
             | Self::WrongTransaction { .. }
+            | Self::WrongBlock { .. }
+            | Self::NotIncluded { .. }
             | Self::NotApplied { .. } => Fault::Lied,
         }
     }

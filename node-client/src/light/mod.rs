@@ -26,6 +26,8 @@
 
 mod error;
 #[cfg(test)]
+mod sizes;
+#[cfg(test)]
 pub(crate) mod tests;
 
 use std::{collections::VecDeque, sync::Arc};
@@ -57,6 +59,15 @@ pub struct AppliedTransaction {
     pub block: BlockId,
     /// The transaction itself.
     pub transaction: Transaction,
+}
+
+/// A block that is proven to be confirmed.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct IncludedBlock {
+    /// The milestone that confirmed it.
+    pub milestone_index: u64,
+    /// The block itself.
+    pub block: Block,
 }
 
 /// Where a core may start: a milestone that an earlier one has verified, and who could sign which milestones
@@ -148,11 +159,7 @@ impl LightCore {
             }
             Err(error) => return Err(error.into()),
         }
-        let rising = channels.is_sorted_by(|left, right| left < right);
-        let root = merkle::root(channels.iter().map(|channel| *channel.as_bytes()));
-        if !rising || root != milestone.essence.channels_root {
-            return Err(LightError::Channels { index: milestone.essence.index });
-        }
+        check_channels(milestone, channels)?;
         self.coordinators.follow(&milestone.essence);
         let old = std::mem::replace(&mut self.newest, Arc::new(milestone.clone()));
         self.before.push_back(old);
@@ -160,6 +167,16 @@ impl LightCore {
             self.before.pop_front();
         }
         Ok(())
+    }
+
+    /// Takes a milestone that is not after the newest from one more node: it must be the known one, with
+    /// the channels that it changed.
+    ///
+    /// # Errors
+    /// [`LightError`]; a fork stops this core for ever.
+    pub fn confirm(&mut self, followed: &Followed) -> Result<(), LightError> {
+        self.witness(&followed.milestone)?;
+        check_channels(&followed.milestone, &followed.channels)
     }
 
     /// Checks a milestone of any age: its form, its signatures, and that it is no other than a
@@ -243,18 +260,38 @@ impl LightCore {
         path: &AuditPath,
     ) -> Result<AppliedTransaction, LightError> {
         self.witness(milestone)?;
-        let Payload::Transaction(transaction) = Block::from_bytes(block, self.params.pow_bits)?.payload
-        else {
-            return Err(LightError::WrongTransaction { wanted: id });
+        let transaction = match Block::from_bytes(block, self.params.pow_bits)?.payload {
+            Payload::Transaction(transaction) if transaction.id() == id => transaction,
+            _ => return Err(LightError::WrongTransaction { wanted: id }),
         };
-        if transaction.id() != id {
-            return Err(LightError::WrongTransaction { wanted: id });
-        }
         let block = Block::id_of(block);
         if !path.verify(&milestone.essence.applied_root, block.as_bytes()) {
             return Err(LightError::NotApplied { block, milestone_index: milestone.essence.index });
         }
         Ok(AppliedTransaction { milestone_index: milestone.essence.index, block, transaction: *transaction })
+    }
+
+    /// Checks that these are the bytes of block `id` and that `milestone`, of any age, confirmed it.
+    ///
+    /// # Errors
+    /// [`LightError`]; a fork stops this core for ever.
+    pub fn included(
+        &mut self,
+        id: BlockId,
+        block: &[u8],
+        milestone: &Milestone,
+        path: &AuditPath,
+    ) -> Result<IncludedBlock, LightError> {
+        self.witness(milestone)?;
+        let milestone_index = milestone.essence.index;
+        if Block::id_of(block) != id {
+            return Err(LightError::WrongBlock { wanted: id });
+        }
+        let parsed = Block::from_bytes(block, self.params.pow_bits)?;
+        if !path.verify(&milestone.essence.included_root, id.as_bytes()) {
+            return Err(LightError::NotIncluded { block: id, milestone_index });
+        }
+        Ok(IncludedBlock { milestone_index, block: parsed })
     }
 
     fn remembered(&self, index: u64) -> Option<&Arc<Milestone>> {
@@ -273,4 +310,14 @@ impl LightCore {
         self.fork = Some(Arc::clone(&fork));
         LightError::Fork(fork)
     }
+}
+
+/// Checks that these are the channels that the milestone commits to.
+fn check_channels(milestone: &Milestone, channels: &[ChannelId]) -> Result<(), LightError> {
+    let rising = channels.is_sorted_by(|left, right| left < right);
+    let root = merkle::root(channels.iter().map(|channel| *channel.as_bytes()));
+    if !rising || root != milestone.essence.channels_root {
+        return Err(LightError::Channels { index: milestone.essence.index });
+    }
+    Ok(())
 }

@@ -408,3 +408,54 @@ fn an_applied_transaction_is_proven_at_any_age() {
         assert_eq!(lie.unwrap_err().fault(), Fault::Lied);
     }
 }
+
+#[test]
+fn an_included_block_is_proven_at_any_age() {
+    let (mut core, mut ledger) = (core(), Ledger::new());
+    let first = in_block(&ledger.params, transfer(&ledger.params, Address::new([8; 32])));
+    let second = in_block(&ledger.params, transfer(&ledger.params, Address::new([9; 32])));
+    let blocks = [first, second];
+    let (followed, confirmation) = ledger.confirm(&blocks);
+    assert_eq!(confirmation.applied.len(), 1);
+    let leaves = || blocks.iter().map(|block| *Block::id_of(block).as_bytes());
+    let (id, milestone) = (Block::id_of(&blocks[1]), &followed.milestone);
+    let path = merkle::prove(leaves(), 1).unwrap();
+
+    core.advance(&followed).unwrap();
+    for _ in 0..150 {
+        core.advance(&ledger.next()).unwrap();
+    }
+    // The second is rejected, but confirmed all the same.
+    let included = core.included(id, &blocks[1], milestone, &path).unwrap();
+    assert_eq!(included.milestone_index, 1);
+    assert_eq!(included.block.to_bytes(), blocks[1]);
+
+    let mut unsigned = milestone.clone();
+    unsigned.signatures.clear();
+    for lie in [
+        core.included(id, &blocks[0], milestone, &path),
+        core.included(Block::id_of(&blocks[0]), &blocks[0], milestone, &path),
+        core.included(id, &blocks[1], &unsigned, &path),
+        core.included(id, &blocks[1], &ledger.next().milestone, &path),
+        core.included(id, &blocks[1], milestone, &merkle::prove(leaves(), 0).unwrap()),
+    ] {
+        assert_eq!(lie.unwrap_err().fault(), Fault::Lied);
+    }
+}
+
+#[test]
+fn a_known_milestone_is_confirmed_by_others() {
+    let (mut core, mut ledger) = followed_to(1);
+    let block = in_block(&ledger.params, open(&ledger.params));
+    let (followed, _) = ledger.confirm(&[block]);
+    core.advance(&followed).unwrap();
+    core.confirm(&followed).unwrap();
+    let hidden = Followed { channels: vec![], ..followed.clone() };
+    assert_eq!(core.confirm(&hidden).unwrap_err(), LightError::Channels { index: 2 });
+    let mut few = followed.clone();
+    few.milestone.signatures.pop();
+    assert_eq!(core.confirm(&few).unwrap_err().fault(), Fault::Lied);
+    let other = MilestoneEssence { timestamp_ms: 9_999_999, ..followed.milestone.essence };
+    let error = core.confirm(&Followed { milestone: sign(other), ..followed }).unwrap_err();
+    assert_eq!(error.fault(), Fault::Fork);
+}

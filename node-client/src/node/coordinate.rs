@@ -4,7 +4,7 @@
 use std::{
     collections::VecDeque,
     future::Future,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -15,9 +15,11 @@ use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tracing::{debug, info, warn};
 
 use super::{Judgement, Node, NodeError, records};
-use crate::coordinator::{
-    Coordinator, CoordinatorMessage, Flood, Heard, Input, MESSAGE_BYTES_MAX, Output, SignedMessage, Timing,
-    VoteRecord,
+use crate::{
+    coordinator::{
+        Coordinator, CoordinatorMessage, Flood, Heard, Input, Output, SignedMessage, Timing, VoteRecord,
+    },
+    gossip::{Relay, Verdict},
 };
 
 /// Messages that wait for this node's coordinator. What does not fit is said again.
@@ -71,26 +73,33 @@ impl Floodgate {
         (Arc::new(Self { node, flood: Mutex::new(flood), heard }), hearing)
     }
 
-    /// Whether a message is worth passing on: it is genuine, of a coordinator, about the next milestone, and
-    /// news.
-    pub fn take(&self, bytes: &[u8]) -> bool {
-        if bytes.len() > MESSAGE_BYTES_MAX {
-            return false;
-        }
-        let Ok(message) = SignedMessage::from_bytes(bytes) else { return false };
-        let Some(heard) = self.take_message(message) else { return false };
-        // Where nobody listens, or too slowly, it is still passed on.
-        let _ = self.heard.try_send(heard);
-        true
+    fn take_message(&self, message: SignedMessage) -> Option<Heard> {
+        self.flood().take(message)
     }
 
-    fn take_message(&self, message: SignedMessage) -> Option<Heard> {
+    /// The flood, about the next milestone.
+    fn flood(&self) -> MutexGuard<'_, Flood> {
         let mut flood = self.flood.lock().unwrap_or_else(PoisonError::into_inner);
         let (newest, set) = self.node.coordination();
         if !flood.follows(newest.index) {
             flood.advance(newest.index, set);
         }
-        flood.take(message)
+        flood
+    }
+}
+
+impl Relay for Floodgate {
+    /// A message is news if it is genuine, of a coordinator, about the next milestone, and not said before.
+    fn judge(&self, bytes: &[u8]) -> Verdict {
+        let Ok(message) = SignedMessage::from_bytes(bytes) else { return Verdict::Bad };
+        let Some(heard) = self.take_message(message) else { return Verdict::Stale };
+        // Where nobody listens, or too slowly, it is still passed on.
+        let _ = self.heard.try_send(heard);
+        Verdict::News
+    }
+
+    fn held(&self) -> Vec<Vec<u8>> {
+        self.flood().held().map(SignedMessage::to_bytes).collect()
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use flash_proto::{BlockId, CoordinatorHistory, TransactionId};
 
-use super::pages::Place;
+use super::{pages::Place, records::Past};
 use crate::{
     ledger::{Checked, LedgerState},
     protocol::Followed,
@@ -42,6 +42,8 @@ pub(super) struct Core {
     /// Who signs which milestones.
     pub coordinators: CoordinatorHistory,
     pub waiting: HashMap<BlockId, Waiting>,
+    /// What is here of the past.
+    pub past: Past,
     /// Bytes of all waiting blocks.
     pub waiting_bytes: usize,
     /// The transactions in the waiting blocks.
@@ -62,6 +64,13 @@ impl Core {
     /// Index of the newest milestone.
     pub(super) fn index(&self) -> u64 {
         self.last.milestone.essence.index
+    }
+
+    /// What is here of the past when these blocks are confirmed, too.
+    pub(super) fn past_with(&self, confirmed: &[BlockId]) -> Past {
+        let sizes = confirmed.iter().filter_map(|block| self.waiting.get(block)).map(|held| held.bytes);
+        let bytes = u64::try_from(sizes.fold(0, usize::saturating_add)).unwrap_or(u64::MAX);
+        Past { bytes: self.past.bytes.saturating_add(bytes), ..self.past }
     }
 
     /// Takes a block over that is durable and whose parents are here.

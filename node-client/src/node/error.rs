@@ -6,7 +6,7 @@ use flash_channel::store::StoreError;
 use flash_proto::{Amount, Hash, block::BlockError, milestone::MilestoneError, network::NetworkError};
 use thiserror::Error;
 
-use super::Received;
+use super::{Received, SnapshotError};
 use crate::{coordinator::CoordinatorError, light::Fork};
 
 /// Why a node does not start, or stopped.
@@ -77,6 +77,22 @@ pub enum NodeError {
     /// A signed milestone could not be taken in.
     #[error("the milestone was not taken in: {0:?}")]
     NotTaken(Received),
+    /// What was asked for was let go of.
+    #[error(
+        "what milestones up to {upto} did is not kept here any more; ask a permanode, or start from a later snapshot or checkpoint"
+    )]
+    Pruned {
+        /// The newest milestone that is gone.
+        upto: u64,
+    },
+    /// A snapshot could not be written, or is not one to start from.
+    #[error("{0}")]
+    Snapshot(#[from] SnapshotError),
+    /// A snapshot was not read in to its end.
+    #[error(
+        "a start from a snapshot was cut short here; remove the store directory and start from the snapshot again"
+    )]
+    Unfinished,
     /// There is no later index or time.
     #[error("the milestone chain has reached the end of its counters")]
     Counter,

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     ledger::{
-        Checked, LedgerState, StateValue,
+        Checked, LedgerBuilder, LedgerState,
         genesis::{genesis_entries, genesis_essence},
     },
     tangle::{CONFIRMED_MILESTONES, Tangle},
@@ -29,6 +29,9 @@ use crate::{
 pub(super) fn load(store: &dyn Store, params: &NetworkParams) -> Result<Core, NodeError> {
     if let Some(fork) = records::fork(store)? {
         return Err(NodeError::Fork(Box::new(fork)));
+    }
+    if records::is_unfinished(store)? {
+        return Err(NodeError::Unfinished);
     }
     let index = match store.last(MILESTONES, &[])? {
         Some((key, _)) => index_of(&key)?,
@@ -45,6 +48,7 @@ pub(super) fn load(store: &dyn Store, params: &NetworkParams) -> Result<Core, No
         ledger,
         coordinators,
         waiting: HashMap::new(),
+        past: records::past(store)?,
         waiting_bytes: 0,
         carried: HashMap::new(),
         next_number: 1,
@@ -79,12 +83,12 @@ fn begin(store: &dyn Store, params: &NetworkParams) -> Result<u64, NodeError> {
 }
 
 fn load_ledger(store: &dyn Store, last: &Milestone) -> Result<LedgerState, NodeError> {
-    let mut entries = Vec::new();
+    let mut builder = LedgerBuilder::default();
     for_each(store, STATE, &[], |(key, value)| {
-        entries.push((decode(STATE, &key, &key)?, decode::<StateValue>(STATE, &key, &value)?));
+        builder.add(&decode(STATE, &key, &key)?, &decode(STATE, &key, &value)?);
         Ok::<_, NodeError>(())
     })?;
-    let ledger = LedgerState::from_entries(entries);
+    let ledger = builder.finish();
     if ledger.root() != last.essence.state_root {
         let (wanted, got) = (last.essence.state_root, ledger.root());
         return Err(NodeError::StateRoot { index: last.essence.index, wanted, got });

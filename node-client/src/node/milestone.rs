@@ -12,7 +12,8 @@ use flash_proto::{
 use super::{
     Node, NodeError, Writer,
     core::Core,
-    pages::{Pages, Place},
+    index,
+    pages::{Pages, Place, Reader},
     receive::{Prepared, Received},
     records::{self, APPLIED, Confirmed, INCLUDED, MILESTONES, MilestoneRecord, Outcome, STATE, TOUCHED},
 };
@@ -263,6 +264,14 @@ impl Node {
         }
         let expiring = core.tangle.expiring(index, included);
         let expired: Vec<_> = expiring.into_iter().map(|(_, block)| block).collect();
+        if self.shared.index {
+            index::confirm(&mut batch, confirmation);
+        }
+        let mut reader = Reader::default();
+        for (gone, waiting) in expired.iter().filter_map(|gone| core.waiting.get_key_value(gone)) {
+            let bytes = reader.block(self.store(), waiting.place)?;
+            index::remove(&mut batch, *gone, &bytes.ok_or(NodeError::Damaged("waiting block"))?)?;
+        }
         let mut pages = Pages::from(core.next_page);
         let place = pages.push(&block.bytes)?;
         let next_page = pages.write(&mut batch)?;
@@ -278,6 +287,7 @@ impl Node {
             coordinators.follow(&milestone.essence);
             records::put_coordinators(&mut batch, &coordinators);
         }
+        records::put_past(&mut batch, &core.past_with(included));
         Ok(Written { batch, expired, place, next_page })
     }
 
@@ -292,6 +302,7 @@ impl Node {
         let Draft { included, confirmation, .. } = draft;
         let (index, own) = (milestone.essence.index, block.id);
         let mut core = self.write();
+        core.past = core.past_with(&included);
         core.next_page = written.next_page;
         core.confirmed = core.confirmed.saturating_add(u64::try_from(included.len()).unwrap_or(u64::MAX));
         self.hold(&mut core, block, written.place)?;

@@ -11,6 +11,9 @@
 //! | [`dev`] | making a network for development |
 //! | [`rate`] | how many blocks one sender may put into the Tangle |
 //! | `receive`, `milestone`, `queries`, `exchange` | what a node does |
+//! | `index`, `explore` | finding blocks, and telling what became of them |
+//! | `snapshot` | starting from the state at a milestone instead of from the genesis |
+//! | `prune`, `upkeep` | letting go of the past, and what is done beside the milestones |
 //! | `core`, `records`, `pages`, `load` | what it holds in memory, on disk, and the way from one to the other |
 
 mod coordinate;
@@ -18,16 +21,21 @@ mod core;
 pub mod dev;
 mod error;
 mod exchange;
+mod explore;
+mod index;
 mod load;
 mod milestone;
 mod pages;
+mod prune;
 mod queries;
 pub mod rate;
 mod receive;
 mod records;
 pub mod service;
+mod snapshot;
 #[cfg(test)]
 mod tests;
+mod upkeep;
 
 use std::{
     path::PathBuf,
@@ -39,13 +47,19 @@ use std::{
 
 pub use coordinate::{CoordinatorConfig, Floodgate, Handover, run_coordinator};
 pub use error::NodeError;
+pub use explore::{AddressBalances, BlockOutcome, BlockState, CarriedMilestone, Confirmed, ProvenOutput};
 use flash_channel::store::{Batch, Durable, SledStore, Store};
 use flash_proto::{BlockId, NetworkParams};
+pub use index::Find;
 pub use milestone::Judgement;
+pub use prune::{KEEP_MILESTONES_MIN, Keep};
 pub use queries::ConePage;
 pub use receive::{Received, Source};
+pub use records::Past;
+pub use snapshot::{SnapshotError, SnapshotInfo, verify_snapshot};
 use tokio::sync::{broadcast, watch};
 use tracing::error;
+pub use upkeep::{Upkeep, run_upkeep};
 
 use self::{core::Core, milestone::Draft, receive::Queued};
 use crate::protocol::Followed;
@@ -57,6 +71,9 @@ pub struct NodeConfig {
     pub directory: PathBuf,
     /// The network.
     pub params: NetworkParams,
+    /// Whether blocks are to be found by tag, address and transaction, which the HTTP API needs: some more
+    /// records for each block. Blocks that come while it is off are not found later.
+    pub index: bool,
 }
 
 /// Blocks that those who listen to [`Node::arrivals`] may be behind.
@@ -81,6 +98,8 @@ pub struct Node {
 
 struct Shared {
     params: NetworkParams,
+    /// Whether blocks are indexed.
+    index: bool,
     store: Box<dyn Store>,
     core: RwLock<Core>,
     /// Held while something is made durable and taken over: one at a time, so that what was checked
@@ -117,14 +136,18 @@ impl Node {
     pub fn open(config: NodeConfig) -> Result<Self, NodeError> {
         config.params.check()?;
         let store = SledStore::open(&config.directory, config.params.id().as_bytes())?;
-        Self::with_store(config.params, Box::new(store))
+        Self::start(config.params, config.index, Box::new(store))
     }
 
-    /// The same above any store, which must hold nothing or what a node of this network stored.
+    /// The same above any store, with the index; the store must hold nothing or what a node of this network stored.
     ///
     /// # Errors
     /// [`NodeError`].
     pub fn with_store(params: NetworkParams, store: Box<dyn Store>) -> Result<Self, NodeError> {
+        Self::start(params, true, store)
+    }
+
+    fn start(params: NetworkParams, index: bool, store: Box<dyn Store>) -> Result<Self, NodeError> {
         params.check()?;
         let seed = getrandom::u64().map_err(|error| NodeError::Random(error.to_string()))?;
         let core = load::load(store.as_ref(), &params)?;
@@ -132,6 +155,7 @@ impl Node {
         Ok(Self {
             shared: Arc::new(Shared {
                 params,
+                index,
                 store,
                 core: RwLock::new(core),
                 writer: Mutex::new(()),
@@ -165,10 +189,15 @@ impl Node {
         self.shared.halted.get().map(String::as_str)
     }
 
+    /// What is here of the past.
+    pub fn past(&self) -> Past {
+        self.read().past
+    }
+
     /// At most `limit` milestones after index `after`, in order; none skipped, none if there are none yet.
     ///
     /// # Errors
-    /// [`NodeError::Halted`], or the store's failure.
+    /// [`NodeError::Pruned`], [`NodeError::Halted`], or the store's failure.
     pub fn followed_after(&self, after: u64, limit: usize) -> Result<Vec<Arc<Followed>>, NodeError> {
         self.alive()?;
         let (newest, recent) = {
@@ -181,8 +210,12 @@ impl Node {
         let mut found = Vec::new();
         let first = after.saturating_add(1);
         for index in (first..=newest).take(limit) {
+            // Those that hand over stay when the ones around them go, and do not count then.
             let followed = self.stored(records::followed(self.store(), index))?;
-            found.push(Arc::new(followed.ok_or(NodeError::Damaged("milestone"))?));
+            match followed.filter(|_| index > self.past().milestones) {
+                Some(followed) => found.push(Arc::new(followed)),
+                None => return Err(self.gone(index, self.past().milestones, "milestone")),
+            }
         }
         Ok(found)
     }
@@ -231,6 +264,16 @@ impl Node {
         // Wakes those who follow, so that they hear of it.
         self.shared.newest.send_modify(|_| {});
         NodeError::Halted(text.clone())
+    }
+
+    /// Why something of milestone `index` is not here: those up to `pruned` were let go of, which is known
+    /// before anything of them is deleted.
+    fn gone(&self, index: u64, pruned: u64, what: &'static str) -> NodeError {
+        if index <= pruned {
+            NodeError::Pruned { upto: pruned }
+        } else {
+            self.halt(&NodeError::Damaged(what))
+        }
     }
 
     fn next_seed(&self) -> u64 {

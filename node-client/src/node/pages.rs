@@ -8,7 +8,7 @@ use flash_proto::limits::BLOCK_BYTES_MAX;
 use super::NodeError;
 
 /// Page number (big-endian) to blocks, each after its length (u32, little-endian).
-const PAGES: Table = Table::large(32, "blocks");
+pub(super) const PAGES: Table = Table::large(32, "blocks");
 /// A page is full at so many bytes.
 const PAGE_BYTES: usize = 48 * 1024;
 const _: () = assert!(PAGE_BYTES + BLOCK_BYTES_MAX + 4 <= LARGE_VALUE_BYTES_MAX, "a page fits a value");
@@ -62,6 +62,11 @@ impl Pages {
         self.next = self.next.checked_add(1).ok_or(NodeError::Counter)?;
         Ok(())
     }
+}
+
+/// Deletes a page.
+pub(super) fn delete(batch: &mut Batch, page: u64) {
+    batch.delete(PAGES, &page.to_be_bytes());
 }
 
 /// The last page that was read: blocks are mostly read in the order in which they came.

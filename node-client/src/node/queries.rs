@@ -7,12 +7,12 @@ use flash_proto::{Address, BlockId, ChannelId, OutputId, StateKey, TransactionId
 use super::{
     Node, NodeError,
     pages::Reader,
-    records::{self, APPLIED, INCLUDED, Outcome},
+    records::{self, APPLIED, Confirmed, INCLUDED, MilestoneRecord, Outcome},
 };
 use crate::{
-    ledger::merkle,
+    ledger::{merkle, merkle::AuditPath},
     protocol::{
-        ADDRESSES_MAX, NodeInfo, NodeRequest, NodeResponse, OUTPUTS_MAX, Refused, RefusedCode,
+        ADDRESSES_MAX, Inclusion, NodeInfo, NodeRequest, NodeResponse, OUTPUTS_MAX, Refused, RefusedCode,
         TransactionAnswer,
     },
 };
@@ -35,7 +35,7 @@ impl Node {
         self.read_block(&mut Reader::default(), id)
     }
 
-    fn read_block(&self, reader: &mut Reader, id: &BlockId) -> Result<Option<Vec<u8>>, NodeError> {
+    pub(super) fn read_block(&self, reader: &mut Reader, id: &BlockId) -> Result<Option<Vec<u8>>, NodeError> {
         let waiting = self.read().waiting.get(id).map(|waiting| waiting.place);
         let place = match waiting {
             Some(place) => Some(place),
@@ -51,12 +51,13 @@ impl Node {
     }
 
     /// The blocks that milestone `index` confirmed and then its own, after the first `after` of these and at
-    /// most `limit`; `None` if there is no such milestone here.
+    /// most `limit`; `None` if they are not here: not yet, or not any more ([`Node::past`]).
     ///
     /// # Errors
     /// [`NodeError::Halted`], or the store's failure.
     pub fn cone(&self, index: u64, after: usize, limit: usize) -> Result<Option<ConePage>, NodeError> {
-        if index == 0 || index > self.read().index() {
+        let (newest, past) = (self.read().index(), self.past());
+        if index <= past.blocks || index > newest {
             return Ok(None);
         }
         let Some(record) = self.stored(records::milestone(self.store(), index))? else { return Ok(None) };
@@ -78,24 +79,15 @@ impl Node {
     }
 
     fn try_answer(&self, request: NodeRequest) -> Result<NodeResponse, Refused> {
-        let halted = |error: NodeError| Refused::new(RefusedCode::Halted, &error);
-        self.alive().map_err(halted)?;
+        self.alive().map_err(|error| refusal(&error))?;
         match request {
             NodeRequest::Info => Ok(NodeResponse::Info(self.info())),
             NodeRequest::Follow { .. } => {
                 Err(Refused::new(RefusedCode::Malformed, "following is a stream, not a question"))
             }
             NodeRequest::Milestone(index) => {
-                let last = self.read().last.clone();
-                let milestone = match index {
-                    Some(index) if index > last.milestone.essence.index => None,
-                    Some(index) if index < last.milestone.essence.index => {
-                        let found = self.stored(records::milestone(self.store(), index)).map_err(halted)?;
-                        found.map(|record| record.milestone)
-                    }
-                    _ => Some(last.milestone.clone()),
-                };
-                Ok(NodeResponse::Milestone(milestone.map(Box::new)))
+                let milestone = self.milestone(index).map_err(|error| refusal(&error))?;
+                Ok(NodeResponse::Milestone(milestone.map(|carried| Box::new(carried.milestone))))
             }
             NodeRequest::Channel(id) => Ok(self.channel(id)),
             NodeRequest::OutputsOf { addresses, after } => self.outputs_of(addresses, after),
@@ -105,10 +97,21 @@ impl Node {
             }
             NodeRequest::Submit(bytes) => self.submit(&bytes).map(NodeResponse::Submitted),
             NodeRequest::Transaction(id) => {
-                let answer = self.stored(self.transaction(id)).map_err(halted)?;
+                let answer = self.transaction(id).map_err(|error| refusal(&error))?;
                 Ok(NodeResponse::Transaction(Box::new(answer)))
             }
-            NodeRequest::Block(id) => self.block(&id).map(NodeResponse::Block).map_err(halted),
+            NodeRequest::Block(id) => {
+                let block = self.block(&id).map_err(|error| refusal(&error))?;
+                let upto = self.past().blocks;
+                if block.is_none() && upto > 0 {
+                    return Err(refusal(&NodeError::Pruned { upto }));
+                }
+                Ok(NodeResponse::Block(block))
+            }
+            NodeRequest::Inclusion(id) => {
+                let inclusion = self.inclusion(id).map_err(|error| refusal(&error))?;
+                Ok(NodeResponse::Inclusion(inclusion.map(Box::new)))
+            }
         }
     }
 
@@ -157,15 +160,35 @@ impl Node {
         })
     }
 
+    fn inclusion(&self, id: BlockId) -> Result<Option<Inclusion>, NodeError> {
+        let confirmed = self.stored(records::confirmed(self.store(), &id))?;
+        // One of a later milestone is on the disk already, but not yet taken over.
+        let Some(Confirmed { milestone: index, .. }) =
+            confirmed.filter(|confirmed| confirmed.milestone <= self.read().index())
+        else {
+            return Ok(None);
+        };
+        let record = self.stored(records::milestone(self.store(), index))?;
+        let leaves = self.stored(records::ids(self.store(), INCLUDED, index).map_err(NodeError::from))?;
+        match (self.block(&id)?, record, path_to(leaves.collect(), &id)) {
+            (Some(block), Some(MilestoneRecord { milestone, .. }), Some(path)) => {
+                Ok(Some(Inclusion { block, milestone, path }))
+            }
+            // Let go of in the meantime.
+            _ if index <= self.past().blocks => Ok(None),
+            _ => Err(self.halt(&NodeError::Damaged("list of included blocks"))),
+        }
+    }
+
     fn transaction(&self, id: TransactionId) -> Result<TransactionAnswer, NodeError> {
         let (index, carried, outcome) = {
             // Held while the disk is read: what stands there was then taken over, or is of a later milestone.
             let core = self.read();
-            let outcome = records::outcome(self.store(), id)?;
+            let outcome = records::outcome(self.store(), id);
             (core.index(), core.carried.get(&id).map(|carried| carried.block), outcome)
         };
         let pending = |block| Ok(TransactionAnswer::Pending { block });
-        match (outcome, carried) {
+        match (self.stored(outcome)?, carried) {
             (Some(Outcome::Applied { block, milestone }), _) if milestone <= index => {
                 self.applied(block, milestone)
             }
@@ -176,21 +199,45 @@ impl Node {
             (Some(Outcome::Rejected { block, milestone, conflict }), None) => {
                 Ok(TransactionAnswer::Rejected { block, milestone_index: milestone, conflict })
             }
-            (None, None) => Ok(TransactionAnswer::Unknown),
+            (None, None) => Ok(self.unknown()),
         }
     }
 
-    /// With what proves it.
+    /// With what proves it, unless that was let go of in the meantime.
     fn applied(&self, block: BlockId, milestone: u64) -> Result<TransactionAnswer, NodeError> {
-        let leaves: Vec<_> = records::ids(self.store(), APPLIED, milestone)?.collect();
-        let place = leaves.iter().position(|leaf| leaf == block.as_bytes());
-        let path = place.and_then(|place| merkle::prove(leaves, place));
-        Ok(TransactionAnswer::Applied {
-            path: path.ok_or(NodeError::Damaged("list of applied blocks"))?,
-            block: self.block(&block)?.ok_or(NodeError::Damaged("list of blocks"))?,
-            milestone: records::milestone(self.store(), milestone)?
-                .ok_or(NodeError::Damaged("list of milestones"))?
-                .milestone,
-        })
+        let leaves = self.stored(records::ids(self.store(), APPLIED, milestone).map_err(NodeError::from))?;
+        let path = path_to(leaves.collect(), &block);
+        let block = self.block(&block)?;
+        let record = self.stored(records::milestone(self.store(), milestone))?;
+        match (block, record, path) {
+            (Some(block), Some(MilestoneRecord { milestone, .. }), Some(path)) => {
+                Ok(TransactionAnswer::Applied { block, milestone, path })
+            }
+            _ if milestone <= self.past().blocks => Ok(self.unknown()),
+            _ => Err(self.halt(&NodeError::Damaged("list of applied blocks"))),
+        }
     }
+
+    /// What is said of a transaction of which nothing is known here.
+    fn unknown(&self) -> TransactionAnswer {
+        match self.past().blocks {
+            0 => TransactionAnswer::Unknown,
+            upto => TransactionAnswer::Pruned { upto },
+        }
+    }
+}
+
+/// How a client hears of an error.
+fn refusal(error: &NodeError) -> Refused {
+    let code = match error {
+        NodeError::Pruned { .. } => RefusedCode::Pruned,
+        _ => RefusedCode::Halted,
+    };
+    Refused::new(code, error)
+}
+
+/// The path of a block among those that a milestone commits to.
+fn path_to(leaves: Vec<[u8; 32]>, block: &BlockId) -> Option<AuditPath> {
+    let place = leaves.iter().position(|leaf| leaf == block.as_bytes())?;
+    merkle::prove(leaves, place)
 }

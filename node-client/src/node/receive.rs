@@ -15,6 +15,7 @@ use flash_proto::{Block, BlockId, Milestone, Payload, Transaction};
 use super::{
     Arrival, Node, NodeError, Writer,
     core::{Core, Waiting},
+    index,
     pages::{Pages, Place},
     records,
 };
@@ -378,6 +379,9 @@ impl Node {
             return Ok(());
         }
         let mut batch = Batch::new();
+        if self.shared.index {
+            fresh.iter().try_for_each(|block| index::add(&mut batch, block.id, &block.bytes))?;
+        }
         let mut pages = Pages::from(self.read().next_page);
         let places: Vec<Place> =
             fresh.iter().map(|block| pages.push(&block.bytes)).collect::<Result<_, _>>()?;

@@ -17,8 +17,12 @@ const VOTE: &[u8] = b"vote";
 const FORK: &[u8] = b"fork";
 /// Where other nodes are.
 pub(super) const ADDRESSES: &[u8] = b"addresses";
+/// What is here of the past: [`Past`].
+const PAST: &[u8] = b"past";
+/// Stands there while a snapshot is being read in.
+const UNFINISHED: &[u8] = b"unfinished";
 /// Block id to [`Confirmed`]; blocks that wait for a milestone are only in their page.
-const CONFIRMED: Table = Table::small(33, "confirmed blocks");
+pub(super) const CONFIRMED: Table = Table::small(33, "confirmed blocks");
 /// Index (big-endian) to [`MilestoneRecord`].
 pub(super) const MILESTONES: Table = Table::large(34, "milestones");
 /// Index and page (big-endian) to the blocks that a milestone confirmed, in white-flag order.
@@ -30,7 +34,7 @@ pub(super) const TOUCHED: Table = Table::large(37, "touched channels");
 /// State key to state value.
 pub(super) const STATE: Table = Table::small(38, "ledger state");
 /// Transaction id to [`Outcome`]; of transactions that only wait nothing is kept.
-const TRANSACTIONS: Table = Table::small(39, "transactions");
+pub(super) const TRANSACTIONS: Table = Table::small(39, "transactions");
 
 /// Ids in one page of a list.
 const PAGE_IDS: usize = 8_000;
@@ -55,6 +59,20 @@ pub(super) struct Confirmed {
     pub milestone: u64,
 }
 
+/// How much of the past a node has let go of, and how much it holds.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Past {
+    /// The blocks that milestones up to this one confirmed are not here, nor what is known of their
+    /// transactions; 0 if nothing is missing.
+    pub blocks: u64,
+    /// Nor are the milestones themselves up to this one, but for those that hand over to other coordinators.
+    pub milestones: u64,
+    /// Bytes of all confirmed blocks that are here.
+    pub bytes: u64,
+    /// The first page of blocks that is here.
+    pub(super) page: u64,
+}
+
 /// What became of a transaction.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub(super) enum Outcome {
@@ -62,6 +80,15 @@ pub(super) enum Outcome {
     Applied { block: BlockId, milestone: u64 },
     /// The newest confirmed block that carried it.
     Rejected { block: BlockId, milestone: u64, conflict: Conflict },
+}
+
+impl Outcome {
+    /// The milestone that confirmed its block.
+    pub(super) const fn milestone(&self) -> u64 {
+        match self {
+            Self::Applied { milestone, .. } | Self::Rejected { milestone, .. } => *milestone,
+        }
+    }
 }
 
 pub(super) fn outcome(store: &dyn Store, id: TransactionId) -> Result<Option<Outcome>, NodeError> {
@@ -72,8 +99,16 @@ pub(super) fn put_outcome(batch: &mut Batch, id: TransactionId, outcome: &Outcom
     batch.put(TRANSACTIONS, id.as_bytes(), codec::encode(outcome));
 }
 
+pub(super) fn delete_outcome(batch: &mut Batch, id: TransactionId) {
+    batch.delete(TRANSACTIONS, id.as_bytes());
+}
+
 pub(super) fn confirmed(store: &dyn Store, id: &BlockId) -> Result<Option<Confirmed>, NodeError> {
     Ok(load(store, CONFIRMED, id.as_bytes())?)
+}
+
+pub(super) fn delete_confirmed(batch: &mut Batch, id: &BlockId) {
+    batch.delete(CONFIRMED, id.as_bytes());
 }
 
 pub(super) fn put_confirmed(batch: &mut Batch, id: &BlockId, confirmed: &Confirmed) {
@@ -106,6 +141,29 @@ pub(super) fn put_fork(batch: &mut Batch, fork: &Fork) {
     batch.put(META, FORK, codec::encode(fork));
 }
 
+/// What is here of the past; everything in a directory that has no record of it yet.
+pub(super) fn past(store: &dyn Store) -> Result<Past, NodeError> {
+    Ok(load(store, META, PAST)?.unwrap_or_default())
+}
+
+pub(super) fn put_past(batch: &mut Batch, past: &Past) {
+    batch.put(META, PAST, codec::encode(past));
+}
+
+/// Whether a snapshot was begun to be read in and never finished.
+pub(super) fn is_unfinished(store: &dyn Store) -> Result<bool, StoreError> {
+    Ok(store.get(META, UNFINISHED)?.is_some())
+}
+
+/// Marks a store as not to be used, or as whole.
+pub(super) fn set_unfinished(batch: &mut Batch, unfinished: bool) {
+    if unfinished {
+        batch.put(META, UNFINISHED, Vec::new());
+    } else {
+        batch.delete(META, UNFINISHED);
+    }
+}
+
 pub(super) fn milestone(store: &dyn Store, index: u64) -> Result<Option<MilestoneRecord>, NodeError> {
     Ok(load(store, MILESTONES, &index.to_be_bytes())?)
 }
@@ -136,6 +194,23 @@ pub(super) fn ids(
         found.extend_from_slice(bytes.as_chunks::<32>().0);
     }
     Ok(found.into_iter())
+}
+
+/// Deletes the list of ids under a milestone's index.
+pub(super) fn delete_ids(
+    store: &dyn Store,
+    batch: &mut Batch,
+    table: Table,
+    index: u64,
+) -> Result<(), StoreError> {
+    for page in 0_u32.. {
+        let key = page_key(index, page);
+        if store.get(table, &key)?.is_none() {
+            break;
+        }
+        batch.delete(table, &key);
+    }
+    Ok(())
 }
 
 fn page_key(index: u64, page: u32) -> Vec<u8> {

@@ -183,6 +183,9 @@ impl Client {
             let page = blocking(node, move |node| node.followed_after(after, FOLLOWED_PAGE)).await;
             let page = match page {
                 Ok(page) => page,
+                Err(error @ NodeError::Pruned { .. }) => {
+                    return respond(writer, refused(RefusedCode::Pruned, &error)).await;
+                }
                 Err(error) => return respond(writer, refused(RefusedCode::Halted, &error)).await,
             };
             if page.is_empty() && newest.changed().await.is_err() {

@@ -2,9 +2,12 @@
 
 mod client;
 mod coordinators;
+mod explore;
 mod following;
 mod killed;
+mod pruning;
 mod serving;
+mod snapshots;
 mod storage;
 mod support;
 mod tangle;

@@ -178,6 +178,13 @@ impl Tangle {
         self.tips.all.iter()
     }
 
+    /// The waiting blocks that approve this one. Takes time linear in the number of waiting blocks.
+    pub fn waiting_children<'a>(&'a self, parent: &'a BlockId) -> impl Iterator<Item = BlockId> + 'a {
+        let approves =
+            |block: &&BlockId| self.blocks.get(*block).is_some_and(|vertex| vertex.parents.contains(parent));
+        self.waiting.values().filter(approves).copied()
+    }
+
     /// Blocks that nothing approves yet.
     pub fn tips_count(&self) -> usize {
         self.tips.all.len()

@@ -1,12 +1,13 @@
 //! A client and nodes that a test scripts, over real sockets on loopback.
 
+mod lies;
 mod node;
 mod real;
 
 use std::net::{Ipv4Addr, SocketAddr};
 
 use flash_proto::{Address, Amount, Essence, Milestone, OutputId, Payload, Transaction, TransactionId};
-use node::{Lie, ScriptedNode};
+use node::ScriptedNode;
 
 use super::*;
 use crate::{
@@ -23,8 +24,8 @@ fn client(nodes: &[&ScriptedNode]) -> NodeClient {
 }
 
 fn start(nodes: Vec<PeerAddress>, checkpoint: Option<Checkpoint>) -> NodeClient {
-    let config = ClientConfig { params: params(), nodes, key: key(50), checkpoint, bind: loopback() };
-    NodeClient::start(config).unwrap()
+    let config = ClientConfig::new(params(), nodes, key(50), loopback());
+    NodeClient::start(ClientConfig { checkpoint, ..config }).unwrap()
 }
 
 async fn reach(client: &NodeClient, index: u64) {
@@ -170,81 +171,12 @@ async fn a_channel_is_proven_and_announced() {
     assert!(matches!(client.milestone(Some(7)).await, Err(ClientError::NoSuchMilestone(Some(7)))));
 }
 
-/// The same ledger on two nodes; the first one lies.
-async fn liar_and_honest(n: u8, lie: Lie) -> (ScriptedNode, ScriptedNode, NodeClient, Transaction) {
-    let (liar, honest) = (ScriptedNode::start(n), ScriptedNode::start(n + 1));
-    let transaction = open(&params());
-    let block = in_block(&params(), transaction.clone());
-    for node in [&liar, &honest] {
-        node.put(block.clone());
-        node.milestone();
-    }
-    let client = client(&[&liar, &honest]);
-    if lie.in_milestones() {
-        liar.lie(lie);
-    } else {
-        reach(&client, 1).await;
-        liar.lie(lie);
-    }
-    (liar, honest, client, transaction)
-}
-
-#[tokio::test]
-async fn a_lie_names_the_node_and_the_next_one_is_asked() {
-    for (n, lie) in
-        [Lie::Record, Lie::NoRecord, Lie::Output, Lie::Applied, Lie::Block].into_iter().enumerate()
-    {
-        let n = 100 + 2 * u8::try_from(n).unwrap();
-        let (liar, honest, client, transaction) = liar_and_honest(n, lie).await;
-        let id = transaction.channel().unwrap();
-        let addresses = [Address::of(&owner().public())];
-        let block = params().genesis_block();
-        let ask = async || match lie {
-            Lie::Record | Lie::NoRecord => client.channel(id).await.map(drop),
-            Lie::Output => client.outputs_of(&addresses).await.map(drop),
-            Lie::Applied => client.transaction(transaction.id()).await.map(drop),
-            _ => client.block(block).await.map(drop),
-        };
-        let error = ask().await.unwrap_err();
-        let ClientError::Lied { node, .. } = &error else { panic!("{lie:?}: {error}") };
-        assert_eq!(*node, liar.address);
-        assert!(error.to_string().contains(&liar.address.to_string()));
-        client.view().wait_for(|view| view.node.as_ref() == Some(&honest.address)).await.unwrap();
-        ask().await.unwrap();
-    }
-}
-
-#[tokio::test]
-async fn a_node_that_lags_behind_its_own_milestones_is_left() {
-    let (laggard, fresh) = (ScriptedNode::start(140), ScriptedNode::start(141));
-    for _ in 0..10 {
-        laggard.milestone();
-        fresh.milestone();
-    }
-    laggard.lie(Lie::Old);
-    for outputs in [false, true] {
-        let client = client(&[&laggard, &fresh]);
-        reach(&client, 10).await;
-        let ask = async || {
-            if outputs {
-                // There are none at any milestone: no proof gives the old answer away.
-                client.outputs_of(&[destination()]).await.map(|proven| proven.milestone_index)
-            } else {
-                client.channel(ChannelId::new([1; 32])).await.map(|proven| proven.milestone_index)
-            }
-        };
-        let error = ask().await.unwrap_err();
-        assert!(matches!(&error, ClientError::Stale { node, .. } if *node == laggard.address), "{error}");
-        assert!(error.is_retryable());
-        client.view().wait_for(|view| view.node.as_ref() == Some(&fresh.address)).await.unwrap();
-        assert_eq!(ask().await.unwrap(), 10);
-    }
-}
-
 #[tokio::test]
 async fn a_node_that_keeps_a_transaction_to_itself_is_left() {
     let (censor, honest) = (ScriptedNode::start(142), ScriptedNode::start(143));
-    let client = client(&[&censor, &honest]);
+    let nodes = vec![censor.address.clone(), honest.address.clone()];
+    let config = ClientConfig::new(params(), nodes, key(50), loopback());
+    let client = NodeClient::start(ClientConfig { nodes_at_once: 1, ..config }).unwrap();
     censor.milestone();
     honest.milestone();
     reach(&client, 1).await;
@@ -264,18 +196,6 @@ async fn a_node_that_keeps_a_transaction_to_itself_is_left() {
     honest.submitted(1).await;
     honest.milestone();
     waiting.await.unwrap().unwrap();
-}
-
-#[tokio::test]
-async fn forged_milestones_are_not_followed() {
-    for (n, lie) in [Lie::Unsigned, Lie::Channels].into_iter().enumerate() {
-        let n = 120 + 2 * u8::try_from(n).unwrap();
-        let (liar, honest, client, _) = liar_and_honest(n, lie).await;
-        reach(&client, 1).await;
-        client.view().wait_for(|view| view.node.as_ref() == Some(&honest.address)).await.unwrap();
-        assert_eq!(client.newest(), honest.newest());
-        drop(liar);
-    }
 }
 
 #[tokio::test]
@@ -338,11 +258,8 @@ async fn refusals_carry_the_nodes_reason() {
 #[tokio::test]
 async fn a_client_needs_a_node_and_its_own_network() {
     let config = |nodes, checkpoint| ClientConfig {
-        params: params(),
-        nodes,
-        key: key(50),
         checkpoint,
-        bind: loopback(),
+        ..ClientConfig::new(params(), nodes, key(50), loopback())
     };
     assert!(matches!(NodeClient::start(config(vec![], None)), Err(ClientError::NoNodes)));
     let node = ScriptedNode::start(44);

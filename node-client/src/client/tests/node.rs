@@ -3,7 +3,7 @@
 use std::{collections::BTreeMap, sync::Arc};
 
 use flash_proto::{
-    Amount, Block, ChannelId, Hash, Payload, StateKey, TransactionId, limits::NODE_FRAME_BYTES_MAX,
+    Amount, Block, BlockId, ChannelId, Payload, StateKey, TransactionId, limits::NODE_FRAME_BYTES_MAX,
 };
 use quinn::Connection;
 
@@ -11,43 +11,32 @@ use super::*;
 use crate::{
     ledger::{Checked, merkle},
     light::tests::Ledger,
-    protocol::{Followed, NodeInfo, NodeRequest, NodeResponse, Refused, RefusedCode, TransactionAnswer},
+    protocol::{
+        Followed, Inclusion, NodeInfo, NodeRequest, NodeResponse, Refused, RefusedCode, TransactionAnswer,
+    },
     quic::frames::{FrameReader, FrameWriter},
 };
 
-/// What a node may be told to make up.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Lie {
-    /// Another record than the ledger's.
-    Record,
-    /// The state of the milestone before.
-    Old,
-    /// No record where there is one.
-    NoRecord,
-    /// An output that nobody made.
-    Output,
-    /// A transaction as applied that was not.
-    Applied,
-    /// Other bytes for a block.
-    Block,
-    /// A milestone without enough signatures.
-    Unsigned,
-    /// A milestone without the channels that it changed.
-    Channels,
+/// Changes an answer before it is sent: a lie.
+pub(super) type Lie = Arc<dyn Fn(&NodeRequest, NodeResponse, &Script) -> Reply + Send + Sync>;
+
+/// What goes out instead of an answer.
+pub(super) enum Reply {
+    /// This.
+    Answer(NodeResponse),
+    /// A frame of these bytes, which need not be an answer.
+    Bytes(Vec<u8>),
+    /// Nothing, ever.
+    Silence,
 }
 
-impl Lie {
-    pub(super) const fn in_milestones(self) -> bool {
-        matches!(self, Self::Unsigned | Self::Channels)
-    }
-}
-
-struct Script {
-    ledger: Ledger,
-    followed: Vec<Followed>,
-    pending: Vec<Vec<u8>>,
-    blocks: BTreeMap<flash_proto::BlockId, Vec<u8>>,
-    answers: BTreeMap<TransactionId, TransactionAnswer>,
+pub(super) struct Script {
+    pub(super) ledger: Ledger,
+    pub(super) followed: Vec<Followed>,
+    pub(super) pending: Vec<Vec<u8>>,
+    pub(super) blocks: BTreeMap<BlockId, Vec<u8>>,
+    pub(super) answers: BTreeMap<TransactionId, TransactionAnswer>,
+    pub(super) included: BTreeMap<BlockId, Inclusion>,
     held: bool,
     lie: Option<Lie>,
 }
@@ -77,6 +66,7 @@ impl ScriptedNode {
             pending: Vec::new(),
             blocks: BTreeMap::new(),
             answers: BTreeMap::new(),
+            included: BTreeMap::new(),
             held: false,
             lie: None,
         };
@@ -145,6 +135,12 @@ impl ScriptedNode {
         let mut script = lock(&self.script);
         let blocks = if script.held { Vec::new() } else { std::mem::take(&mut script.pending) };
         let (followed, confirmation) = script.ledger.confirm(&blocks);
+        for (place, block) in blocks.iter().enumerate() {
+            let leaves = blocks.iter().map(|block| *Block::id_of(block).as_bytes());
+            let path = merkle::prove(leaves, place).unwrap();
+            let milestone = followed.milestone.clone();
+            script.included.insert(Block::id_of(block), Inclusion { block: block.clone(), milestone, path });
+        }
         for (place, (block, id)) in confirmation.applied.iter().enumerate() {
             let leaves = confirmation.applied.iter().map(|(block, _)| *block.as_bytes());
             let answer = TransactionAnswer::Applied {
@@ -171,6 +167,14 @@ impl ScriptedNode {
 
     pub(super) fn put(&self, block: Vec<u8>) {
         lock(&self.script).put(block);
+    }
+
+    /// Takes over what waits at another node, as if it had been passed on.
+    pub(super) fn adopt(&self, other: &Self) {
+        let pending = lock(&other.script).pending.clone();
+        let mut script = lock(&self.script);
+        script.pending.clear();
+        pending.into_iter().for_each(|block| script.put(block));
     }
 
     pub(super) fn forget(&self) {
@@ -213,7 +217,6 @@ impl Script {
     fn answer(&mut self, request: NodeRequest) -> NodeResponse {
         let params = Arc::clone(&self.ledger.params);
         let milestone_index = self.ledger.newest.index;
-        let old = u64::from(self.lie == Some(Lie::Old));
         match request {
             NodeRequest::Follow { .. } => unreachable!("followed elsewhere"),
             NodeRequest::Info => NodeResponse::Info(self.info()),
@@ -222,7 +225,7 @@ impl Script {
                 let found = self.followed.iter().find(|followed| followed.milestone.essence.index == wanted);
                 NodeResponse::Milestone(found.map(|followed| Box::new(followed.milestone.clone())))
             }
-            NodeRequest::Channel(id) => self.channel(id, milestone_index - old),
+            NodeRequest::Channel(id) => self.channel(id, milestone_index),
             NodeRequest::OutputsOf { addresses, after } => {
                 let mut outputs: Vec<_> = addresses
                     .iter()
@@ -230,16 +233,21 @@ impl Script {
                     .filter(|(id, _)| after.is_none_or(|after| *id > after))
                     .collect();
                 outputs.sort_unstable_by_key(|(id, _)| *id);
-                if self.lie == Some(Lie::Output) {
-                    outputs[0].1.amount = Amount::SUPPLY;
-                }
                 let prove = |id: &OutputId| self.ledger.state.tree().prove(&StateKey::Output(*id).tree_key());
                 let outputs = outputs.into_iter().map(|(id, output)| (id, output, prove(&id))).collect();
-                NodeResponse::Outputs { milestone_index: milestone_index - old, outputs }
+                NodeResponse::Outputs { milestone_index, outputs }
             }
             NodeRequest::Tips => NodeResponse::Tips(vec![params.genesis_block()]),
             NodeRequest::Submit(bytes) => {
                 let block = Block::from_bytes(&bytes, params.pow_bits).unwrap();
+                if !block
+                    .parents
+                    .iter()
+                    .all(|parent| *parent == params.genesis_block() || self.blocks.contains_key(parent))
+                {
+                    let (code, reason) = (RefusedCode::UnknownParent, "unknown parents".to_owned());
+                    return NodeResponse::Refused(Refused { code, reason });
+                }
                 if let Payload::Transaction(transaction) = block.payload
                     && let Err(invalid) = Checked::new(*transaction, &params)
                 {
@@ -251,27 +259,20 @@ impl Script {
                 NodeResponse::Submitted(id)
             }
             NodeRequest::Transaction(id) => {
-                let mut answer = self.answers.get(&id).cloned().unwrap_or(TransactionAnswer::Unknown);
-                if let (Some(Lie::Applied), TransactionAnswer::Applied { path, .. }) = (self.lie, &mut answer)
-                {
-                    path.siblings.push(Hash::ZERO);
-                }
+                let answer = self.answers.get(&id).cloned().unwrap_or(TransactionAnswer::Unknown);
                 NodeResponse::Transaction(Box::new(answer))
             }
-            NodeRequest::Block(_) if self.lie == Some(Lie::Block) => NodeResponse::Block(Some(vec![1])),
+            NodeRequest::Inclusion(id) => {
+                NodeResponse::Inclusion(self.included.get(&id).cloned().map(Box::new))
+            }
             NodeRequest::Block(id) => NodeResponse::Block(self.blocks.get(&id).cloned()),
         }
     }
 
     fn channel(&self, id: ChannelId, milestone_index: u64) -> NodeResponse {
-        let mut record = self.ledger.state.channel(&id).copied();
-        match self.lie {
-            Some(Lie::NoRecord) => record = None,
-            Some(Lie::Record) => record.as_mut().unwrap().lane_a.seq += 1,
-            _ => {}
-        }
+        let record = self.ledger.state.channel(&id).copied().map(Box::new);
         let proof = self.ledger.state.tree().prove(&StateKey::Channel(id).tree_key());
-        NodeResponse::Channel { milestone_index, record: record.map(Box::new), proof }
+        NodeResponse::Channel { milestone_index, record, proof }
     }
 
     fn info(&self) -> NodeInfo {
@@ -287,14 +288,12 @@ impl Script {
         }
     }
 
-    fn followed(&self, place: usize) -> Option<Followed> {
-        let mut followed = self.followed.get(place)?.clone();
-        match self.lie {
-            Some(Lie::Unsigned) => drop(followed.milestone.signatures.pop()),
-            Some(Lie::Channels) => followed.channels.clear(),
-            _ => {}
+    /// What goes out for an answer.
+    fn reply(&self, request: &NodeRequest, answer: NodeResponse) -> Reply {
+        match &self.lie {
+            Some(lie) => lie(request, answer, self),
+            None => Reply::Answer(answer),
         }
-        Some(followed)
     }
 }
 
@@ -304,7 +303,7 @@ async fn answer(
     milestones: watch::Sender<usize>,
     submitted: watch::Sender<usize>,
 ) {
-    let mut writer = FrameWriter::new(send, NODE_FRAME_BYTES_MAX);
+    let mut writer = FrameWriter::new(send, usize::MAX);
     let mut reader = FrameReader::new(receive, NODE_FRAME_BYTES_MAX);
     let Ok(Some(request)) = reader.message::<NodeRequest, NODE_FRAME_BYTES_MAX>().await else { return };
     if let NodeRequest::Follow { after } = request {
@@ -313,18 +312,38 @@ async fn answer(
             if known.wait_for(|count| *count > place).await.is_err() {
                 return;
             }
-            let followed = lock(&script).followed(place).unwrap();
-            if writer.send(&NodeResponse::Followed(Box::new(followed))).await.is_err() {
-                return;
+            let reply = {
+                let script = lock(&script);
+                let followed = Box::new(script.followed[place].clone());
+                script.reply(&request, NodeResponse::Followed(followed))
+            };
+            match reply {
+                Reply::Answer(response) if writer.send(&response).await.is_ok() => {}
+                Reply::Bytes(bytes) if writer.push_bytes(&bytes).is_ok() && writer.flush().await.is_ok() => {}
+                Reply::Silence => {}
+                _ => return,
             }
         }
     }
     let is_submission = matches!(request, NodeRequest::Submit(_));
-    let response = lock(&script).answer(request);
-    let accepted = is_submission && matches!(response, NodeResponse::Submitted(_));
-    let _ = writer.push(&response);
-    let _ = writer.finish().await;
-    if accepted {
-        submitted.send_modify(|count| *count += 1);
+    let reply = {
+        let mut script = lock(&script);
+        let answer = script.answer(request.clone());
+        script.reply(&request, answer)
+    };
+    match reply {
+        Reply::Answer(response) => {
+            let accepted = is_submission && matches!(response, NodeResponse::Submitted(_));
+            let _ = writer.push(&response);
+            let _ = writer.finish().await;
+            if accepted {
+                submitted.send_modify(|count| *count += 1);
+            }
+        }
+        Reply::Bytes(bytes) => {
+            let _ = writer.push_bytes(&bytes);
+            let _ = writer.finish().await;
+        }
+        Reply::Silence => std::future::pending().await,
     }
 }

@@ -28,7 +28,8 @@ struct Running {
 
 impl Running {
     fn start(directory: &TempDir, params: &NetworkParams, at: SocketAddr) -> Self {
-        let config = NodeConfig { directory: directory.path().to_owned(), params: params.clone() };
+        let config =
+            NodeConfig { directory: directory.path().to_owned(), params: params.clone(), index: true };
         let node = Node::open(config).unwrap();
         let endpoint = Endpoint::listen(&key(70), NODE_ALPN, at, service::STREAM_LIMITS).unwrap();
         let at = endpoint.local_address().unwrap();
@@ -82,14 +83,9 @@ async fn money_moves_between_wallets_and_into_a_channel() {
     let params = Arc::new(NetworkParams { genesis, ..(*params()).clone() });
     let directory = TempDir::new().unwrap();
     let mut node = Running::start(&directory, &params, loopback());
-    let client = NodeClient::start(ClientConfig {
-        params: Arc::clone(&params),
-        nodes: vec![node.address.clone()],
-        key: key(50),
-        checkpoint: None,
-        bind: loopback(),
-    })
-    .unwrap();
+    let nodes = vec![node.address.clone()];
+    let client =
+        NodeClient::start(ClientConfig::new(Arc::clone(&params), nodes, key(50), loopback())).unwrap();
     assert_eq!(observe(&mut alice, &client).await.len(), 1);
     assert_eq!(alice.available(), Amount::SUPPLY);
 
@@ -161,8 +157,7 @@ async fn long_lists_of_outputs_come_whole() {
     let directory = TempDir::new().unwrap();
     let node = Running::start(&directory, &params, loopback());
     let nodes = vec![node.address.clone()];
-    let config = ClientConfig { params, nodes, key: key(50), checkpoint: None, bind: loopback() };
-    let client = NodeClient::start(config).unwrap();
+    let client = NodeClient::start(ClientConfig::new(params, nodes, key(50), loopback())).unwrap();
     assert_eq!(observe(&mut alice, &client).await.len(), count);
     assert_eq!(alice.available(), Amount::new(1_000 * u64::try_from(count).unwrap()));
     node.stop().await;

@@ -1,6 +1,6 @@
 //! Blocks, milestones and what was missed.
 
-use std::{sync::Arc, time::Instant};
+use std::time::Instant;
 
 use flash_channel::store::MemoryStore;
 use flash_proto::Block;
@@ -82,7 +82,7 @@ async fn a_partition_heals() {
     let store = MemoryStore::new();
     let params = params();
     let left = Member::new(31, &[]);
-    let right = Member::with(32, &[&left], &params, &store, Arc::new(|_: &[u8]| true));
+    let right = Member::with(32, &[&left], &params, &store, all());
     until("they are neighbours", || left.neighbour(right.key()).is_some()).await;
     left.gossip.remove(&right.key());
     right.gossip.remove(&left.key());

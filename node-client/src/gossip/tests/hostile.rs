@@ -1,6 +1,6 @@
 //! Neighbours that do harm, or nothing.
 
-use std::{net::Ipv4Addr, sync::Arc, time::Duration};
+use std::{net::Ipv4Addr, time::Duration};
 
 use flash_channel::store::MemoryStore;
 use flash_proto::{Block, BlockId, Payload};
@@ -121,7 +121,7 @@ async fn who_claims_to_be_far_ahead_and_has_nothing_harms_nobody() {
 async fn a_flood_keeps_no_honest_block_out() {
     let mut slow = params();
     slow.milestone_interval_ms = 100_000;
-    let member = Member::with(31, &[], &slow, &MemoryStore::new(), Arc::new(|_: &[u8]| true));
+    let member = Member::with(31, &[], &slow, &MemoryStore::new(), all());
     let mut flooder = Raw::new(50, &member, 0).await;
     let mut honest = Raw::new(51, &member, 0).await;
     for frame in 0..100 {

@@ -7,11 +7,14 @@ use std::{
 };
 
 use flash_channel::store::MemoryStore;
+use flash_proto::MilestoneId;
 
 use super::support::*;
 use crate::{
-    gossip::{FloodError, message::COORDINATOR_BYTES_MAX},
+    coordinator::{Body, CoordinatorMessage},
+    gossip::{FloodError, Relay, Verdict, message::COORDINATOR_BYTES_MAX},
     ledger::tests::support::*,
+    node::Floodgate,
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -50,7 +53,7 @@ async fn eight_fresh_nodes_that_know_one_address_are_meshed_in_ten_seconds() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn addresses_outlive_a_restart() {
     let params = params();
-    let (store, all) = (MemoryStore::new(), || Arc::new(|_: &[u8]| true));
+    let store = MemoryStore::new();
     let first = Member::new(31, &[]);
     let second = Member::with(32, &[&first], &params, &store, all());
     until("they are neighbours", || second.neighbour(first.key()).is_some()).await;
@@ -74,13 +77,14 @@ async fn neighbours_are_added_and_removed_by_hand() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn coordinators_messages_go_to_all_that_the_filter_lets_pass() {
-    let filter = || Arc::new(|message: &[u8]| message.starts_with(b"good"));
+async fn coordinators_messages_go_to_all_if_they_are_news() {
+    let judge = |message: &[u8]| if message.starts_with(b"good") { Verdict::News } else { Verdict::Bad };
+    let relay = || Arc::new(judge);
     let (params, store) = (params(), MemoryStore::new);
-    let first = Member::with(31, &[], &params, &store(), filter());
-    let second = Member::with(32, &[&first], &params, &store(), filter());
+    let first = Member::with(31, &[], &params, &store(), relay());
+    let second = Member::with(32, &[&first], &params, &store(), relay());
     until("they are neighbours", || second.neighbour(first.key()).is_some()).await;
-    let third = Member::with(33, &[&second], &params, &store(), filter());
+    let third = Member::with(33, &[&second], &params, &store(), relay());
     until("the third, too", || third.neighbour(second.key()).is_some()).await;
     let mut heard = third.gossip.flooded();
     for message in [&b"bad"[..], b"good one", b"good one", b"good two"] {
@@ -96,4 +100,39 @@ async fn coordinators_messages_go_to_all_that_the_filter_lets_pass() {
         Err(FloodError(COORDINATOR_BYTES_MAX + 1))
     );
     assert!(first.gossip.flood(Vec::new()).is_err());
+}
+
+/// With the rules of real nodes: a message goes over a node that has no part in it, and to one that comes
+/// later.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn what_coordinators_say_reaches_them_all() {
+    let member = |n, known: &[&Member]| {
+        let store = MemoryStore::new();
+        Member::with_relay(n, known, &params(), &store, |node| Floodgate::new(node).0)
+    };
+    let first = member(31, &[]);
+    let sender = coordinators()[0].clone();
+    let message = |sent_ms| {
+        let body = Body::Accept(MilestoneId::new([7; 32]));
+        let (network, sender_key) = (params().id(), sender.public());
+        let message = CoordinatorMessage { network, index: 1, ballot: 0, sent_ms, sender: sender_key, body };
+        message.sign(&sender).to_bytes()
+    };
+    let second = member(32, &[&first]);
+    until("they are neighbours", || second.neighbour(first.key()).is_some()).await;
+    let mut heard = second.gossip.flooded();
+    for sent in [1, 3, 2] {
+        first.gossip.flood(message(sent)).unwrap();
+    }
+    let next = async |heard: &mut tokio::sync::broadcast::Receiver<Arc<Vec<u8>>>| {
+        tokio::time::timeout(Duration::from_secs(30), heard.recv()).await.unwrap().unwrap()
+    };
+    assert_eq!(*next(&mut heard).await, message(1));
+    assert_eq!(*next(&mut heard).await, message(3));
+    let third = member(33, &[&second]);
+    let mut heard = third.gossip.flooded();
+    assert_eq!(*next(&mut heard).await, message(3), "what is held");
+    first.issue(1);
+    until("the milestone", || third.newest() == 1).await;
+    assert_eq!(Floodgate::new(third.node.clone()).0.judge(&message(9)), Verdict::Stale);
 }

@@ -12,7 +12,7 @@ use tokio::{sync::Notify, task::JoinHandle, time::timeout};
 
 use crate::{
     gossip::{
-        Filter, Gossip, GossipConfig, NeighbourInfo,
+        Gossip, GossipConfig, NeighbourInfo, Relay, Verdict,
         message::{GOSSIP_VERSION, Hello, LIVE_FRAME_BYTES_MAX, Live, Reached},
     },
     ledger::tests::support::{coordinators, key, params},
@@ -45,7 +45,7 @@ impl Drop for Member {
 impl Member {
     /// A member with key `n` that knows these addresses.
     pub(super) fn new(n: u8, known: &[&Self]) -> Self {
-        Self::with(n, known, &params(), &MemoryStore::new(), Arc::new(|_: &[u8]| true))
+        Self::with(n, known, &params(), &MemoryStore::new(), all())
     }
 
     pub(super) fn with(
@@ -53,7 +53,17 @@ impl Member {
         known: &[&Self],
         params: &NetworkParams,
         store: &MemoryStore,
-        filter: Arc<Filter>,
+        relay: Arc<dyn Relay>,
+    ) -> Self {
+        Self::with_relay(n, known, params, store, |_| relay)
+    }
+
+    pub(super) fn with_relay(
+        n: u8,
+        known: &[&Self],
+        params: &NetworkParams,
+        store: &MemoryStore,
+        relay: impl FnOnce(Node) -> Arc<dyn Relay>,
     ) -> Self {
         let node = Node::with_store(params.clone(), Box::new(store.clone())).unwrap();
         let kinds = [GOSSIP_ALPN, NODE_ALPN];
@@ -63,7 +73,7 @@ impl Member {
         let port = endpoint.local_address().unwrap().port();
         let address = PeerAddress::new(key(n).public(), "127.0.0.1", port).unwrap();
         let neighbours = known.iter().map(|member| member.address.clone()).collect();
-        let config = GossipConfig { neighbours, reached: Reached::Port(port), filter };
+        let config = GossipConfig { neighbours, reached: Reached::Port(port), relay: relay(node.clone()) };
         let gossip = Gossip::start(node.clone(), endpoint.clone(), config).unwrap();
         let stop = Arc::new(Notify::new());
         let stopped = Arc::clone(&stop);
@@ -111,6 +121,11 @@ impl Member {
         until("a block goes on", || other.has(&id)).await;
         assert_eq!(self.node.halted(), None);
     }
+}
+
+/// Passes every message on.
+pub(super) fn all() -> Arc<dyn Relay> {
+    Arc::new(|_: &[u8]| Verdict::News)
 }
 
 pub(super) fn signers() -> Vec<SecretKey> {

@@ -20,7 +20,7 @@ use super::support::issue_until;
 /// Runs `work` with a client of a node that issues a milestone every 20 ms.
 async fn with_client<F: Future<Output = ()>>(work: impl FnOnce(NodeClient) -> F) {
     let directory = tempfile::tempdir().unwrap();
-    let config = NodeConfig { directory: directory.path().to_owned(), params: params() };
+    let config = NodeConfig { directory: directory.path().to_owned(), params: params(), index: true };
     let node = Node::open(config).unwrap();
     let local = (Ipv4Addr::LOCALHOST, 0).into();
     let endpoint = Endpoint::listen(&key(1), NODE_ALPN, local, STREAM_LIMITS).unwrap();
@@ -32,14 +32,8 @@ async fn with_client<F: Future<Output = ()>>(work: impl FnOnce(NodeClient) -> F)
     };
     let serving = tokio::spawn(serve(node.clone(), endpoint, stopped()));
     let issuing = tokio::spawn(issue_until(node, Duration::from_millis(20), stopped()));
-    let client = NodeClient::start(ClientConfig {
-        params: Arc::new(params()),
-        nodes: vec![PeerAddress::new(key(1).public(), "127.0.0.1", port).unwrap()],
-        key: key(2),
-        checkpoint: None,
-        bind: local,
-    })
-    .unwrap();
+    let nodes = vec![PeerAddress::new(key(1).public(), "127.0.0.1", port).unwrap()];
+    let client = NodeClient::start(ClientConfig::new(Arc::new(params()), nodes, key(2), local)).unwrap();
     work(client).await;
     stop.send_replace(true);
     serving.await.unwrap();
@@ -75,6 +69,11 @@ async fn money_moves_and_a_channel_opens_and_closes() {
             matches!(rejected, Err(ClientError::Rejected { conflict: Conflict::InputMissing, .. })),
             "{rejected:?}"
         );
+        // Opened by a block that a milestone is proven to have confirmed; the other is in no milestone.
+        let included = client.inclusion(opened.block).await.unwrap().unwrap();
+        assert_eq!(included.milestone_index, opened.milestone_index);
+        assert_eq!(client.inclusion(flash_proto::BlockId::new([9; 32])).await.unwrap(), None);
+        assert_eq!(client.faults(), []);
         let close = cooperative(&params, channel, (2_500, 7_500), 10_000);
         client.submit_and_wait(close, None).await.unwrap();
         assert_eq!(client.channel(channel).await.unwrap().value, None);

@@ -9,6 +9,7 @@ use tokio::{sync::watch, task::JoinHandle};
 use super::support::*;
 use crate::{
     coordinator::Timing,
+    gossip::Relay,
     ledger::tests::support::*,
     node::{CoordinatorConfig, Floodgate, Handover, Node, NodeError, Source, run_coordinator},
     protocol::TransactionAnswer,
@@ -56,7 +57,7 @@ impl Group {
         let send = move |bytes: Vec<u8>| {
             let all = wires.borrow();
             for (_, gate) in all.iter().enumerate().filter(|(other, _)| *other != place) {
-                gate.as_ref().map(|gate| gate.take(&bytes));
+                gate.as_ref().map(|gate| gate.judge(&bytes));
             }
         };
         let config = CoordinatorConfig { key: key.clone(), timing: TIMING, handover: handover.cloned() };

@@ -9,7 +9,7 @@ use super::support::*;
 use crate::{
     ledger::tests::support::*,
     light::LightCore,
-    node::{Judgement, Node, NodeError, Received, Source},
+    node::{Find, Judgement, Node, NodeError, Received, Source},
     protocol::TransactionAnswer,
     tangle::CONFIRMED_MILESTONES,
 };
@@ -216,13 +216,18 @@ fn blocks_that_no_milestone_can_confirm_any_more_expire_with_all_that_approve_th
             node.receive(&cone(&leader, index), Source::Asked).unwrap();
         }
     };
+    let found = |what: &Find| cut_off.find(what, None, 9).unwrap().unwrap();
     merge(&cut_off, CONFIRMED_MILESTONES - 1);
+    assert_eq!(found(&Find::Transaction(pay.id())), [first]);
+    assert_eq!(found(&Find::Address(address(4))), [first]);
     assert_eq!(transaction(&cut_off, &pay), TransactionAnswer::Pending { block: first });
     assert!(cut_off.block(&first).unwrap().is_some());
     merge(&cut_off, CONFIRMED_MILESTONES);
     assert_eq!(transaction(&cut_off, &pay), TransactionAnswer::Unknown);
     assert_eq!(cut_off.block(&first).unwrap(), None);
     assert_eq!(cut_off.block(&Block::id_of(&second)).unwrap(), None);
+    assert!(found(&Find::Transaction(pay.id())).is_empty() && found(&Find::Address(address(4))).is_empty());
+    assert_eq!(cut_off.block_state(first).unwrap(), None);
     assert_eq!(cut_off.read().waiting.len(), leader.read().waiting.len());
     // Attached anew it is applied.
     let again = block_with(&cut_off, &pay);

@@ -1,0 +1,116 @@
+//! Attaching blocks to the Tangle, and taking them in.
+
+use flash_proto::{Block, BlockId, Payload, limits::BLOCK_BYTES_MAX};
+use serde::{Deserialize, Serialize};
+
+use super::{Api, Failed, form};
+use flash_node_client::protocol::{Refused, RefusedCode};
+
+/// Bits that a caller may ask for: more are not found in a lifetime.
+const WORK_BITS_MAX: u8 = 64;
+/// Blocks that one call attaches: each costs a proof of work.
+const ATTACH_MAX: usize = 100;
+
+#[derive(Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub(super) struct AttachToTangle {
+    trunk_transaction: String,
+    branch_transaction: String,
+    min_weight_magnitude: u64,
+    trytes: Vec<String>,
+}
+
+#[derive(Debug, Serialize)]
+pub(super) struct Attached {
+    trytes: Vec<String>,
+}
+
+/// Blocks to take in.
+#[derive(Debug, Deserialize)]
+pub(super) struct Blocks {
+    trytes: Vec<String>,
+}
+
+impl Api {
+    /// Puts the payloads of the given blocks into new ones and does their proof of work. The first approves
+    /// trunk and branch, each further one the block before it and the trunk. The answer holds the last
+    /// block first, as it always did.
+    pub(super) async fn attach_to_tangle(&self, call: AttachToTangle) -> Result<Attached, Failed> {
+        // Before anything else, so that an interruption from here on counts.
+        let order = self.workshop.order();
+        let trunk = BlockId::new(form::id("trunkTransaction", &call.trunk_transaction)?);
+        let branch = BlockId::new(form::id("branchTransaction", &call.branch_transaction)?);
+        let bits = self.work_bits(call.min_weight_magnitude)?;
+        let payloads = payloads(&call.trytes)?;
+        let mut attached: Vec<String> = Vec::with_capacity(payloads.len());
+        let mut parents = vec![trunk, branch];
+        for payload in payloads {
+            let block = Block::new(parents, payload);
+            let block = self.workshop.work(&order, block, bits).await?;
+            let bytes = block.to_bytes();
+            if bytes.len() > BLOCK_BYTES_MAX {
+                return Err(Failed::Invalid(format!("Invalid trytes input: {} bytes", bytes.len())));
+            }
+            parents = vec![Block::id_of(&bytes), trunk];
+            attached.push(form::of_block(&bytes));
+        }
+        attached.reverse();
+        Ok(Attached { trytes: attached })
+    }
+
+    /// The bits of work to do: what the network asks for, or more if the caller wants.
+    fn work_bits(&self, magnitude: u64) -> Result<u8, Failed> {
+        let asked = u8::try_from(magnitude).ok().filter(|bits| (1..=WORK_BITS_MAX).contains(bits));
+        let asked = asked.ok_or_else(|| {
+            Failed::Invalid(format!("Invalid minWeightMagnitude input: it must be 1 to {WORK_BITS_MAX}"))
+        })?;
+        Ok(asked.max(self.node.params().pow_bits))
+    }
+
+    /// Takes blocks in, whatever their order among themselves; what the node takes in its neighbours get.
+    pub(super) async fn take_in(&self, call: Blocks) -> Result<(), Failed> {
+        super::bounded("trytes", &call.trytes)?;
+        let blocks = call.trytes.iter().map(|text| form::block(text).map(|(_, bytes)| bytes));
+        let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
+        self.ask(move |node| take_in_order(blocks, |bytes| node.submit(bytes).map(drop))).await
+    }
+}
+
+fn payloads(trytes: &[String]) -> Result<Vec<Payload>, Failed> {
+    if trytes.is_empty() || trytes.len() > ATTACH_MAX {
+        return Err(Failed::Invalid(format!("Invalid trytes input: 1 to {ATTACH_MAX} are attached at once")));
+    }
+    let payload = |text: &String| match form::block(text)?.0.payload {
+        Payload::Milestone(_) => Err(Failed::invalid("Invalid trytes input: a milestone is not attached")),
+        payload => Ok(payload),
+    };
+    trytes.iter().map(payload).collect()
+}
+
+/// Submits blocks, the last first, again and again while that brings any further: `attachToTangle` answers
+/// with children before their parents.
+fn take_in_order(
+    mut blocks: Vec<Vec<u8>>,
+    mut submit: impl FnMut(&[u8]) -> Result<(), Refused>,
+) -> Result<(), Failed> {
+    blocks.reverse();
+    while !blocks.is_empty() {
+        let (mut waiting, mut missing) = (Vec::new(), None);
+        let count = blocks.len();
+        for block in blocks {
+            match submit(&block) {
+                Ok(()) => {}
+                Err(refused) if refused.code == RefusedCode::UnknownParent => {
+                    waiting.push(block);
+                    missing = Some(refused);
+                }
+                Err(refused) => return Err(refused.into()),
+            }
+        }
+        if let (Some(refused), true) = (missing, waiting.len() == count) {
+            return Err(refused.into());
+        }
+        blocks = waiting;
+    }
+    Ok(())
+}

@@ -1,0 +1,175 @@
+//! The node's HTTP API: the 14 commands of the classic API at `POST /`, a REST API under `/api/v1`, and its
+//! description at `/openapi.json`.
+//!
+//! There is no authentication: whoever reaches the port may read the ledger and submit blocks. What changes
+//! the node itself or makes it work is only done for callers on this machine, unless the operator says
+//! otherwise ([`HttpOptions::remote_commands`]).
+//!
+//! | file | what it holds |
+//! | --- | --- |
+//! | `classic` | the 14 commands |
+//! | `rest` | the REST API, and what happens as it happens |
+//! | `guard`, `listener`, `work` | who may do what, how many at once, and proof of work done for others |
+//! | [`neighbours`] | what the API needs of the part that talks to other nodes |
+
+mod classic;
+mod guard;
+mod listener;
+pub mod neighbours;
+mod rest;
+#[cfg(test)]
+mod tests;
+mod work;
+
+use std::{
+    io,
+    net::{IpAddr, Ipv4Addr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use axum::{
+    Router,
+    extract::{DefaultBodyLimit, Request, State},
+    middleware::{self, Next},
+    response::Response,
+    routing::post,
+    serve::ListenerExt,
+};
+use flash_node_client::node::{Node, NodeError};
+use listener::Bounded;
+use neighbours::Neighbours;
+use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
+use tokio_util::sync::CancellationToken;
+use work::Workshop;
+
+use crate::api::{ApiError, ErrorCode};
+
+pub use rest::document;
+
+/// Where the API listens unless told otherwise.
+pub const DEFAULT_LISTEN: SocketAddr = SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 14_266);
+
+/// Bytes of the largest request: several large blocks in trytes.
+const BODY_BYTES_MAX: usize = 1024 * 1024;
+/// Connections at once; whoever comes then waits.
+const CONNECTIONS_MAX: usize = 256;
+/// Calls in work at once; the others wait for their turn.
+const CALLS_MAX: usize = 64;
+/// Callers at once that follow what happens.
+const FOLLOWERS_MAX: usize = 32;
+/// How long a call may take, its request's bytes included, proof of work apart.
+const CALL_WAIT: Duration = Duration::from_secs(30);
+/// How long calls that are under way may still take once the node stops.
+const STOP_WAIT: Duration = Duration::from_secs(5);
+
+/// What the operator decides.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct HttpOptions {
+    /// Callers on other machines may have proof of work done and neighbours changed, too.
+    pub remote_commands: bool,
+}
+
+/// What every handler has.
+#[derive(Clone, Debug)]
+struct Api {
+    node: Node,
+    neighbours: Option<Arc<dyn Neighbours>>,
+    options: HttpOptions,
+    workshop: Arc<Workshop>,
+    calls: Arc<Semaphore>,
+    followers: Arc<Semaphore>,
+    /// Ends what would go on for ever.
+    stop: CancellationToken,
+}
+
+/// Serves the API until `stop` resolves; calls that are under way then have a few seconds to end.
+///
+/// # Errors
+/// What the listener's socket said.
+pub async fn serve(
+    listener: TcpListener,
+    node: Node,
+    neighbours: Option<Arc<dyn Neighbours>>,
+    options: HttpOptions,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let stopping = CancellationToken::new();
+    let api = Api {
+        node,
+        neighbours,
+        options,
+        workshop: Arc::new(Workshop::new(stopping.clone())),
+        calls: Arc::new(Semaphore::new(CALLS_MAX)),
+        followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+        stop: stopping.clone(),
+    };
+    let listener = Bounded::new(listener, CONNECTIONS_MAX).tap_io(|connection| {
+        if let Err(error) = connection.send_at_once() {
+            tracing::debug!(%error, "an HTTP connection cannot be told to send at once");
+        }
+    });
+    let service = router(api).into_make_service_with_connect_info::<SocketAddr>();
+    let server = axum::serve(listener, service).with_graceful_shutdown(stopping.clone().cancelled_owned());
+    let mut server = std::pin::pin!(server.into_future());
+    tokio::select! {
+        ended = &mut server => return ended,
+        () = stop => stopping.cancel(),
+    }
+    timeout(STOP_WAIT, server).await.unwrap_or_else(|_elapsed| {
+        tracing::info!("HTTP calls that were still under way are cut off");
+        Ok(())
+    })
+}
+
+fn router(api: Api) -> Router {
+    let rest = rest::routes().route_layer(middleware::from_fn_with_state(api.clone(), bounded));
+    Router::new()
+        .route("/", post(classic::command))
+        .merge(rest)
+        .merge(rest::long_routes())
+        .fallback(unknown_path)
+        .method_not_allowed_fallback(wrong_method)
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .layer(middleware::from_fn(guard::same_site))
+        .with_state(api)
+}
+
+/// Bounds how many calls are in work, and how long each may take.
+async fn bounded(State(api): State<Api>, request: Request, next: Next) -> Result<Response, ApiError> {
+    let call = async {
+        let _turn = api.calls.acquire().await.ok();
+        next.run(request).await
+    };
+    timeout(CALL_WAIT, call).await.map_err(|_elapsed| {
+        let message = format!("the call took longer than {} s", CALL_WAIT.as_secs());
+        ApiError::new(ErrorCode::Timeout, message, "try again when the node has less to do")
+    })
+}
+
+async fn unknown_path(request: Request) -> ApiError {
+    let message = format!("there is nothing at {}", request.uri().path());
+    ApiError::new(ErrorCode::NotFound, message, "GET /openapi.json lists every path")
+}
+
+async fn wrong_method(request: Request) -> ApiError {
+    let message = format!("{} does not take {}", request.uri().path(), request.method());
+    ApiError::new(ErrorCode::WrongMethod, message, "GET /openapi.json lists the methods of every path")
+}
+
+impl Api {
+    /// Asks the node where it may wait for the disk.
+    async fn ask<T: Send + 'static, E: From<NodeError> + Send + 'static>(
+        &self,
+        work: impl FnOnce(&Node) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let node = self.node.clone();
+        let done = tokio::task::spawn_blocking(move || work(&node)).await;
+        done.unwrap_or_else(|_| Err(NodeError::Halted("an invariant did not hold".to_owned()).into()))
+    }
+
+    /// Whether this caller may change the node and have it work.
+    fn trusts(&self, peer: SocketAddr, headers: &axum::http::HeaderMap) -> bool {
+        self.options.remote_commands || guard::is_this_machine(peer, headers)
+    }
+}

@@ -1,0 +1,5 @@
+//! The API over real HTTP.
+
+mod classic;
+mod rest;
+mod support;
