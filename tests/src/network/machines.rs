@@ -148,19 +148,30 @@ impl Machines {
     /// A client that knows these nodes only, and reaches them whatever the weather.
     pub(super) fn client(&self, nodes: &[usize]) -> NodeClient {
         let nodes = nodes.iter().filter_map(|node| self.all.get(*node)).map(Machine::address).collect();
-        NodeClient::start(ClientConfig {
-            params: Arc::clone(&self.params),
-            nodes,
-            key: SecretKey::from_bytes(rand::random()),
-            checkpoint: None,
-            bind: SocketAddr::from(([0, 0, 0, 0], 0)),
-        })
-        .expect("a client")
+        let key = SecretKey::from_bytes(rand::random());
+        let any = SocketAddr::from(([0, 0, 0, 0], 0));
+        NodeClient::start(ClientConfig::new(Arc::clone(&self.params), nodes, key, any)).expect("a client")
     }
 
     /// A node.
     pub(super) fn node(&mut self, node: usize) -> &mut Machine {
         self.all.get_mut(node).expect("there is such a node")
+    }
+
+    /// Nodes that were dropped by their neighbours, although none of them broke a rule.
+    pub(super) fn dropped(&self) -> Vec<String> {
+        let mut wrong = Vec::new();
+        for (number, machine) in self.all.iter().enumerate() {
+            let log = fs::read_to_string(machine.log()).unwrap_or_default();
+            let lines = log.lines().filter(|line| line.contains("a neighbour is dropped"));
+            for line in lines {
+                let key = |(_, other): &(usize, &Machine)| line.contains(&other.key.to_string());
+                if let Some((other, _)) = self.all.iter().enumerate().find(key) {
+                    wrong.push(format!("node {number} has dropped node {other}: {line}"));
+                }
+            }
+        }
+        wrong
     }
 
     /// Those whose process has ended by itself, and how.

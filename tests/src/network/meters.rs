@@ -11,7 +11,10 @@ use std::{
 
 use flash_node_client::quic::PeerAddress;
 use flash_proto::{Address, Amount, ChannelId};
-use flashd::{api::ErrorCode, api::PayRequest, client::Client};
+use flashd::{
+    api::{ErrorCode, NodeStatus, PayRequest},
+    client::Client,
+};
 use tokio::task::JoinHandle;
 
 use super::machines::Machines;
@@ -80,14 +83,16 @@ impl Meters {
         self.paid.iter().map(|paid| paid.load(Ordering::Relaxed)).sum()
     }
 
-    /// The nodes that the daemons follow now.
-    pub(super) async fn followed(&self) -> Vec<Option<String>> {
-        let mut nodes = Vec::new();
+    /// Whether both daemons have caught this node lying.
+    pub(super) async fn have_caught(&self, liar: &PeerAddress) -> bool {
         for daemon in &self.daemons {
             let info = poll("a daemon's info", async || daemon.client().info().await.ok()).await;
-            nodes.push(info.ledger.node);
+            let caught = |node: &NodeStatus| node.node == liar.to_string() && node.state == "lying";
+            if !info.ledger.nodes.iter().any(caught) {
+                return false;
+            }
         }
-        nodes
+        true
     }
 
     /// Closes the channel together; what is wrong with what the ledger paid, and what was paid.

@@ -151,6 +151,7 @@ pub async fn run(plan: Plan, mut random: Random) -> Report {
     book.drain(DRAIN).await;
     let (wrong, channel) = scene.meters.close().await;
     scene.wrong.extend(wrong);
+    scene.wrong.extend(scene.machines.dropped());
     let entries = book.entries();
     let accounts = Accounts { entries: &entries, given: &given };
     check::transfers(&clients, &accounts, &mut scene.wrong).await;

@@ -266,10 +266,10 @@ impl Scene {
             }
         }
         self.liar.lie();
-        let (liar, started) = (self.liar.address.to_string(), Instant::now());
-        while self.meters.followed().await.iter().any(|node| node.as_ref() == Some(&liar)) {
+        let started = Instant::now();
+        while !self.meters.have_caught(&self.liar.address).await {
             if started.elapsed() > PATIENCE {
-                return self.wrong("the daemons go on following a node that lies".to_owned());
+                return self.wrong("the daemons do not catch a node that lies to them".to_owned());
             }
             tokio::time::sleep(self.clock.interval() / 4).await;
         }
