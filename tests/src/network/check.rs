@@ -10,6 +10,7 @@ use flash_node_client::{
     protocol::NodeInfo,
 };
 use flash_proto::{Address, Amount, Output, OutputId, TransactionId};
+use futures_util::future::join_all;
 
 use super::{
     book::{Entry, Outcome},
@@ -63,17 +64,8 @@ pub(super) async fn transfers(clients: &[NodeClient], accounts: &Accounts<'_>, w
             wrong.push(format!("transfer {id} of stage `{}` was neither applied nor refused", entry.stage));
             continue;
         };
-        let mut fates = BTreeSet::new();
-        for client in clients {
-            let status = poll("a transfer's state", async || client.transaction(*id).await.ok()).await;
-            fates.insert(match status {
-                TransactionStatus::Applied { milestone_index, block, .. } => {
-                    format!("applied by {milestone_index} in {block}")
-                }
-                TransactionStatus::Rejected { conflict, .. } => format!("refused: {}", conflict.code()),
-                other => format!("{other:?}"),
-            });
-        }
+        let fates: BTreeSet<String> =
+            join_all(clients.iter().map(|client| fate(client, *id))).await.into_iter().collect();
         let told = match outcome {
             Outcome::Applied(index) => format!("applied by {index} in"),
             Outcome::Refused(reason) => format!("refused: {reason}"),
@@ -93,6 +85,17 @@ pub(super) async fn transfers(clients: &[NodeClient], accounts: &Accounts<'_>, w
             None if !applied(entry) => wrong.push(format!("transfer {id} was refused without need: {told}")),
             _ => {}
         }
+    }
+}
+
+/// What a node says became of a transfer.
+async fn fate(client: &NodeClient, id: TransactionId) -> String {
+    match poll("a transfer's state", async || client.transaction(id).await.ok()).await {
+        TransactionStatus::Applied { milestone_index, block, .. } => {
+            format!("applied by {milestone_index} in {block}")
+        }
+        TransactionStatus::Rejected { conflict, .. } => format!("refused: {}", conflict.code()),
+        other => format!("{other:?}"),
     }
 }
 
@@ -142,7 +145,7 @@ pub(super) async fn money(
     match purses.shown(node).await {
         Ok(shown) if shown == expected => {}
         Ok(_) => {
-            wrong.push("the ledger shows other outputs of the wallets than the transfers made".to_owned())
+            wrong.push("the ledger shows other outputs of the wallets than the transfers made".to_owned());
         }
         Err(error) => wrong.push(format!("the ledger does not show the wallets' outputs: {error}")),
     }

@@ -148,25 +148,38 @@ pub async fn run(plan: Plan, mut random: Random) -> Report {
             scene.wrong.push(format!("a wallet has stopped: {error}"));
         }
     }
-    book.drain(DRAIN).await;
+    close_accounts(&mut scene, &purses, &given, &mut report).await;
+    report.add_number("seconds", started.elapsed().as_secs());
+    report.add_number("load average", report::load());
+    report.wrong = scene.wrong;
+    if !report.wrong.is_empty() {
+        println!("the directory stays: {}", dir.keep().display());
+    }
+    report
+}
+
+/// Waits for all that is under way, checks everything and reports it.
+async fn close_accounts(
+    scene: &mut Scene,
+    purses: &Purses,
+    given: &[(OutputId, Output)],
+    report: &mut Report,
+) {
+    scene.book.drain(DRAIN).await;
     let (wrong, channel) = scene.meters.close().await;
     scene.wrong.extend(wrong);
     scene.wrong.extend(scene.machines.dropped());
-    let entries = book.entries();
-    let accounts = Accounts { entries: &entries, given: &given };
-    check::transfers(&clients, &accounts, &mut scene.wrong).await;
-    if let Some(client) = clients.first() {
-        check::money(&purses, client, &accounts, &mut scene.wrong).await;
-    }
-    let ledger = check::one_ledger(&clients, &mut scene.wrong).await;
-
-    if let Some(ledger) = ledger {
+    let entries = scene.book.entries();
+    let accounts = Accounts { entries: &entries, given };
+    check::transfers(&scene.clients, &accounts, &mut scene.wrong).await;
+    check::money(purses, &scene.clients[0], &accounts, &mut scene.wrong).await;
+    if let Some(ledger) = check::one_ledger(&scene.clients, &mut scene.wrong).await {
         report.add_number("milestones", ledger.milestone_index);
         report.add("state root", ledger.state_root, ledger.state_root.to_string());
         report.add_number("blocks held", ledger.blocks);
     }
-    tell(&mut report, &entries, &clock);
-    report.add_number("attached again", book.attachments());
+    tell(report, &entries, &scene.clock);
+    report.add_number("attached again", scene.book.attachments());
     report.add("paid in the channel", format!("{channel:?}"), channel.to_vec());
     report.add_number("flood taken", scene.flooded.taken);
     report.add_number("flood refused", scene.flooded.refused);
@@ -175,13 +188,6 @@ pub async fn run(plan: Plan, mut random: Random) -> Report {
     report.add_number("datagrams passed", passed);
     report.add_number("datagrams lost", lost);
     report.add("stages", scene.played.join(", "), scene.played.clone());
-    report.add_number("seconds", started.elapsed().as_secs());
-    report.add_number("load average", report::load());
-    report.wrong = scene.wrong;
-    if !report.wrong.is_empty() {
-        println!("the directory stays: {}", dir.keep().display());
-    }
-    report
 }
 
 /// The light daemons, and the node that will lie to them: the first one that they know.

@@ -132,8 +132,9 @@ impl Scene {
                     self.wrong(format!("no milestones after: {}", stage.name()));
                 }
                 self.book.stage(None);
-                let dead = self.machines.dead();
-                dead.into_iter().for_each(|dead| self.wrong(dead));
+                for dead in self.machines.dead() {
+                    self.wrong(dead);
+                }
             }
             if Instant::now() > until {
                 return;

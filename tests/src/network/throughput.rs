@@ -175,8 +175,8 @@ async fn submit_all(clients: &[NodeClient], all: &[Prepared], rate: u64) -> Vec<
         work.spawn(async move {
             let mut issued = Vec::new();
             for (place, transaction) in own {
-                if rate > 0 {
-                    let micros = u64::try_from(place).unwrap_or(u64::MAX) * 1_000_000 / rate;
+                let micros = u64::try_from(place).unwrap_or(u64::MAX) * 1_000_000;
+                if let Some(micros) = micros.checked_div(rate) {
                     tokio::time::sleep_until((began + Duration::from_micros(micros)).into()).await;
                 }
                 let (at, payload) = (Instant::now(), Payload::Transaction(Box::new(transaction)));

@@ -4,7 +4,7 @@
 //! that stands for its sender, so that answers find the way back through the same door.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, hash_map::Entry},
     net::{IpAddr, SocketAddr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
@@ -197,13 +197,13 @@ async fn keep_door(
     let mut buffer = vec![0; DATAGRAM_BYTES_MAX];
     loop {
         let Ok((length, sender)) = door.recv_from(&mut buffer).await else { continue };
-        if !ways.contains_key(&sender) {
+        if let Entry::Vacant(new) = ways.entry(sender) {
             let known = from.or_else(|| shared.now().nodes.get(&sender).copied().map(Place::Node));
             // Only nodes and those who were told of this door come here.
             let Some(from) = known else { continue };
             let socket = UdpSocket::bind((shared.host, 0)).await.expect("a socket");
             let socket = Arc::new(socket);
-            ways.insert(sender, way(from, to, Arc::clone(&socket), own));
+            new.insert(way(from, to, Arc::clone(&socket), own));
             let back = way(to, from, Arc::clone(&door), sender);
             tokio::spawn(bring_back(Arc::clone(&shared), socket, back));
         }
