@@ -23,7 +23,9 @@ use quinn::Connection;
 use tokio::task::JoinSet;
 
 const FRAME_BYTES_MAX: usize = limits::NODE_FRAME_BYTES_MAX;
-/// Blocks of a flood that are on their way at once.
+/// Connections of one that floods, all with the same key.
+const CONNECTIONS: usize = 4;
+/// Blocks of a flood that are on their way at once on each.
 const AT_ONCE: usize = 32;
 /// Blocks that approve the same ones, so that the flood need not ask all the time.
 const BLOCKS_ON_SAME_TIPS: usize = 64;
@@ -57,11 +59,14 @@ pub(super) struct Flooded {
 /// Submits blocks with no more work than the network asks for, as fast as the node takes them.
 pub(super) async fn flood(node: &PeerAddress, pow_bits: u8, time: Duration) -> Flooded {
     let endpoint = endpoint(NODE_ALPN);
-    let Ok(connection) = endpoint.dial(node).await else { return Flooded::default() };
+    let mut connections = Vec::new();
+    for _ in 0..CONNECTIONS {
+        connections.extend(endpoint.dial(node).await);
+    }
     let (taken, refused) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0)));
     let until = Instant::now() + time;
     let mut senders = JoinSet::new();
-    for _ in 0..AT_ONCE {
+    for connection in connections.iter().cycle().take(connections.len() * AT_ONCE) {
         let (connection, taken, refused) = (connection.clone(), Arc::clone(&taken), Arc::clone(&refused));
         senders.spawn(async move {
             let mut parents = Vec::new();
