@@ -24,6 +24,10 @@ classic-client:
 demo *arguments:
     cargo run --release --locked -- demo {{arguments}}
 
+# eight nodes on this machine that everything happens to, for ten minutes
+network *arguments:
+    cargo run --release --locked --package flash-tests --bin network -- {{arguments}}
+
 # format the code
 fmt:
     cargo fmt --all

@@ -6,11 +6,14 @@ use std::{
     sync::OnceLock,
 };
 
-/// The directory of the test's profile: `target/debug`, `target/release`, …
+/// The directory of this program's profile: `target/debug`, `target/release`, …
 fn profile_dir() -> PathBuf {
-    let exe = std::env::current_exe().expect("a test knows where it is");
-    let deps = exe.parent().expect("a file is in a directory");
-    deps.parent().expect("tests are built in a directory `deps`").to_owned()
+    let exe = std::env::current_exe().expect("a program knows where it is");
+    let dir = exe.parent().expect("a file is in a directory");
+    // Tests are built in a directory below, programs are not.
+    let tests = dir.file_name().is_some_and(|name| name == "deps");
+    let dir = if tests { dir.parent().expect("`deps` is in a directory") } else { dir };
+    dir.to_owned()
 }
 
 fn profile(dir: &Path) -> String {

@@ -5,7 +5,10 @@ use std::{
     process::Command,
 };
 
-use flash_node_client::wallet::{Account, Seed};
+use flash_node_client::{
+    quic::PeerAddress,
+    wallet::{Account, Seed},
+};
 use flash_proto::{Amount, ChannelId, SecretKey};
 use flashd::{
     api::{ApiError, ChannelInfo, CloseRequest, OpenRequest, PayRequest, PayResult},
@@ -32,6 +35,13 @@ impl Daemon {
     pub fn at(data: PathBuf) -> Self {
         let arguments = vec!["--accept-deposit-max".to_owned(), "1Gi".to_owned()];
         Self { data, process: None, client: None, listen: "127.0.0.1:0".to_owned(), arguments }
+    }
+
+    /// The same, following these nodes, the first one first.
+    #[must_use]
+    pub fn following(mut self, nodes: &[PeerAddress]) -> Self {
+        self.arguments.extend(nodes.iter().flat_map(|node| ["--node".to_owned(), node.to_string()]));
+        self
     }
 
     /// Its data directory.

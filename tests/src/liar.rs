@@ -39,8 +39,8 @@ impl LyingNode {
         let accepting = tokio::spawn(async move {
             while let Some(incoming) = endpoint.accept().await {
                 let Ok(client) = incoming.await else { continue };
-                let Ok(node) = dialler.dial(&honest).await else { continue };
-                tokio::spawn(serve(client, Arc::new(node)));
+                let Ok(upstream) = dialler.dial(&honest).await else { continue };
+                tokio::spawn(serve(client, Arc::new(upstream)));
             }
         });
         Self { address, accepting: accepting.abort_handle() }

@@ -4,6 +4,8 @@
 //! each the real binary with a data directory of its own. Whatever still runs when it is dropped is
 //! killed; after a failed test the directory stays, and its place and the end of each log are printed.
 //!
+//! [`network`] is a whole network that everything happens to.
+//!
 //! [`sim`] is the other way to test: two parties, a ledger and a link in one deterministic simulation.
 //!
 //! Two environment variables matter: `FLASH_SEED` repeats the choices of an earlier run, `FLASH_FULL=1`
@@ -14,6 +16,7 @@ mod browser;
 mod daemon;
 mod liar;
 mod net;
+pub mod network;
 mod payments;
 mod poll;
 mod process;
@@ -29,7 +32,7 @@ pub use liar::LyingNode;
 pub use net::{Net, NetOptions, Node};
 pub use payments::{Flow, Lane};
 pub use poll::{poll, until};
-pub use process::{Ended, Process, run};
+pub use process::{Ended, Process, kill_all_on_panic, run};
 pub use random::{Random, full};
 pub use raw::RawNode;
 pub use scripted::{Ending, Greeted, ScriptedPeer, Stream};

@@ -231,10 +231,14 @@ fn url(http: Option<SocketAddr>) -> String {
 impl Daemon {
     /// Sets a daemon up in the network's directory, without starting it.
     pub async fn init(net: &Net, name: &str) -> Self {
-        let data = net.path().join(name);
+        let node = net.node.address.to_string();
+        Self::init_at(net.path().join(name), &net.node.network(), &["--node", &node]).await
+    }
+
+    /// Sets a daemon of the network of this file up, without starting it.
+    pub async fn init_at(data: PathBuf, network: &Path, arguments: &[&str]) -> Self {
         let mut command = Command::new(binary("flash"));
-        command.arg("init").arg("--data").arg(&data);
-        command.arg("--network").arg(net.node.network()).args(["--node", &net.node.address.to_string()]);
+        command.arg("init").arg("--data").arg(&data).arg("--network").arg(network).args(arguments);
         let ended = run(command).await;
         assert_eq!(ended.code, Some(0), "{}", ended.output);
         Self::at(data)

@@ -1,13 +1,34 @@
 //! Processes that do not outlive their test.
 
 use std::{
+    collections::BTreeSet,
     fs::{File, OpenOptions},
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
 use crate::poll;
+
+/// Processes that run, by their ids.
+static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
+
+/// Lets no process outlive a panic that ends this program without dropping anything.
+pub fn kill_all_on_panic() {
+    let before = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        before(panic);
+        for pid in running().iter() {
+            // What cannot be killed is gone.
+            let _ = Command::new("kill").args(["-KILL", &pid.to_string()]).status();
+        }
+    }));
+}
+
+fn running() -> MutexGuard<'static, BTreeSet<u32>> {
+    RUNNING.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// A running binary. It is killed when this is dropped.
 #[derive(Debug)]
@@ -32,6 +53,7 @@ impl Process {
         let err = out.try_clone().expect("a log can be written twice");
         let child = command.stdin(Stdio::null()).stdout(out).stderr(err).spawn();
         let child = child.unwrap_or_else(|error| panic!("{command:?} does not start: {error}"));
+        running().insert(child.id());
         Self { child, log: log.to_owned() }
     }
 
@@ -45,6 +67,7 @@ impl Process {
         // An error says that it is dead already.
         let _ = self.child.kill();
         let _ = self.child.wait();
+        running().remove(&self.pid());
     }
 
     /// Sends SIGTERM.

@@ -20,7 +20,8 @@ impl Random {
         Self::seeded(seed)
     }
 
-    fn seeded(seed: u64) -> Self {
+    /// Choices from this seed.
+    pub fn seeded(seed: u64) -> Self {
         Self(StdRng::seed_from_u64(seed))
     }
 

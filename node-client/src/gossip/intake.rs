@@ -226,7 +226,8 @@ impl Shared {
             let seen = state.seen.contains(id.as_bytes());
             let Some(neighbour) = state.neighbours.get_mut(from) else { return false };
             neighbour.standing.received = neighbour.standing.received.saturating_add(1);
-            if !neighbour.known.insert(id.as_bytes()) {
+            neighbour.known.insert(id.as_bytes());
+            if !neighbour.sent.insert(id.as_bytes()) {
                 drop(state);
                 self.count(from, Deed::Repeated);
                 return false;

@@ -74,6 +74,7 @@ impl Shared {
             newest,
             no_sync_before: Duration::ZERO,
             known: Recent::new(KNOWN_MAX),
+            sent: Recent::new(KNOWN_MAX),
             budget: Budget::default(),
             chatter: Budget::default(),
             outbox: sender,

@@ -125,6 +125,8 @@ pub(super) struct Neighbour {
     pub(super) no_sync_before: Duration,
     /// Blocks that it has.
     pub(super) known: Recent,
+    /// Blocks that it sent of its own accord. What it was sent may cross with what it sends.
+    pub(super) sent: Recent,
     pub(super) budget: Budget,
     pub(super) chatter: Budget,
     pub(super) outbox: mpsc::Sender<Live>,
@@ -222,6 +224,10 @@ impl State {
     /// Drops a neighbour that broke the rules too often.
     pub(super) fn drop_faulty(&mut self, key: &PublicKey, now: Duration) {
         let Some(neighbour) = self.neighbours.get(key) else { return };
+        if self.bans.banned(key, now) {
+            // Its link is on its way down.
+            return;
+        }
         info!(%key, standing = ?neighbour.standing, "a neighbour is dropped");
         neighbour.connection.close(VarInt::from_u32(CLOSE_FAULTY), b"broke the rules");
         self.bans.ban(*key, now);

@@ -116,3 +116,19 @@ async fn a_partition_heals() {
     assert_eq!(left.root(), right.root());
     assert!(left.node.waiting(0, 10).len() == 1 && right.node.waiting(0, 10).len() == 1, "all is confirmed");
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn blocks_that_cross_on_their_way_are_no_fault() {
+    let member = Member::new(1, &[]);
+    let mut raw = Raw::new(50, &member, 0).await;
+    for n in 0..10 {
+        let bytes = raw.hears(member.data(&format!("crossing {n}"))).await;
+        raw.tell(&Live::Blocks(vec![bytes.clone()])).await;
+        if n == 9 {
+            raw.tell(&Live::Blocks(vec![bytes])).await;
+        }
+    }
+    let neighbour = || member.neighbour(key(50).public()).expect("it is a neighbour");
+    until("all came", || neighbour().received_blocks == 11).await;
+    until("only what it sent twice is a fault", || neighbour().score == -1).await;
+}

@@ -185,6 +185,17 @@ impl Raw {
         raw
     }
 
+    /// Listens until it is sent this block; its bytes.
+    pub(super) async fn hears(&mut self, wanted: BlockId) -> Vec<u8> {
+        loop {
+            let message = self.reader.message::<Live, LIVE_FRAME_BYTES_MAX>().await.unwrap().unwrap();
+            let Live::Blocks(blocks) = message else { continue };
+            if let Some(bytes) = blocks.into_iter().find(|bytes| Block::id_of(bytes) == wanted) {
+                return bytes;
+            }
+        }
+    }
+
     pub(super) async fn tell(&mut self, message: &Live) {
         self.writer.send(message).await.unwrap();
     }
