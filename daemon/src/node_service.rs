@@ -11,7 +11,11 @@ use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
 
 use flash_node_client::{
     client::{Applied, ClientConfig, NodeClient},
-    node::{Node, NodeConfig, dev::DevNetwork, run_coordinator, service},
+    node::{
+        Node, NodeConfig,
+        dev::{DevKeys, DevNetwork},
+        run_coordinator, service,
+    },
     quic::{Endpoint, NODE_ALPN, PeerAddress, StreamLimits},
 };
 use flash_proto::{
@@ -149,7 +153,11 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     }
 }
 
-fn make_dev(dir: &DataDir, dev: DevNetwork) -> Result<(), Failure> {
+/// Makes a development network, of which this directory has the keys.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) fn make_dev(dir: &DataDir, dev: DevNetwork) -> Result<DevKeys, Failure> {
     let mut entropy = [[0; 32]; 3];
     for bytes in &mut entropy {
         getrandom::fill(bytes).map_err(|error| Failure::new(format!("no randomness: {error}")))?;
@@ -163,7 +171,7 @@ fn make_dev(dir: &DataDir, dev: DevNetwork) -> Result<(), Failure> {
     let text = Zeroizing::new(serde_json::to_string_pretty(&keys).map_err(Failure::new)?);
     dir.write_network(&made.params)?;
     write_atomically(&keys_path(dir.path()), text.as_bytes())?;
-    Ok(())
+    Ok(made)
 }
 
 /// Where the node is that runs on a data directory.
