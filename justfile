@@ -28,6 +28,14 @@ demo *arguments:
 network *arguments:
     cargo run --release --locked --package flash-tests --bin network -- {{arguments}}
 
+# build for ARM64 and run there what an emulator can run
+arm64 *steps:
+    .ci/arm64 {{steps}}
+
+# the memory and the disk that a node and two daemons take
+footprint *arguments:
+    cargo run --release --locked -- footprint {{arguments}}
+
 # format the code
 fmt:
     cargo fmt --all

@@ -61,9 +61,9 @@ fn tree(leaves: u64) -> f64 {
     let mut tree = StateTree::new();
     tree.apply(entries(leaves));
     let changed = leaves / 100;
-    let changes: Vec<_> = (0..changed).map(|n| (hash(n * 97 % leaves), Some(hash(n + 7)))).collect();
+    let rewritten: Vec<_> = (0..changed).map(|n| (hash(n * 97 % leaves), Some(hash(n + 7)))).collect();
     let started = Instant::now();
-    changes.chunks(5_000).for_each(|changes| tree.apply(changes.to_vec()));
+    rewritten.chunks(5_000).for_each(|some| tree.apply(some.to_vec()));
     rate(changed, started.elapsed())
 }
 

@@ -134,7 +134,8 @@ impl LocalProcess {
 }
 
 impl LocalNetwork {
-    /// Starts a node with a development network of its own in `dir`, which exists.
+    /// Starts a node with a development network of its own in `dir`, which exists; with the one that is in
+    /// `dir/node`, if there is one.
     ///
     /// # Errors
     /// [`Failure`].
@@ -148,6 +149,11 @@ impl LocalNetwork {
         let mut node = LocalProcess::start(dir.join("node.log"), &args)?;
         let ready: NodeReady = node.ready(&datadir::ready_path(&data)).await?;
         Ok(Self { dir: dir.to_path_buf(), node, address: ready.node })
+    }
+
+    /// The node's process.
+    pub fn pid(&self) -> Option<u32> {
+        self.node.child.id()
     }
 
     /// The node's data directory.

@@ -17,10 +17,11 @@ use std::{
 
 use flash_node_client::{
     client::{Applied, ClientConfig, NodeClient},
-    coordinator::Timing,
+    coordinator::{Heard, Timing},
     gossip::{Gossip, GossipConfig, message::Reached},
     node::{
-        CoordinatorConfig, Floodgate, Handover, Keep, Node, NodeConfig, Upkeep, dev::DevNetwork,
+        CoordinatorConfig, Floodgate, Handover, Keep, Node, NodeConfig, Upkeep,
+        dev::{DevKeys, DevNetwork},
         run_coordinator, run_upkeep, service,
     },
     quic::{Endpoint, GOSSIP_ALPN, NODE_ALPN, PeerAddress, PeerAddressError, StreamLimits},
@@ -30,7 +31,7 @@ use flash_proto::{
     transaction::commit_inputs,
 };
 use serde::{Deserialize, Serialize};
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, sync::mpsc};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -185,32 +186,11 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(stop_on_signal(stop.clone()));
     if let Some(key) = coordinator {
-        let (node, stop, gossip) = (node.clone(), stop.clone(), gossip.clone());
         let config = CoordinatorConfig { key, timing: Timing::of(&params), handover: options.handover };
-        tasks.spawn(async move {
-            let until = stop.clone();
-            let stopped = async move { until.stopped().await };
-            let send = move |message| {
-                if let Err(error) = gossip.flood(message) {
-                    tracing::error!(%error, "a coordinator's message was not sent");
-                }
-            };
-            if let Err(error) = run_coordinator(node, config, gate, hearing, send, stopped).await {
-                stop.fail(format!("the coordinator has stopped: {error}"), true);
-            }
-        });
+        tasks.spawn(coordinate(node.clone(), config, (gate, hearing), gossip.clone(), stop.clone()));
     }
     if let Some(listener) = http {
-        let (node, until, options) = (node.clone(), stop.clone(), options.http_options);
-        let neighbours: Arc<dyn Neighbours> = Arc::new(gossip.clone());
-        tasks.spawn(async move {
-            let until = async move { until.stopped().await };
-            let serving = node_http::serve(listener, node, Some(neighbours), options, until);
-            // The ledger goes on without it.
-            if let Err(error) = serving.await {
-                tracing::error!(%error, "the HTTP API has stopped");
-            }
-        });
+        tasks.spawn(answer_http(listener, node.clone(), gossip.clone(), options.http_options, stop.clone()));
     }
     let snapshots = options.snapshot_every.map(|every| (data.join("snapshots"), every));
     tasks.spawn(keep_up(node.clone(), Upkeep { keep: options.keep, snapshots }, stop.clone()));
@@ -223,6 +203,35 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
             Err(Failure { message: reason, exit: Exit::StoreFailed })
         }
         _ => Ok(()),
+    }
+}
+
+/// Makes milestones together with the other coordinators, until the node is told to stop.
+async fn coordinate(
+    node: Node,
+    config: CoordinatorConfig,
+    (gate, hearing): (Arc<Floodgate>, mpsc::Receiver<Heard>),
+    gossip: Gossip,
+    stop: Stop,
+) {
+    let until = stop.clone();
+    let stopped = async move { until.stopped().await };
+    let send = move |message| {
+        if let Err(error) = gossip.flood(message) {
+            tracing::error!(%error, "a coordinator's message was not sent");
+        }
+    };
+    if let Err(error) = run_coordinator(node, config, gate, hearing, send, stopped).await {
+        stop.fail(format!("the coordinator has stopped: {error}"), true);
+    }
+}
+
+/// Answers over HTTP until the node is told to stop; the ledger goes on without it.
+async fn answer_http(listener: TcpListener, node: Node, gossip: Gossip, options: HttpOptions, stop: Stop) {
+    let neighbours: Arc<dyn Neighbours> = Arc::new(gossip);
+    let until = async move { stop.stopped().await };
+    if let Err(error) = node_http::serve(listener, node, Some(neighbours), options, until).await {
+        tracing::error!(%error, "the HTTP API has stopped");
     }
 }
 
@@ -259,7 +268,7 @@ fn make(dir: &DataDir, wanted: Option<&MakeNode>) -> Result<(), Failure> {
             }
             Ok(())
         }
-        Some(MakeNode::Dev(dev)) if is_new => make_dev(dir, *dev),
+        Some(MakeNode::Dev(dev)) if is_new => make_dev(dir, *dev).map(drop),
         None if is_new => Err(unusable(format!(
             "{} is not a node's data directory. Join a network with `flashd node --network FILE`, or make \
              one for development with `flashd node --init-dev`",
@@ -316,7 +325,11 @@ async fn keep_up(node: Node, upkeep: Upkeep, stop: Stop) {
     }
 }
 
-fn make_dev(dir: &DataDir, dev: DevNetwork) -> Result<(), Failure> {
+/// Makes a development network, of which this directory has the keys.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) fn make_dev(dir: &DataDir, dev: DevNetwork) -> Result<DevKeys, Failure> {
     let mut entropy = [[0; 32]; 3];
     for bytes in &mut entropy {
         getrandom::fill(bytes).map_err(|error| Failure::new(format!("no randomness: {error}")))?;
@@ -329,7 +342,7 @@ fn make_dev(dir: &DataDir, dev: DevNetwork) -> Result<(), Failure> {
     };
     write_keys(dir, &keys)?;
     dir.write_network(&made.params)?;
-    Ok(())
+    Ok(made)
 }
 
 /// Where the node is that runs on a data directory.

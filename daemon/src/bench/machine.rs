@@ -79,7 +79,7 @@ fn times(path: &Path) -> std::io::Result<Vec<u32>> {
 
 impl Machine {
     /// The machine in one line.
-    pub(super) fn line(&self) -> String {
+    pub(crate) fn line(&self) -> String {
         format!("{}, {} cores, {} build of {}", self.cpu, self.cores, self.build, self.version)
     }
 }

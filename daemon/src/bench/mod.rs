@@ -11,8 +11,10 @@
 //! | `load.rs` | paying on one lane, and how long each payment took |
 //! | `machine.rs` | the machine: its processor, and what one sync of its disk takes |
 //! | `report.rs` | what came out, as a table and as JSON |
+//! | `footprint/` | memory and disk instead of time: `flash footprint` |
 
 mod channels;
+pub mod footprint;
 mod load;
 mod machine;
 mod report;

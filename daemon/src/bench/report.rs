@@ -141,7 +141,7 @@ impl PaymentsReport {
 /// What a daemon counted.
 #[derive(Clone, Copy, Debug, Default)]
 pub(super) struct Counted {
-    commits: u64,
+    pub(super) commits: u64,
     commit_us: u64,
     pub(super) bytes: u64,
 }

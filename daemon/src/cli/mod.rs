@@ -4,6 +4,7 @@ mod bench;
 mod channel;
 mod demo;
 mod events;
+mod footprint;
 mod init;
 mod ledger;
 mod node;
@@ -112,6 +113,8 @@ pub enum Command {
     Stop,
     /// Measure payments on this machine: a network of its own, two daemons, the streams of the RPC
     Bench(crate::bench::Bench),
+    /// Measure memory and disk on this machine: a node with a large ledger, and two daemons that pay once a second
+    Footprint(crate::bench::footprint::Footprint),
     /// Print a script that completes this command line in a shell
     Completions {
         /// The shell
@@ -135,6 +138,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Ledger(command) => command.run(&context).await,
         Command::Stop => node::stop(&context).await,
         Command::Bench(command) => bench::run(command, &context).await,
+        Command::Footprint(command) => footprint::run(command, &context).await,
         Command::Completions { shell } => completions(&context, shell),
     };
     match done {

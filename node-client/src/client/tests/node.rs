@@ -174,7 +174,9 @@ impl ScriptedNode {
         let pending = lock(&other.script).pending.clone();
         let mut script = lock(&self.script);
         script.pending.clear();
-        pending.into_iter().for_each(|block| script.put(block));
+        for block in pending {
+            script.put(block);
+        }
     }
 
     pub(super) fn forget(&self) {

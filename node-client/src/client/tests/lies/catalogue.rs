@@ -176,7 +176,7 @@ fn states() -> Vec<Row> {
             *proof = proof_of(&Ledger::new(), facts().opening.channel().unwrap());
         }),
         channel("an old state", Scene::Channel, "says less than it has announced", |index, _, _, _| {
-            *index -= 1
+            *index -= 1;
         }),
         Row { kind: FaultKind::Withholds, ..never },
     ]
@@ -246,8 +246,14 @@ fn applied_with(script: &Script, other: Vec<u8>) -> TransactionAnswer {
     answer
 }
 
+const NOTHING_PROVES: &str = "nothing proves that milestone";
+
 fn transactions() -> Vec<Row> {
-    const NOTHING_PROVES: &str = "nothing proves that milestone";
+    wrong_blocks().into_iter().chain(wrong_fates()).collect()
+}
+
+/// Blocks shown as the one that was applied.
+fn wrong_blocks() -> Vec<Row> {
     vec![
         transaction("a rejected one as applied", Scene::Rejected, NOTHING_PROVES, |answer, script| {
             *answer = applied_with(script, block_of(&facts().double_spend));
@@ -279,6 +285,12 @@ fn transactions() -> Vec<Row> {
                 *answer = applied_with(script, forged.to_bytes());
             },
         ),
+    ]
+}
+
+/// Fates that are not the transaction's.
+fn wrong_fates() -> Vec<Row> {
+    vec![
         transaction("an unsigned milestone", Scene::Applied, "signatures, 2 are needed", |answer, _| {
             let TransactionAnswer::Applied { milestone, .. } = answer else { return };
             milestone.signatures.clear();
