@@ -61,7 +61,7 @@ use tokio::sync::{broadcast, watch};
 use tracing::error;
 pub use upkeep::{Upkeep, run_upkeep};
 
-use self::{core::Core, milestone::Draft, receive::Queued};
+use self::{core::Core, milestone::Draft, rate::clients::ClientRates, receive::Queued};
 use crate::protocol::Followed;
 
 /// What a node is.
@@ -115,6 +115,8 @@ struct Shared {
     arrivals: broadcast::Sender<Arc<Arrival>>,
     /// Index of the newest milestone.
     newest: watch::Sender<u64>,
+    /// What clients have submitted.
+    rates: ClientRates,
     /// Where the random picks of tips go on.
     seed: AtomicU64,
 }
@@ -152,6 +154,7 @@ impl Node {
         let seed = getrandom::u64().map_err(|error| NodeError::Random(error.to_string()))?;
         let core = load::load(store.as_ref(), &params)?;
         let (newest, _) = watch::channel(core.index());
+        let rates = ClientRates::new(&params);
         Ok(Self {
             shared: Arc::new(Shared {
                 params,
@@ -164,6 +167,7 @@ impl Node {
                 draft: Mutex::default(),
                 arrivals: broadcast::channel(ARRIVALS_MAX).0,
                 newest,
+                rates,
                 seed: AtomicU64::new(seed),
             }),
         })

@@ -4,6 +4,7 @@
 use std::{
     collections::HashSet,
     mem,
+    net::IpAddr,
     num::NonZero,
     sync::{Arc, OnceLock, PoisonError},
     thread,
@@ -17,6 +18,7 @@ use super::{
     core::{Core, Waiting},
     index,
     pages::{Pages, Place},
+    rate::clients::Who,
     records,
 };
 use crate::{
@@ -164,6 +166,15 @@ impl Node {
             Some(Received::Refused(refused)) => Err(refused),
             None => Err(Refused::new(RefusedCode::Busy, "the block was lost on its way; send it again")),
         }
+    }
+
+    /// The same for a block that somebody at this address sent without a key: who floods has to do more work.
+    ///
+    /// # Errors
+    /// [`Refused`]; [`RefusedCode::MoreWork`] with the bits that are needed now.
+    pub fn submit_from(&self, address: IpAddr, bytes: &[u8]) -> Result<BlockId, Refused> {
+        self.shared.rates.admit(Who::at(address), bytes)?;
+        self.submit(bytes)
     }
 
     /// Whoever gets the writer first commits for all that wait behind it.

@@ -7,10 +7,7 @@ use quinn::{Connection, Incoming, RecvStream, SendStream, VarInt};
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 use tracing::debug;
 
-use super::{
-    Node, NodeError,
-    rate::clients::{ClientRates, Who},
-};
+use super::{Node, NodeError, rate::clients::Who};
 use crate::{
     gossip::Gossip,
     protocol::{NodeRequest, NodeResponse, Refused, RefusedCode},
@@ -43,7 +40,6 @@ const PATIENCE: Duration = Duration::from_secs(10);
 struct Service {
     node: Node,
     gossip: Option<Gossip>,
-    rates: Arc<ClientRates>,
     requests: Arc<Semaphore>,
 }
 
@@ -69,8 +65,7 @@ pub async fn serve_all(
     gossip: Option<Gossip>,
     stop: impl Future<Output = ()>,
 ) {
-    let rates = Arc::new(ClientRates::new(node.params()));
-    let service = Service { node, gossip, rates, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) };
+    let service = Service { node, gossip, requests: Arc::new(Semaphore::new(REQUESTS_MAX)) };
     let mut connections = JoinSet::new();
     tokio::pin!(stop);
     loop {
@@ -165,7 +160,7 @@ impl Client {
         let Ok(_own) = self.requests.acquire().await else { return Ok(()) };
         let Ok(_shared) = self.service.requests.acquire().await else { return Ok(()) };
         if let NodeRequest::Submit(block) = &request
-            && let Err(more) = self.service.rates.admit(self.who, block)
+            && let Err(more) = self.service.node.shared.rates.admit(self.who, block)
         {
             return respond(writer, NodeResponse::Refused(more)).await;
         }

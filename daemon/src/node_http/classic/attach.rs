@@ -1,5 +1,7 @@
 //! Attaching blocks to the Tangle, and taking them in.
 
+use std::net::IpAddr;
+
 use flash_proto::{Block, BlockId, Payload, limits::BLOCK_BYTES_MAX};
 use serde::{Deserialize, Serialize};
 
@@ -68,11 +70,11 @@ impl Api {
     }
 
     /// Takes blocks in, whatever their order among themselves; what the node takes in its neighbours get.
-    pub(super) async fn take_in(&self, call: Blocks) -> Result<(), Failed> {
+    pub(super) async fn take_in(&self, from: IpAddr, call: Blocks) -> Result<(), Failed> {
         super::bounded("trytes", &call.trytes)?;
         let blocks = call.trytes.iter().map(|text| form::block(text).map(|(_, bytes)| bytes));
         let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
-        self.ask(move |node| take_in_order(blocks, |bytes| node.submit(bytes).map(drop))).await
+        self.ask(move |node| take_in_order(blocks, |bytes| node.submit_from(from, bytes).map(drop))).await
     }
 }
 

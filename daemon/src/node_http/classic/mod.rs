@@ -9,7 +9,10 @@ mod commands;
 pub(super) mod form;
 mod neighbours;
 
-use std::{net::SocketAddr, time::Instant};
+use std::{
+    net::{IpAddr, SocketAddr},
+    time::Instant,
+};
 
 use axum::{
     Json,
@@ -123,7 +126,7 @@ impl Api {
                 self.workshop.interrupt();
                 Ok(Fields::new())
             }
-            _ => self.in_turn(command, request).await,
+            _ => self.in_turn(peer.ip(), command, request).await,
         }
     }
 
@@ -135,16 +138,16 @@ impl Api {
     }
 
     /// Everything that takes a bounded time.
-    async fn in_turn(&self, command: String, request: Value) -> Result<Fields, Failed> {
+    async fn in_turn(&self, from: IpAddr, command: String, request: Value) -> Result<Fields, Failed> {
         let call = async {
             let _turn = self.calls.acquire().await.ok();
-            self.quick(&command, request).await
+            self.quick(from, &command, request).await
         };
         let done = timeout(CALL_WAIT, call).await;
         done.unwrap_or_else(|_| Err(Failed::Node("the call took too long; try again later".to_owned())))
     }
 
-    async fn quick(&self, command: &str, request: Value) -> Result<Fields, Failed> {
+    async fn quick(&self, from: IpAddr, command: &str, request: Value) -> Result<Fields, Failed> {
         match command {
             "getNodeInfo" => fields(&self.get_node_info().await?),
             "getNeighbors" => fields(&self.get_neighbors()),
@@ -159,7 +162,7 @@ impl Api {
                 fields(&self.get_transactions_to_approve(parameters(request)?).await?)
             }
             "broadcastTransactions" | "storeTransactions" => {
-                self.take_in(parameters(request)?).await?;
+                self.take_in(from, parameters(request)?).await?;
                 Ok(Fields::new())
             }
             unknown => {

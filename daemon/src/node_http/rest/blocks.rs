@@ -89,10 +89,11 @@ pub(super) async fn find(State(api): State<Api>, Params(params): Params<FindPara
     responses((status = 201, body = Submitted), (status = "default", body = ApiError)))]
 pub(super) async fn submit(
     State(api): State<Api>,
+    ConnectInfo(peer): ConnectInfo<SocketAddr>,
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Result<(StatusCode, Json<Submitted>), ApiError> {
     let bytes = bytes(body)?;
-    let id = api.ask(move |node| node.submit(&bytes).map_err(ApiError::from)).await?;
+    let id = api.ask(move |node| node.submit_from(peer.ip(), &bytes).map_err(ApiError::from)).await?;
     Ok((StatusCode::CREATED, Json(Submitted { id })))
 }
 

@@ -34,14 +34,18 @@ pub(in crate::node) struct Who {
 
 impl Who {
     pub(in crate::node) fn of(connection: &Connection) -> Self {
-        let ip = connection.remote_address().ip().to_canonical();
-        let host = match ip {
+        Self { key: peer_key(connection), ..Self::at(connection.remote_address().ip()) }
+    }
+
+    /// Somebody without a key.
+    pub(in crate::node) fn at(ip: IpAddr) -> Self {
+        let host = match ip.to_canonical() {
             ip if ip.is_loopback() => None,
             // One host has a whole network of these.
             IpAddr::V6(ip) => Some(IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64))),
-            IpAddr::V4(_) => Some(ip),
+            ip @ IpAddr::V4(_) => Some(ip),
         };
-        Self { key: peer_key(connection), host }
+        Self { key: None, host }
     }
 }
 
@@ -91,5 +95,39 @@ impl ClientRates {
             hosts.spend(host, now, extra);
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::ledger::tests::support::params;
+
+    #[test]
+    fn one_host_that_floods_keeps_no_other_out() {
+        let rates = ClientRates::new(&params());
+        let at = |host: &str| Who::at(host.parse().unwrap());
+        let mut refused = None;
+        // A block of zeros has next to no work; what drains meanwhile is less than what comes.
+        for sent in 0..1_000_000_u32 {
+            if let Err(why) = rates.admit(at("192.0.2.7"), &[0; 64]) {
+                refused = Some((sent, why.code));
+                break;
+            }
+        }
+        let Some((sent, RefusedCode::MoreWork { bits })) = refused else { panic!("{refused:?}") };
+        assert!(u64::from(sent) >= HOST.1, "refused after {sent} blocks");
+        assert_eq!(bits, params().pow_bits + 1);
+        for other in ["192.0.2.8", "127.0.0.1", "::1", "::ffff:127.0.0.1", "2001:db8::7"] {
+            rates.admit(at(other), &[0; 64]).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_network_of_one_host_is_one_sender() {
+        let host = |text: &str| Who::at(text.parse().unwrap()).host;
+        assert_eq!(host("2001:db8:0:1::7"), host("2001:db8:0:1:ffff::9"));
+        assert_ne!(host("2001:db8:0:1::7"), host("2001:db8:0:2::7"));
+        assert_eq!(host("::ffff:192.0.2.7"), host("192.0.2.7"));
     }
 }
