@@ -87,7 +87,7 @@ impl<'a> Bench<'a> {
     fn new(directory: &'a std::path::Path, transactions: u64) -> Self {
         let [coordinator, owner] = [[1; 32], [2; 32]].map(SecretKey::from_bytes);
         let params = network(&coordinator, &owner, transactions.div_ceil(SPLIT));
-        let config = NodeConfig { directory: directory.join("leader"), params: params.clone(), index: false };
+        let config = NodeConfig { index: false, ..NodeConfig::new(directory.join("leader"), params.clone()) };
         let leader = Node::open(config).expect("a fresh directory");
         let genesis = params.genesis_block();
         let mut bench = Self {
@@ -160,7 +160,7 @@ impl<'a> Bench<'a> {
     /// Blocks that a fresh node takes over in a second.
     fn sync(&self, name: &str) -> f64 {
         let config =
-            NodeConfig { directory: self.directory.join(name), params: self.params.clone(), index: false };
+            NodeConfig { index: false, ..NodeConfig::new(self.directory.join(name), self.params.clone()) };
         let node = Node::open(config).expect("a fresh directory");
         let (mut count, mut took) = (0, Duration::ZERO);
         for index in 1..=*self.leader.newest().borrow() {

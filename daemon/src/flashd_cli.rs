@@ -8,10 +8,11 @@ use std::{
     process::ExitCode,
 };
 
-use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap::{Args, CommandFactory, Parser, Subcommand, ValueEnum};
 use flash_node_client::{
     node::{KEEP_MILESTONES_MIN, Keep, dev::DevNetwork},
     quic::PeerAddress,
+    tangle::TipSelection,
 };
 use flash_proto::{Address, Amount, Output, PublicKey};
 
@@ -142,6 +143,12 @@ struct NodeRunArgs {
     /// Bits of proof of work of a new development network
     #[arg(long, value_name = "BITS", default_value_t = 8, value_parser = clap::value_parser!(u8).range(0..=32))]
     pow_bits: u8,
+    /// How tips are picked for those who ask what to approve
+    #[arg(long, value_name = "HOW", value_enum, default_value_t = Tips::Uniform)]
+    tips: Tips,
+    /// How strongly a weighted walk prefers heavy blocks
+    #[arg(long, value_name = "A", default_value_t = 0.001)]
+    alpha: f64,
     /// Start from a snapshot instead of from the genesis: everything in it is checked, and the directory
     /// must hold no ledger yet
     #[arg(long, value_name = "FILE")]
@@ -162,6 +169,14 @@ struct NodeRunArgs {
     /// What to log: a level, or a filter such as flash_node_client=debug
     #[arg(long, value_name = "FILTER", env = "FLASH_LOG", default_value = "info")]
     log: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
+enum Tips {
+    /// At random among those that are not lazy (TIP-3)
+    Uniform,
+    /// By the white paper's weighted random walk
+    Weighted,
 }
 
 #[derive(Debug, Subcommand)]
@@ -353,6 +368,10 @@ fn node(args: &NodeRunArgs) -> Result<(), Failure> {
         public_address: args.public_address.clone(),
         handover: args.handover.as_deref().map(node_setup::read_handover).transpose()?,
         http,
+        tips: match args.tips {
+            Tips::Uniform => TipSelection::Uniform,
+            Tips::Weighted => TipSelection::Weighted { alpha: args.alpha },
+        },
         from_snapshot: args.from_snapshot.clone(),
         keep: (!args.permanode).then_some(keep),
         snapshot_every: args.snapshot_every,

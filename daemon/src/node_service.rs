@@ -25,6 +25,7 @@ use flash_node_client::{
         run_coordinator, run_upkeep, service,
     },
     quic::{Endpoint, GOSSIP_ALPN, NODE_ALPN, PeerAddress, PeerAddressError, StreamLimits},
+    tangle::TipSelection,
 };
 use flash_proto::{
     Action, Address, Amount, Essence, NetworkParams, Output, OutputId, SecretKey, Transaction,
@@ -127,6 +128,8 @@ pub struct NodeOptions {
     pub http: HttpListen,
     /// What it allows.
     pub http_options: HttpOptions,
+    /// How tips are picked for those who ask what to approve.
+    pub tips: TipSelection,
     /// Start from this snapshot; only where there is no ledger yet.
     pub from_snapshot: Option<PathBuf>,
     /// How much of the past to keep; all of it if `None`.
@@ -153,7 +156,8 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     make(&dir, options.make.as_ref())?;
     let (params, keys) = (dir.network()?, read_keys(data)?);
     let index = options.http != HttpListen::Off;
-    let config = NodeConfig { directory: dir.store_path(), params: params.clone(), index };
+    let config =
+        NodeConfig { index, tips: options.tips, ..NodeConfig::new(dir.store_path(), params.clone()) };
     let coordinator = keys.coordinator.as_ref().map(|key| shown(key)).transpose()?;
     let opened = tokio::task::spawn_blocking(move || match options.from_snapshot {
         Some(snapshot) => Node::open_from_snapshot(config, &snapshot),

@@ -18,7 +18,7 @@ pub fn write(data: &Path, file: &Path) -> Result<SnapshotInfo, Failure> {
         return Err(Failure::new(format!("{} is not a node's data directory", data.display())));
     }
     let dir = DataDir::create(data)?;
-    let config = NodeConfig { directory: dir.store_path(), params: dir.network()?, index: true };
+    let config = NodeConfig::new(dir.store_path(), dir.network()?);
     let node = Node::open(config).map_err(Failure::new)?;
     node.write_snapshot(file).map_err(Failure::new)
 }

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::{
     ledger::{Conflict, state_tree::Proof},
-    tangle::{CONFIRMED_MILESTONES, Measures},
+    tangle::{CONFIRMED_MILESTONES, Measures, Score},
 };
 
 /// Blocks that are looked at to tell whether one is in the past of another.
@@ -216,6 +216,11 @@ impl Node {
     /// What the white paper says of a block, while it is held with its parents.
     pub fn measures(&self, block: &BlockId) -> Option<Measures> {
         self.read().tangle.measures(block)
+    }
+
+    /// The score (TIP-3) of a block that waits.
+    pub fn score(&self, block: &BlockId) -> Option<Score> {
+        self.read().tangle.score(block)
     }
 
     /// The milestone with this index, the newest if `None`, and its block.

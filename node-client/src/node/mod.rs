@@ -62,7 +62,7 @@ use tracing::error;
 pub use upkeep::{Upkeep, run_upkeep};
 
 use self::{core::Core, milestone::Draft, rate::clients::ClientRates, receive::Queued};
-use crate::protocol::Followed;
+use crate::{protocol::Followed, tangle::TipSelection};
 
 /// What a node is.
 #[derive(Clone, Debug)]
@@ -74,6 +74,15 @@ pub struct NodeConfig {
     /// Whether blocks are to be found by tag, address and transaction, which the HTTP API needs: some more
     /// records for each block. Blocks that come while it is off are not found later.
     pub index: bool,
+    /// How tips are picked for those who ask what to approve.
+    pub tips: TipSelection,
+}
+
+impl NodeConfig {
+    /// A node of this network in `directory`, with the index, that picks tips uniformly.
+    pub fn new(directory: impl Into<PathBuf>, params: NetworkParams) -> Self {
+        Self { directory: directory.into(), params, index: true, tips: TipSelection::Uniform }
+    }
 }
 
 /// Blocks that those who listen to [`Node::arrivals`] may be behind.
@@ -100,6 +109,7 @@ struct Shared {
     params: NetworkParams,
     /// Whether blocks are indexed.
     index: bool,
+    tips: TipSelection,
     store: Box<dyn Store>,
     core: RwLock<Core>,
     /// Held while something is made durable and taken over: one at a time, so that what was checked
@@ -138,7 +148,7 @@ impl Node {
     pub fn open(config: NodeConfig) -> Result<Self, NodeError> {
         config.params.check()?;
         let store = SledStore::open(&config.directory, config.params.id().as_bytes())?;
-        Self::start(config.params, config.index, Box::new(store))
+        Self::start(config, Box::new(store))
     }
 
     /// The same above any store, with the index; the store must hold nothing or what a node of this network stored.
@@ -146,10 +156,11 @@ impl Node {
     /// # Errors
     /// [`NodeError`].
     pub fn with_store(params: NetworkParams, store: Box<dyn Store>) -> Result<Self, NodeError> {
-        Self::start(params, true, store)
+        Self::start(NodeConfig::new(PathBuf::new(), params), store)
     }
 
-    fn start(params: NetworkParams, index: bool, store: Box<dyn Store>) -> Result<Self, NodeError> {
+    fn start(config: NodeConfig, store: Box<dyn Store>) -> Result<Self, NodeError> {
+        let NodeConfig { directory: _, params, index, tips } = config;
         params.check()?;
         let seed = getrandom::u64().map_err(|error| NodeError::Random(error.to_string()))?;
         let core = load::load(store.as_ref(), &params)?;
@@ -159,6 +170,7 @@ impl Node {
             shared: Arc::new(Shared {
                 params,
                 index,
+                tips,
                 store,
                 core: RwLock::new(core),
                 writer: Mutex::new(()),

@@ -93,7 +93,7 @@ impl Node {
             NodeRequest::OutputsOf { addresses, after } => self.outputs_of(addresses, after),
             NodeRequest::Tips => {
                 let seed = self.next_seed();
-                Ok(NodeResponse::Tips(self.read().tangle.select_tips(seed)))
+                Ok(NodeResponse::Tips(self.read().tangle.select_tips_by(self.shared.tips, seed)))
             }
             NodeRequest::Submit(bytes) => self.submit(&bytes).map(NodeResponse::Submitted),
             NodeRequest::Transaction(id) => {

@@ -22,8 +22,8 @@ const PER_MILESTONE: usize = 100;
 /// transactions; gives back how many there are then.
 pub(super) fn fill(directory: PathBuf, keys: &DevKeys, outputs: u64) -> Result<u64, Failure> {
     let params = &keys.params;
-    let node =
-        Node::open(NodeConfig { directory, params: params.clone(), index: false }).map_err(Failure::new)?;
+    let node = Node::open(NodeConfig { index: false, ..NodeConfig::new(directory, params.clone()) })
+        .map_err(Failure::new)?;
     let genesis = TransactionId::new(*params.id().as_bytes());
     let mut change = (OutputId { transaction: genesis, index: 0 }, *first(&params.genesis)?);
     let mut parents = [params.genesis_block(); 2];
@@ -99,7 +99,7 @@ mod tests {
         let keys = dev.make(now_ms(), [[1; 32], [2; 32], [3; 32]]);
         assert_eq!(fill(dir.path().join("store"), &keys, 201).unwrap(), 317);
         let config =
-            NodeConfig { directory: dir.path().join("store"), params: keys.params.clone(), index: false };
+            NodeConfig { index: false, ..NodeConfig::new(dir.path().join("store"), keys.params.clone()) };
         let node = Node::open(config).unwrap();
         let milestone = node.followed_after(0, 10).unwrap();
         assert_eq!(milestone.len(), 1, "three transactions in one milestone");

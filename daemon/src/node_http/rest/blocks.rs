@@ -157,11 +157,13 @@ pub(super) async fn raw(State(api): State<Api>, Id(id): Id<BlockId>) -> Result<i
     params(("id" = String, Path, description = "The block's id, 64 hexadecimal digits")),
     responses((status = 200, body = MeasuredBlock), (status = "default", body = ApiError)))]
 pub(super) async fn metadata(State(api): State<Api>, Id(id): Id<BlockId>) -> Answer<MeasuredBlock> {
-    let (state, measures) =
-        api.ask(move |node| Ok::<_, NodeError>((node.block_state(id)?, node.measures(&id)))).await?;
+    let (state, measures, score) = api
+        .ask(move |node| Ok::<_, NodeError>((node.block_state(id)?, node.measures(&id), node.score(&id))))
+        .await?;
     let state = state.ok_or_else(|| not_found(format!("block {id}")))?;
     let measures = measures.map(MeasuresView::from);
-    Ok(Json(MeasuredBlock { metadata: BlockMetadata::new(id, state), measures }))
+    let tip_score = score.map(|score| score as u8);
+    Ok(Json(MeasuredBlock { metadata: BlockMetadata::new(id, state), tip_score, measures }))
 }
 
 async fn stored(api: &Api, id: BlockId) -> Result<Vec<u8>, ApiError> {

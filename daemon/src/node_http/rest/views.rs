@@ -191,6 +191,8 @@ pub(super) struct MeasuredBlock {
     /// What became of it.
     #[serde(flatten)]
     pub metadata: BlockMetadata,
+    /// How fit it is to be approved (TIP-3), while it waits: 0 lazy, 1 semi-lazy, 2 not lazy.
+    pub tip_score: Option<u8>,
     /// The white paper's measures; `null` for what was confirmed long ago.
     pub measures: Option<MeasuresView>,
 }

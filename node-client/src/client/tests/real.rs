@@ -28,8 +28,7 @@ struct Running {
 
 impl Running {
     fn start(directory: &TempDir, params: &NetworkParams, at: SocketAddr) -> Self {
-        let config =
-            NodeConfig { directory: directory.path().to_owned(), params: params.clone(), index: true };
+        let config = NodeConfig::new(directory.path().to_owned(), params.clone());
         let node = Node::open(config).unwrap();
         let endpoint = Endpoint::listen(&key(70), NODE_ALPN, at, service::STREAM_LIMITS).unwrap();
         let at = endpoint.local_address().unwrap();

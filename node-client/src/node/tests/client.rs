@@ -20,7 +20,7 @@ use super::support::issue_until;
 /// Runs `work` with a client of a node that issues a milestone every 20 ms.
 async fn with_client<F: Future<Output = ()>>(work: impl FnOnce(NodeClient) -> F) {
     let directory = tempfile::tempdir().unwrap();
-    let config = NodeConfig { directory: directory.path().to_owned(), params: params(), index: true };
+    let config = NodeConfig::new(directory.path().to_owned(), params());
     let node = Node::open(config).unwrap();
     let local = (Ipv4Addr::LOCALHOST, 0).into();
     let endpoint = Endpoint::listen(&key(1), NODE_ALPN, local, STREAM_LIMITS).unwrap();

@@ -20,7 +20,7 @@ use crate::{
 const DIRECTORY: &str = "FLASH_TEST_KILLED_DIRECTORY";
 
 fn open(directory: &Path) -> Node {
-    let config = NodeConfig { directory: directory.to_owned(), params: params(), index: true };
+    let config = NodeConfig::new(directory.to_owned(), params());
     Node::open(config).unwrap()
 }
 

@@ -246,7 +246,7 @@ fn a_day_and_the_longest_contest_window_are_kept() {
 #[ignore = "measures"]
 fn measure_the_disk() {
     let directory = tempfile::tempdir().unwrap();
-    let config = NodeConfig { directory: directory.path().join("store"), params: params(), index: true };
+    let config = NodeConfig::new(directory.path().join("store"), params());
     let mut node = Node::open(config.clone()).unwrap();
     let disk = |what: &str, past: Past| {
         let files = std::fs::read_dir(&config.directory).unwrap();

@@ -369,7 +369,7 @@ fn measure_snapshots() {
             println!("{outputs} outputs: {what} {:?}, of these {cpu} ms computing", began.elapsed());
         };
         let config =
-            NodeConfig { directory: directory.path().join("store"), params: params.clone(), index: false };
+            NodeConfig { index: false, ..NodeConfig::new(directory.path().join("store"), params.clone()) };
         let mut node = None;
         timed("verify", &mut || _ = verify_snapshot(&params, &path).unwrap());
         timed("start from it, on a disk", &mut || {

@@ -72,7 +72,7 @@ fn a_restarted_node_is_the_same_and_goes_on_alike() {
 #[test]
 fn a_node_on_a_disk_comes_back() {
     let directory = tempfile::tempdir().unwrap();
-    let config = NodeConfig { directory: directory.path().join("node"), params: params(), index: true };
+    let config = NodeConfig::new(directory.path().join("node"), params());
     let node = Node::open(config.clone()).unwrap();
     let transactions = history(&node);
     let (before, answers) =
@@ -89,7 +89,7 @@ fn another_networks_directory_is_refused() {
     let directory = tempfile::tempdir().unwrap();
     let store = SledStore::open(directory.path(), b"another").unwrap();
     drop(store);
-    let config = NodeConfig { directory: directory.path().to_owned(), params: params(), index: true };
+    let config = NodeConfig::new(directory.path().to_owned(), params());
     assert!(matches!(Node::open(config), Err(NodeError::Store(_))));
 }
 
@@ -157,7 +157,7 @@ fn a_state_that_is_not_the_milestones_is_found_at_the_start() {
 #[test]
 fn many_senders_at_once_share_commits_and_lose_nothing() {
     let directory = tempfile::tempdir().unwrap();
-    let config = NodeConfig { directory: directory.path().to_owned(), params: params(), index: true };
+    let config = NodeConfig::new(directory.path().to_owned(), params());
     let node = Node::open(config).unwrap();
     let params = params();
     let split = transfer(&params, &[genesis_coin(&params, 1)], vec![output(4, 10_000); 100]);
