@@ -18,6 +18,12 @@ pub struct Config {
     pub rpc: SocketAddr,
     /// Tangle nodes to follow.
     pub nodes: Vec<PeerAddress>,
+    /// How many of them to follow at a time: any of them that lies is noticed, and named.
+    pub nodes_at_once: u8,
+    /// Whether to run a full node in the daemon, too, and follow it first.
+    pub full_node: bool,
+    /// Where clients and other nodes connect to that node: a UDP address.
+    pub node_listen: SocketAddr,
     /// Contest window of the channels that are opened here, where the caller names none.
     pub contest_window_milestones: u32,
     /// Longest age, in milliseconds, of a view of a channel under which payments are accepted; half the
@@ -107,12 +113,18 @@ pub enum ConfigError {
     },
 }
 
+/// Nodes that are followed at a time, at most: each sends every milestone.
+const NODES_AT_ONCE_MAX: u8 = 16;
+
 /// Every key with its environment variable.
-const KEYS: [(&str, &str); 12] = [
+const KEYS: [(&str, &str); 15] = [
     ("listen", "FLASH_LISTEN"),
     ("public_address", "FLASH_PUBLIC_ADDRESS"),
     ("rpc", "FLASH_RPC_LISTEN"),
     ("nodes", "FLASH_NODES"),
+    ("nodes_at_once", "FLASH_NODES_AT_ONCE"),
+    ("full_node", "FLASH_FULL_NODE"),
+    ("node_listen", "FLASH_NODE_LISTEN"),
     ("contest_window_milestones", "FLASH_CONTEST_WINDOW_MILESTONES"),
     ("freshness_ms_max", "FLASH_FRESHNESS_MS_MAX"),
     ("log", "FLASH_LOG"),
@@ -135,6 +147,9 @@ struct File {
     public_address: Option<String>,
     rpc: Option<SocketAddr>,
     nodes: Option<Vec<PeerAddress>>,
+    nodes_at_once: Option<u8>,
+    full_node: Option<bool>,
+    node_listen: Option<SocketAddr>,
     contest_window_milestones: Option<u32>,
     freshness_ms_max: Option<u64>,
     log: Option<String>,
@@ -265,6 +280,9 @@ impl Config {
             public_address: layers.pick_optional("public_address", file.public_address)?,
             rpc: layers.pick("rpc", file.rpc, loopback(15_601))?,
             nodes: layers.pick("nodes", file.nodes.map(Nodes), Nodes(Vec::new()))?.0,
+            nodes_at_once: layers.pick("nodes_at_once", file.nodes_at_once, 3)?,
+            full_node: layers.pick("full_node", file.full_node, false)?,
+            node_listen: layers.pick("node_listen", file.node_listen, any(14_265))?,
             contest_window_milestones: layers.pick(
                 "contest_window_milestones",
                 file.contest_window_milestones,
@@ -312,6 +330,10 @@ impl Config {
             let reason = "must not be above `accept.contest_window_max`".to_owned();
             return Err(ConfigError::Range { key: "accept.contest_window_min", reason });
         }
+        if !(1..=NODES_AT_ONCE_MAX).contains(&self.nodes_at_once) {
+            let reason = format!("is {}; it must be 1 to {NODES_AT_ONCE_MAX}", self.nodes_at_once);
+            return Err(ConfigError::Range { key: "nodes_at_once", reason });
+        }
         if !self.rpc.ip().is_loopback() {
             let reason = format!(
                 "is {}; the admin RPC is not encrypted and listens on loopback only (127.0.0.1 or [::1])",
@@ -335,11 +357,14 @@ impl Config {
         let text = |value: &dyn fmt::Display| toml::Value::String(value.to_string()).to_string();
         let nodes: Vec<String> = self.nodes.iter().map(|node| text(node)).collect();
         let optional = |value: Option<String>| value;
-        let values: [(&'static str, Option<String>); 12] = [
+        let values: [(&'static str, Option<String>); 15] = [
             ("listen", Some(text(&self.listen))),
             ("public_address", optional(self.public_address.as_ref().map(|address| text(address)))),
             ("rpc", Some(text(&self.rpc))),
             ("nodes", Some(format!("[{}]", nodes.join(", ")))),
+            ("nodes_at_once", Some(self.nodes_at_once.to_string())),
+            ("full_node", Some(self.full_node.to_string())),
+            ("node_listen", Some(text(&self.node_listen))),
             ("contest_window_milestones", Some(self.contest_window_milestones.to_string())),
             ("freshness_ms_max", optional(self.freshness_ms_max.map(|ms| ms.to_string()))),
             ("log", Some(text(&self.log))),

@@ -79,6 +79,13 @@ struct RunArgs {
     /// A Tangle node to follow; may be given several times
     #[arg(long = "node", value_name = "KEY@HOST:PORT")]
     nodes: Vec<PeerAddress>,
+    /// Run a full node, too, in `node/` of the data directory, and follow it first; the nodes of --node become its
+    /// first neighbours
+    #[arg(long)]
+    full_node: bool,
+    /// Where clients and other nodes connect to it (UDP)
+    #[arg(long, value_name = "IP:PORT")]
+    node_listen: Option<String>,
     /// The most to lock when a peer asks to open a channel
     #[arg(long, value_name = "AMOUNT")]
     accept_deposit_max: Option<String>,
@@ -324,6 +331,8 @@ fn configuration(args: &RunArgs) -> Result<Config, Failure> {
         ("public_address", args.public_address.clone()),
         ("rpc", args.rpc.clone()),
         ("accept.deposit_max", args.accept_deposit_max.clone()),
+        ("full_node", args.full_node.then(|| "true".to_owned())),
+        ("node_listen", args.node_listen.clone()),
         ("log", args.log.clone()),
         ("log_json", args.log_json.then(|| "true".to_owned())),
         (

@@ -41,7 +41,7 @@ use crate::{
     exit::Exit,
     node_http::{self, HttpOptions, neighbours::Neighbours},
     node_setup::new_key,
-    run::{Failure, stop_on_signal},
+    run::{Failure, from_this_machine, stop_on_signal},
     stop::Stop,
 };
 
@@ -147,11 +147,36 @@ pub enum MakeNode {
     Join(PathBuf),
 }
 
+/// A node that runs in this process.
+pub(crate) struct RunningNode {
+    /// Where it is reached from this machine.
+    pub(crate) address: PeerAddress,
+    ready: PathBuf,
+    tasks: tokio::task::JoinSet<()>,
+}
+
 /// Runs a node until it is told to stop.
 ///
 /// # Errors
 /// [`Failure`].
 pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
+    let stop = Stop::default();
+    let mut node = start(data, options, &stop).await?;
+    node.tasks.spawn(stop_on_signal(stop.clone()));
+    node.ended().await;
+    match stop.running() {
+        crate::stop::Running::Failed { reason, .. } => {
+            Err(Failure { message: reason, exit: Exit::StoreFailed })
+        }
+        _ => Ok(()),
+    }
+}
+
+/// Starts a node that runs until `stop`.
+///
+/// # Errors
+/// [`Failure`].
+pub(crate) async fn start(data: &Path, options: NodeOptions, stop: &Stop) -> Result<RunningNode, Failure> {
     let dir = DataDir::create(data)?;
     make(&dir, options.make.as_ref())?;
     let (params, keys) = (dir.network()?, read_keys(data)?);
@@ -168,7 +193,7 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let kinds = [GOSSIP_ALPN, NODE_ALPN];
     let endpoint = Endpoint::listen_for_all(&shown(&keys.node)?, GOSSIP_ALPN, &kinds, options.listen, limits)
         .map_err(Failure::new)?;
-    let listening = endpoint.local_address().map_err(Failure::new)?;
+    let listening = from_this_machine(endpoint.local_address().map_err(Failure::new)?);
     let address = PeerAddress::new(endpoint.public_key(), listening.ip().to_string(), listening.port())
         .map_err(Failure::new)?;
     let reached = reached(&address, options.public_address.as_deref())?;
@@ -176,19 +201,11 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let config = GossipConfig { neighbours: options.neighbours, reached, relay: gate.clone() };
     let gossip = Gossip::start(node.clone(), endpoint.clone(), config).map_err(Failure::new)?;
     let http = listen_http(options.http).await?;
-    let ready = NodeReady {
-        node: address.clone(),
-        http: http.as_ref().and_then(|listener| listener.local_addr().ok()),
-        pid: std::process::id(),
-    };
-    let text = serde_json::to_string(&ready).map_err(Failure::new)?;
-    let ready_path = datadir::ready_path(data);
-    write_atomically(&ready_path, format!("{text}\n").as_bytes())?;
+    let ready = datadir::ready_path(data);
+    write_ready(&ready, &address, http.as_ref())?;
     tracing::info!(node = %address, network = params.name, data = %data.display(), "ready");
 
-    let stop = Stop::default();
     let mut tasks = tokio::task::JoinSet::new();
-    tasks.spawn(stop_on_signal(stop.clone()));
     if let Some(key) = coordinator {
         let config = CoordinatorConfig { key, timing: Timing::of(&params), handover: options.handover };
         tasks.spawn(coordinate(node.clone(), config, (gate, hearing), gossip.clone(), stop.clone()));
@@ -199,15 +216,23 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let snapshots = options.snapshot_every.map(|every| (data.join("snapshots"), every));
     tasks.spawn(keep_up(node.clone(), Upkeep { keep: options.keep, snapshots }, stop.clone()));
     let until = stop.clone();
-    service::serve_all(node, endpoint, Some(gossip), async move { until.stopped().await }).await;
-    while tasks.join_next().await.is_some() {}
-    let _ = std::fs::remove_file(ready_path);
-    match stop.running() {
-        crate::stop::Running::Failed { reason, .. } => {
-            Err(Failure { message: reason, exit: Exit::StoreFailed })
-        }
-        _ => Ok(()),
+    tasks.spawn(service::serve_all(node, endpoint, Some(gossip), async move { until.stopped().await }));
+    Ok(RunningNode { address, ready, tasks })
+}
+
+impl RunningNode {
+    /// Waits until it has ended, after it was told to.
+    pub(crate) async fn ended(mut self) {
+        while self.tasks.join_next().await.is_some() {}
+        let _ = std::fs::remove_file(self.ready);
     }
+}
+
+fn write_ready(path: &Path, node: &PeerAddress, http: Option<&TcpListener>) -> Result<(), Failure> {
+    let http = http.and_then(|listener| listener.local_addr().ok());
+    let ready = NodeReady { node: node.clone(), http, pid: std::process::id() };
+    let text = serde_json::to_string(&ready).map_err(Failure::new)?;
+    Ok(write_atomically(path, format!("{text}\n").as_bytes())?)
 }
 
 /// Makes milestones together with the other coordinators, until the node is told to stop.

@@ -9,7 +9,9 @@ use std::{
 use flash_channel::store::{SledStore, Store, StoreError};
 use flash_node_client::{
     client::{ClientConfig, NodeClient},
+    node::Keep,
     quic::{Endpoint, PEER_ALPN, PeerAddress, StreamLimits},
+    tangle::TipSelection,
     wallet::{Account, Seed},
 };
 use flash_proto::{NetworkParams, SecretKey};
@@ -24,6 +26,8 @@ use crate::{
     events::EventLog,
     exit::Exit,
     metrics::Metrics,
+    node_http::HttpOptions,
+    node_service::{self, HttpListen, MakeNode, NodeOptions, RunningNode},
     opening::Opening,
     peers::{Peers, STREAMS_PER_PEER_MAX},
     rpc::{self, Tokens},
@@ -90,6 +94,8 @@ pub fn read_seed(dir: &DataDir) -> Result<Seed, Failure> {
 pub(crate) struct Assembled {
     pub(crate) daemon: Daemon,
     peers: Peers,
+    /// The node of its own.
+    node: Option<RunningNode>,
     tasks: tokio::task::JoinSet<()>,
     threads: Vec<std::thread::JoinHandle<()>>,
     stop: Stop,
@@ -132,7 +138,9 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         metrics: metrics.clone(),
         stop: stop.clone(),
     })?;
-    let client = start_client(config, &params, &node_key, store.as_ref())?;
+    let node = start_node(dir, config, &stop).await?;
+    let client =
+        start_client(config, node.as_ref().map(|node| &node.address), &params, &node_key, store.as_ref())?;
     let wallet = WalletService::open(seed, client.clone(), writer.clone(), Arc::clone(&store))?;
     let opening = Opening {
         engine: engine.clone(),
@@ -181,18 +189,21 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         metrics,
         stop: stop.clone(),
     });
-    Ok(Assembled { daemon, peers, tasks, threads, stop })
+    Ok(Assembled { daemon, peers, node, tasks, threads, stop })
 }
 
 impl Assembled {
     /// Takes the daemon apart in order.
     pub(crate) async fn end(self) {
-        let Self { daemon, peers, mut tasks, threads, stop } = self;
+        let Self { daemon, peers, node, mut tasks, threads, stop } = self;
         stop.stop();
         peers.close().await;
         drop((daemon, peers));
         let _ = tokio::time::timeout(ENDING_MAX, async { while tasks.join_next().await.is_some() {} }).await;
         tasks.shutdown().await;
+        if let Some(node) = node {
+            let _ = tokio::time::timeout(ENDING_MAX, node.ended()).await;
+        }
         let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|it| drop(it.join())));
         let _ = tokio::time::timeout(ENDING_MAX, ended).await;
     }
@@ -209,22 +220,47 @@ async fn open_store(
     Ok(Arc::new(opened.map_err(Failure::new)??))
 }
 
+/// Starts the daemon's own node, if it is to have one: in its data directory, with the nodes that it is told
+/// to follow as the first neighbours.
+async fn start_node(dir: &DataDir, config: &Config, stop: &Stop) -> Result<Option<RunningNode>, Failure> {
+    if !config.full_node {
+        return Ok(None);
+    }
+    let options = NodeOptions {
+        listen: config.node_listen,
+        make: Some(MakeNode::Join(datadir::network_path(dir.path()))),
+        neighbours: config.nodes.clone(),
+        handover: None,
+        public_address: None,
+        http: HttpListen::Off,
+        http_options: HttpOptions::default(),
+        tips: TipSelection::Uniform,
+        from_snapshot: None,
+        keep: Some(Keep::default()),
+        snapshot_every: None,
+    };
+    node_service::start(&dir.path().join("node"), options, stop).await.map(Some)
+}
+
 fn start_client(
     config: &Config,
+    own: Option<&PeerAddress>,
     params: &Arc<NetworkParams>,
     node_key: &SecretKey,
     store: &dyn Store,
 ) -> Result<NodeClient, Failure> {
-    if config.nodes.is_empty() {
-        let message =
-            "no node is configured: name one with --node KEY@HOST:PORT, or as `nodes` in flash.toml";
+    let nodes: Vec<PeerAddress> = own.into_iter().chain(&config.nodes).cloned().collect();
+    if nodes.is_empty() {
+        let message = "no node is configured: name one with --node KEY@HOST:PORT, or as `nodes` in flash.toml, \
+            or run one with --full-node";
         return Err(Failure { message: message.to_owned(), exit: Exit::Usage });
     }
     let any: std::net::IpAddr =
         if config.listen.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
-    let (nodes, bind) = (config.nodes.clone(), SocketAddr::new(any, 0));
-    let config = ClientConfig::new(Arc::clone(params), nodes, node_key.clone(), bind);
-    NodeClient::start(ClientConfig { checkpoint: tables::checkpoint(store)?, ..config }).map_err(Failure::new)
+    let nodes_at_once = usize::from(config.nodes_at_once);
+    let config = ClientConfig::new(Arc::clone(params), nodes, node_key.clone(), SocketAddr::new(any, 0));
+    NodeClient::start(ClientConfig { nodes_at_once, checkpoint: tables::checkpoint(store)?, ..config })
+        .map_err(Failure::new)
 }
 
 /// Goes on keeping connected to the peers that we opened channels with.
@@ -243,17 +279,20 @@ fn ticket(config: &Config, key: &SecretKey, listening: SocketAddr) -> Result<Str
     if let Some(public) = &config.public_address {
         return Ok(format!("{}@{public}", key.public()));
     }
-    let mut address = listening;
-    if address.ip().is_unspecified() {
-        // Nobody said how others reach this machine; on this machine it is loopback.
-        address.set_ip(if address.is_ipv4() {
-            Ipv4Addr::LOCALHOST.into()
-        } else {
-            Ipv6Addr::LOCALHOST.into()
-        });
-    }
+    // Nobody said how others reach this machine.
+    let address = from_this_machine(listening);
     let address = PeerAddress::new(key.public(), address.ip().to_string(), address.port());
     Ok(address.map_err(Failure::new)?.to_string())
+}
+
+/// Where what listens there is reached from this machine: at loopback if it listens everywhere.
+pub(crate) fn from_this_machine(listening: SocketAddr) -> SocketAddr {
+    let ip = match listening {
+        SocketAddr::V4(address) if address.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(address) if address.ip().is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other.ip(),
+    };
+    SocketAddr::new(ip, listening.port())
 }
 
 async fn serve(dir: &DataDir, config: &Config, daemon: Daemon, stop: &Stop) -> Result<(), Failure> {
