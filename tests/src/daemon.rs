@@ -44,6 +44,13 @@ impl Daemon {
         self
     }
 
+    /// The same, with these arguments.
+    #[must_use]
+    pub fn with(mut self, arguments: &[&str]) -> Self {
+        self.arguments.extend(arguments.iter().map(|argument| (*argument).to_owned()));
+        self
+    }
+
     /// Its data directory.
     pub fn data(&self) -> &Path {
         &self.data
