@@ -39,12 +39,13 @@ impl Who {
 
     /// Somebody without a key.
     pub(in crate::node) fn at(ip: IpAddr) -> Self {
-        let host = match ip.to_canonical() {
-            ip if ip.is_loopback() => None,
+        let ip = ip.to_canonical();
+        let network = match ip {
             // One host has a whole network of these.
-            IpAddr::V6(ip) => Some(IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64))),
-            ip @ IpAddr::V4(_) => Some(ip),
+            IpAddr::V6(ip) => IpAddr::V6(Ipv6Addr::from_bits(ip.to_bits() >> 64 << 64)),
+            IpAddr::V4(_) => ip,
         };
+        let host = (!ip.is_loopback()).then_some(network);
         Self { key: None, host }
     }
 }
