@@ -32,7 +32,7 @@ pub(super) async fn transaction(
 }
 
 /// A milestone's index, or the newest.
-pub(super) struct Index(Option<u64>);
+pub(crate) struct Index(pub(crate) Option<u64>);
 
 impl FromStr for Index {
     type Err = String;

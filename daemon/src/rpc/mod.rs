@@ -13,7 +13,7 @@ mod stream;
 #[cfg(test)]
 mod streaming_tests;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 mod tokens;
 
 use std::{io, sync::Arc, time::Duration};
@@ -35,6 +35,7 @@ use crate::{
 };
 
 pub(crate) use guard::is_local as is_local_host;
+pub(crate) use ledger::Index;
 pub use openapi::document;
 pub use stream::LINE_BYTES_MAX;
 pub use tokens::{Scope, Tokens, read_token, token_path};

@@ -122,6 +122,7 @@ impl Api {
                 Ok((newest(node)?, info.tips))
             })
             .await?;
+        let past = self.node.past();
         let coordinator = milestone.signatures.first().map(|signature| *signature.coordinator.as_bytes());
         let (hash, index) = (form::block_hash(&block), milestone.essence.index);
         Ok(NodeInfo {
@@ -137,8 +138,8 @@ impl Api {
             // A node holds nothing that is not solid.
             latest_solid_subtangle_milestone: hash,
             latest_solid_subtangle_milestone_index: index,
-            milestone_start_index: 0,
-            last_snapshotted_milestone_index: 0,
+            milestone_start_index: past.milestones,
+            last_snapshotted_milestone_index: past.blocks,
             neighbors: self.neighbours.as_ref().map_or(0, |neighbours| neighbours.list().len()),
             packets_queue_size: 0,
             time: now_ms(),

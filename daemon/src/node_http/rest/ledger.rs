@@ -11,7 +11,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::{
-    Answer, Api, Index,
+    Answer, Api,
     describe::raw,
     limit, not_found, unexpected,
     views::{
@@ -21,7 +21,10 @@ use super::{
 };
 use crate::{
     api::ApiError,
-    rpc::request::{Id, Params},
+    rpc::{
+        Index,
+        request::{Id, Params},
+    },
 };
 
 async fn asked(api: &Api, request: NodeRequest) -> Result<NodeResponse, ApiError> {

@@ -9,8 +9,6 @@ mod node;
 mod openapi;
 mod views;
 
-use std::str::FromStr;
-
 use axum::{
     Json, Router,
     routing::{get, post},
@@ -109,21 +107,4 @@ fn limit(limit: Option<usize>) -> Result<usize, ApiError> {
         return Err(crate::rpc::request::invalid(message));
     }
     Ok(limit)
-}
-
-/// A milestone's index, or the newest.
-struct Index(Option<u64>);
-
-impl FromStr for Index {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        if text == "latest" {
-            return Ok(Self(None));
-        }
-        text.parse().map(|index| Self(Some(index))).map_err(|_| {
-            let shown: String = text.chars().take(80).collect();
-            format!("`{shown}` is not a milestone: write its index (a number) or `latest`")
-        })
-    }
 }
