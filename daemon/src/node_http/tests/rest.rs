@@ -41,7 +41,8 @@ async fn a_transfer_is_submitted_shown_and_proven() {
         assert_eq!(response.json::<Value>().await.unwrap(), json!({ "id": id }));
     }
     assert_eq!(server.found("/api/v1/tips").await, json!([id]));
-    assert_eq!(server.found(&format!("/api/v1/blocks/{id}/metadata")).await["status"], "pending");
+    let metadata = server.found(&format!("/api/v1/blocks/{id}/metadata")).await;
+    assert_eq!((&metadata["status"], &metadata["tip_score"]), (&json!("pending"), &json!(2)));
     assert_eq!(server.found(&format!("/api/v1/transactions/{}", pay.id())).await["status"], "pending");
 
     let spent = server.submit(carried(&server.transfer(0, server.dev.params.genesis[0].address)));
@@ -62,6 +63,7 @@ async fn a_transfer_is_submitted_shown_and_proven() {
     for block in [id, spent] {
         let mut metadata = server.found(&format!("/api/v1/blocks/{block}/metadata")).await;
         let measures = metadata.as_object_mut().unwrap().remove("measures").unwrap();
+        assert_eq!(metadata.as_object_mut().unwrap().remove("tip_score"), Some(Value::Null), "confirmed");
         // Both approve the genesis, and the milestone approves both.
         let wanted = json!({ "own_weight": 1, "cumulative_weight": 2, "score": 1, "height": 1, "depth": 1 });
         assert_eq!(measures, wanted);
