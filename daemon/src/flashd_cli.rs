@@ -20,11 +20,11 @@ use crate::{
     config::Config,
     datadir::{self, DataDir},
     exit::Exit,
+    failure::Failure,
     node_http::HttpOptions,
     node_service::{self, HttpListen, MakeNode, NodeOptions},
     node_setup::{self, NetworkPlan},
-    node_snapshot,
-    run::{self, Failure},
+    node_snapshot, run, treasury,
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 done or stopped in order, 1 failed, 2 wrong use or configuration, \
@@ -417,7 +417,7 @@ fn size(text: &str) -> Result<u64, String> {
 fn fund(args: &FundArgs) -> Result<(), Failure> {
     let output = Output { address: args.address, amount: args.amount };
     let data = node_data(args.data.as_deref());
-    let (transaction, applied) = runtime()?.block_on(node_service::fund(&data, &[output]))?;
+    let (transaction, applied) = runtime()?.block_on(treasury::fund(&data, &[output]))?;
     println!(
         "sent {} to {}: transaction {}, applied by milestone {}",
         args.amount,

@@ -16,10 +16,12 @@ use crate::{
     api::{ApiError, ChannelInfo, ErrorCode},
     client::{Client, Ready},
     datadir,
-    node_service::{self, NodeReady},
+    failure::Failure,
+    node_service::NodeReady,
     rpc::Scope,
-    run::{Failure, STOP_WITH_STDIN_ENV},
     setup,
+    stop::STOP_WITH_STDIN_ENV,
+    treasury,
 };
 
 /// How long a process may take until it answers.
@@ -199,7 +201,7 @@ impl LocalNetwork {
     /// [`Failure`].
     pub async fn fund(&self, to: &[Output]) -> Result<(), Failure> {
         for outputs in to.chunks(OUTPUTS_AT_ONCE) {
-            node_service::fund(&self.node_data(), outputs).await?;
+            treasury::fund(&self.node_data(), outputs).await?;
         }
         Ok(())
     }
@@ -209,7 +211,7 @@ impl LocalNetwork {
     /// # Errors
     /// [`Failure`].
     pub fn connect(&self) -> Result<NodeClient, Failure> {
-        node_service::connect(&self.node_data()).map(|(client, _)| client)
+        treasury::connect(&self.node_data()).map(|(client, _)| client)
     }
 
     /// Ends the node in order.

@@ -9,14 +9,12 @@
 //! | `ready.json` | where the running node answers: `{"node": "KEY@HOST:PORT", "http": "IP:PORT", "pid": …}` |
 
 use std::{
-    net::SocketAddr,
+    net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Duration,
 };
 
 use flash_node_client::{
-    client::{Applied, ClientConfig, NodeClient},
     coordinator::{Heard, Timing},
     gossip::{Gossip, GossipConfig, message::Reached},
     node::{
@@ -27,28 +25,22 @@ use flash_node_client::{
     quic::{Endpoint, GOSSIP_ALPN, NODE_ALPN, PeerAddress, PeerAddressError, StreamLimits},
     tangle::TipSelection,
 };
-use flash_proto::{
-    Action, Address, Amount, Essence, NetworkParams, Output, OutputId, SecretKey, Transaction,
-    transaction::commit_inputs,
-};
+use flash_proto::NetworkParams;
 use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::mpsc};
-use zeroize::Zeroizing;
 
 use crate::{
-    datadir::{self, DataDir, DataDirError, check_private, read_network, write_atomically},
+    datadir::{self, DataDir, read_network, write_atomically},
     events::now_ms,
     exit::Exit,
+    failure::Failure,
     node_http::{self, HttpOptions, neighbours::Neighbours},
-    node_setup::new_key,
-    run::{Failure, from_this_machine, stop_on_signal},
-    stop::Stop,
+    node_keys::{Keys, hidden, keys_path, new_key, read_keys, shown, write_keys},
+    stop::{Stop, stop_on_signal},
 };
 
 /// Streams that a client may have open at once.
 const STREAMS_PER_CLIENT_MAX: u32 = 256;
-/// How long a call waits for the running node.
-const NODE_WAIT: Duration = Duration::from_secs(60);
 
 /// What a running node says about itself in `ready.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -60,43 +52,6 @@ pub struct NodeReady {
     pub http: Option<SocketAddr>,
     /// The process.
     pub pid: u32,
-}
-
-/// The secret keys of a node, as 32 bytes in hexadecimal.
-#[derive(Serialize, Deserialize)]
-pub(crate) struct Keys {
-    pub(crate) node: Zeroizing<String>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) coordinator: Option<Zeroizing<String>>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub(crate) treasury: Option<Zeroizing<String>>,
-}
-
-pub(crate) fn keys_path(dir: &Path) -> PathBuf {
-    dir.join("keys.json")
-}
-
-pub(crate) fn hidden(key: &SecretKey) -> Zeroizing<String> {
-    Zeroizing::new(hex::encode(key.expose_bytes().as_ref()))
-}
-
-pub(crate) fn shown(text: &str) -> Result<SecretKey, Failure> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    hex::decode_to_slice(text, bytes.as_mut()).map_err(|_| {
-        unusable("keys.json holds a key that is not 64 hexadecimal digits; restore it from a backup")
-    })?;
-    Ok(SecretKey::from_bytes(*bytes))
-}
-
-fn unusable(message: impl Into<String>) -> Failure {
-    Failure { message: message.into(), exit: Exit::DataDirUnusable }
-}
-
-pub(crate) fn read_keys(dir: &Path) -> Result<Keys, Failure> {
-    let path = keys_path(dir);
-    check_private(&path, "600")?;
-    let text = Zeroizing::new(std::fs::read_to_string(&path).map_err(DataDirError::io(&path))?);
-    serde_json::from_str(&text).map_err(|error| unusable(format!("{}: {error}", path.display())))
 }
 
 /// Where the HTTP API listens.
@@ -228,6 +183,16 @@ impl RunningNode {
     }
 }
 
+/// Where what listens there is reached from this machine: at loopback if it listens everywhere.
+pub(crate) fn from_this_machine(listening: SocketAddr) -> SocketAddr {
+    let ip = match listening {
+        SocketAddr::V4(address) if address.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        SocketAddr::V6(address) if address.ip().is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        other => other.ip(),
+    };
+    SocketAddr::new(ip, listening.port())
+}
+
 fn write_ready(path: &Path, node: &PeerAddress, http: Option<&TcpListener>) -> Result<(), Failure> {
     let http = http.and_then(|listener| listener.local_addr().ok());
     let ready = NodeReady { node: node.clone(), http, pid: std::process::id() };
@@ -287,7 +252,7 @@ fn make(dir: &DataDir, wanted: Option<&MakeNode>) -> Result<(), Failure> {
             }
             let own = dir.network()?;
             if own.id() != params.id() {
-                return Err(unusable(format!(
+                return Err(Failure::unusable_data(format!(
                     "{} belongs to network {}, but {} is of network {}; choose another directory",
                     data.display(),
                     own.name,
@@ -298,7 +263,7 @@ fn make(dir: &DataDir, wanted: Option<&MakeNode>) -> Result<(), Failure> {
             Ok(())
         }
         Some(MakeNode::Dev(dev)) if is_new => make_dev(dir, *dev).map(drop),
-        None if is_new => Err(unusable(format!(
+        None if is_new => Err(Failure::unusable_data(format!(
             "{} is not a node's data directory. Join a network with `flashd node --network FILE`, or make \
              one for development with `flashd node --init-dev`",
             data.display()
@@ -312,12 +277,6 @@ fn make_joining(dir: &DataDir, params: &NetworkParams) -> Result<(), Failure> {
         write_keys(dir, &Keys { node: new_key()?, coordinator: None, treasury: None })?;
     }
     dir.write_network(params)?;
-    Ok(())
-}
-
-pub(crate) fn write_keys(dir: &DataDir, keys: &Keys) -> Result<(), Failure> {
-    let text = Zeroizing::new(serde_json::to_string_pretty(keys).map_err(Failure::new)?);
-    write_atomically(&keys_path(dir.path()), text.as_bytes())?;
     Ok(())
 }
 
@@ -384,82 +343,4 @@ pub fn address(data: &Path) -> Result<PeerAddress, Failure> {
     })?;
     let ready: NodeReady = serde_json::from_str(&text).map_err(Failure::new)?;
     Ok(ready.node)
-}
-
-/// A client of the node that runs on a data directory, with its network.
-///
-/// # Errors
-/// [`Failure`] if no node runs there.
-pub fn connect(data: &Path) -> Result<(NodeClient, Arc<NetworkParams>), Failure> {
-    let address = address(data)?;
-    let params = Arc::new(read_network(&datadir::network_path(data))?);
-    let mut bytes = Zeroizing::new([0; 32]);
-    getrandom::fill(bytes.as_mut()).map_err(Failure::new)?;
-    let (key, bind) = (SecretKey::from_bytes(*bytes), SocketAddr::from(([0, 0, 0, 0], 0)));
-    let config = ClientConfig::new(Arc::clone(&params), vec![address], key, bind);
-    let client = NodeClient::start(config).map_err(Failure::new)?;
-    Ok((client, params))
-}
-
-/// Sends money from the treasury of a development network; returns when that is applied.
-///
-/// # Errors
-/// [`Failure`].
-pub async fn fund(data: &Path, to: &[Output]) -> Result<(Transaction, Applied), Failure> {
-    let keys = read_keys(data)?;
-    let treasury = keys.treasury.as_ref().ok_or_else(|| {
-        unusable(format!("{} has no treasury: it is not the node of a development network", data.display()))
-    })?;
-    let key = shown(treasury)?;
-    let (client, params) = connect(data)?;
-    let funding = async {
-        let outputs = client.outputs_of(&[Address::of(&key.public())]).await.map_err(Failure::new)?.value;
-        let transaction = spend(&params, &key, &outputs, to)?;
-        let applied = client.submit_and_wait(transaction.clone(), None).await.map_err(Failure::new)?;
-        Ok((transaction, applied))
-    };
-    tokio::time::timeout(NODE_WAIT, funding)
-        .await
-        .map_err(|_| Failure::new("the node did not answer in time; see its log"))?
-}
-
-/// Spends the treasury's largest outputs; what is left over goes back to it.
-fn spend(
-    params: &NetworkParams,
-    key: &SecretKey,
-    outputs: &[(OutputId, Output)],
-    to: &[Output],
-) -> Result<Transaction, Failure> {
-    let wanted = Amount::checked_sum(to.iter().map(|output| output.amount))
-        .ok_or_else(|| Failure::new("the amounts add up to more than the supply"))?;
-    let mut sorted = outputs.to_vec();
-    sorted.sort_by_key(|(id, output)| (std::cmp::Reverse(output.amount), *id));
-    let (mut inputs, mut spent, mut sum) = (Vec::new(), Vec::new(), Amount::ZERO);
-    for (id, output) in sorted.iter().take(flash_proto::limits::INPUTS_MAX) {
-        if sum >= wanted {
-            break;
-        }
-        inputs.push(*id);
-        spent.push(*output);
-        sum = sum.checked_add(output.amount).unwrap_or(sum);
-    }
-    let change = sum
-        .checked_sub(wanted)
-        .ok_or_else(|| Failure::new(format!("the treasury has {sum}, that is less than {wanted}")))?;
-    let mut made = to.to_vec();
-    if change >= params.output_min {
-        made.push(Output { address: Address::of(&key.public()), amount: change });
-    } else if !change.is_zero() {
-        return Err(Failure::new(format!("{change} would be left over, which is too little for an output")));
-    }
-    let essence = Essence {
-        network: params.id(),
-        inputs,
-        inputs_commitment: commit_inputs(&spent),
-        outputs: made,
-        action: Action::Transfer,
-    };
-    let unlock = essence.unlock(key);
-    let unlocks = vec![unlock; spent.len()];
-    Ok(Transaction { essence, unlocks })
 }

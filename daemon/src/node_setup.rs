@@ -10,7 +10,7 @@ use flash_node_client::{
         dev::{OUTPUT_MIN, treasury},
     },
 };
-use flash_proto::{Address, NetworkParams, PublicKey, SecretKey};
+use flash_proto::{Address, NetworkParams, PublicKey};
 use serde::Serialize;
 use zeroize::Zeroizing;
 
@@ -18,8 +18,8 @@ use crate::{
     datadir::DataDir,
     events::now_ms,
     exit::Exit,
-    node_service::{Keys, hidden, keys_path, read_keys, shown, write_keys},
-    run::Failure,
+    failure::Failure,
+    node_keys::{Keys, keys_path, new_key, read_keys, shown, write_keys},
 };
 
 /// The public side of a node's keys.
@@ -75,12 +75,6 @@ pub fn keys(data: &Path, coordinator: bool, treasury: bool) -> Result<PublicKeys
         coordinator: keys.coordinator.as_ref().map(public).transpose()?,
         treasury: keys.treasury.as_ref().map(public).transpose()?.map(|key| Address::of(&key)),
     })
-}
-
-pub(crate) fn new_key() -> Result<Zeroizing<String>, Failure> {
-    let mut bytes = Zeroizing::new([0; 32]);
-    getrandom::fill(bytes.as_mut()).map_err(|error| Failure::new(format!("no randomness: {error}")))?;
-    Ok(hidden(&SecretKey::from_bytes(*bytes)))
 }
 
 /// Makes the parameters of a network that begins now.

@@ -6,7 +6,7 @@ use flash_node_client::node::{Node, NodeConfig, SnapshotInfo, verify_snapshot};
 
 use crate::{
     datadir::{self, DataDir, read_network},
-    run::Failure,
+    failure::Failure,
 };
 
 /// Writes a snapshot of the node in a data directory, on which no node runs.

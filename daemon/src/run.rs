@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use flash_channel::store::{SledStore, Store, StoreError};
+use flash_channel::store::{SledStore, Store};
 use flash_node_client::{
     client::{ClientConfig, NodeClient},
     node::Keep,
@@ -21,17 +21,20 @@ use crate::{
     client::Ready,
     config::Config,
     daemon::{Daemon, Parts},
-    datadir::{self, DataDir, DataDirError, write_atomically},
+    datadir::{self, DataDir, write_atomically},
     engine::{self, EngineConfig, Started},
     events::EventLog,
     exit::Exit,
+    failure::Failure,
     metrics::Metrics,
     node_http::HttpOptions,
+    node_service::from_this_machine,
     node_service::{self, HttpListen, MakeNode, NodeOptions, RunningNode},
     opening::Opening,
     peers::{Peers, STREAMS_PER_PEER_MAX},
     rpc::{self, Tokens},
-    seedfile::{self, SeedFileError},
+    seedfile,
+    stop::stop_on_signal,
     stop::{Running, Stop},
     submitter, tables,
     wallet::WalletService,
@@ -40,46 +43,6 @@ use crate::{
 
 /// How long the parts may take to end.
 const ENDING_MAX: Duration = Duration::from_secs(10);
-
-/// Why the daemon does not run, or no longer.
-#[derive(Debug, thiserror::Error)]
-#[error("{message}")]
-pub struct Failure {
-    /// What failed and what to do.
-    pub message: String,
-    /// How the process ends.
-    pub exit: Exit,
-}
-
-impl Failure {
-    /// A failure of no special kind.
-    pub fn new(message: impl std::fmt::Display) -> Self {
-        Self { message: message.to_string(), exit: Exit::Failed }
-    }
-}
-
-impl From<DataDirError> for Failure {
-    fn from(error: DataDirError) -> Self {
-        Self { message: error.to_string(), exit: error.exit() }
-    }
-}
-
-impl From<SeedFileError> for Failure {
-    fn from(error: SeedFileError) -> Self {
-        Self { message: error.to_string(), exit: error.exit() }
-    }
-}
-
-impl From<StoreError> for Failure {
-    fn from(error: StoreError) -> Self {
-        let exit = match error {
-            StoreError::InUse(_) => Exit::DataDirInUse,
-            StoreError::WrongIdentity(_) => Exit::DataDirUnusable,
-            _ => Exit::StoreFailed,
-        };
-        Self { message: error.to_string(), exit }
-    }
-}
 
 /// Reads the seed of a data directory; asks for its passphrase if it is encrypted.
 ///
@@ -285,16 +248,6 @@ fn ticket(config: &Config, key: &SecretKey, listening: SocketAddr) -> Result<Str
     Ok(address.map_err(Failure::new)?.to_string())
 }
 
-/// Where what listens there is reached from this machine: at loopback if it listens everywhere.
-pub(crate) fn from_this_machine(listening: SocketAddr) -> SocketAddr {
-    let ip = match listening {
-        SocketAddr::V4(address) if address.ip().is_unspecified() => Ipv4Addr::LOCALHOST.into(),
-        SocketAddr::V6(address) if address.ip().is_unspecified() => Ipv6Addr::LOCALHOST.into(),
-        other => other.ip(),
-    };
-    SocketAddr::new(ip, listening.port())
-}
-
 async fn serve(dir: &DataDir, config: &Config, daemon: Daemon, stop: &Stop) -> Result<(), Failure> {
     let tokens = Tokens::open(dir.path())?;
     let listener = TcpListener::bind(config.rpc).await.map_err(|error| {
@@ -310,43 +263,6 @@ async fn serve(dir: &DataDir, config: &Config, daemon: Daemon, stop: &Stop) -> R
     // Its absence only makes the error of the next call clearer.
     let _ = std::fs::remove_file(path);
     served.map_err(Failure::new)
-}
-
-/// If this variable is set, the end of standard input stops the process in order: so it ends with the
-/// one that started it, however that ends.
-pub const STOP_WITH_STDIN_ENV: &str = "FLASH_STOP_WITH_STDIN";
-
-/// Returns at the end of standard input, if that is to stop the process.
-async fn stdin_ended() {
-    if std::env::var_os(STOP_WITH_STDIN_ENV).is_none() {
-        return std::future::pending().await;
-    }
-    let (ended, end) = tokio::sync::oneshot::channel();
-    // A thread of its own, because a read from standard input cannot be given up.
-    std::thread::spawn(move || {
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
-        let _ = ended.send(());
-    });
-    let _ = end.await;
-}
-
-/// Stops in order on Ctrl-C or SIGTERM.
-pub(crate) async fn stop_on_signal(stop: Stop) {
-    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
-        Ok(terminate) => terminate,
-        Err(error) => {
-            tracing::warn!(%error, "cannot listen to SIGTERM");
-            return;
-        }
-    };
-    tokio::select! {
-        _ = tokio::signal::ctrl_c() => {}
-        _ = terminate.recv() => {}
-        () = stdin_ended() => {}
-        () = stop.stopped() => return,
-    }
-    tracing::info!("stopping");
-    stop.stop();
 }
 
 /// Writes logs to standard error.

@@ -66,3 +66,40 @@ impl Stop {
         let _ = receiver.wait_for(|running| *running != Running::Yes).await;
     }
 }
+
+/// If this variable is set, the end of standard input stops the process in order: so it ends with the
+/// one that started it, however that ends.
+pub const STOP_WITH_STDIN_ENV: &str = "FLASH_STOP_WITH_STDIN";
+
+/// Returns at the end of standard input, if that is to stop the process.
+async fn stdin_ended() {
+    if std::env::var_os(STOP_WITH_STDIN_ENV).is_none() {
+        return std::future::pending().await;
+    }
+    let (ended, end) = tokio::sync::oneshot::channel();
+    // A thread of its own, because a read from standard input cannot be given up.
+    std::thread::spawn(move || {
+        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = ended.send(());
+    });
+    let _ = end.await;
+}
+
+/// Stops in order on Ctrl-C or SIGTERM.
+pub(crate) async fn stop_on_signal(stop: Stop) {
+    let mut terminate = match tokio::signal::unix::signal(tokio::signal::unix::SignalKind::terminate()) {
+        Ok(terminate) => terminate,
+        Err(error) => {
+            tracing::warn!(%error, "cannot listen to SIGTERM");
+            return;
+        }
+    };
+    tokio::select! {
+        _ = tokio::signal::ctrl_c() => {}
+        _ = terminate.recv() => {}
+        () = stdin_ended() => {}
+        () = stop.stopped() => return,
+    }
+    tracing::info!("stopping");
+    stop.stop();
+}

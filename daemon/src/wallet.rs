@@ -21,7 +21,7 @@ use crate::{
     api::{self, ApiError, ErrorCode, HistoryEntry},
     engine::{Writer, stopping},
     events::NewEvent,
-    run::Failure,
+    failure::Failure,
     stop::Stop,
     tables::{self, TransferRecord},
 };

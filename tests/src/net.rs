@@ -10,7 +10,7 @@ use std::{
 
 use flash_node_client::{client::NodeClient, protocol::NodeInfo, quic::PeerAddress};
 use flash_proto::{Address, Amount, NetworkParams, Output, SecretKey};
-use flashd::node_service::{self, NodeReady};
+use flashd::{node_service::NodeReady, treasury};
 use serde_json::Value;
 
 use crate::{Daemon, Process, binary, poll, run};
@@ -67,7 +67,7 @@ impl Net {
     pub async fn with(options: NetOptions) -> Self {
         let dir = tempfile::Builder::new().prefix("flash-test-").tempdir().expect("a temporary directory");
         let node = Node::start(dir.path(), options).await;
-        let (client, _) = node_service::connect(&node.data).expect("the node is ready");
+        let (client, _) = treasury::connect(&node.data).expect("the node is ready");
         Self { dir: Some(dir), node, client, funding: tokio::sync::Mutex::default() }
     }
 
@@ -106,7 +106,7 @@ impl Net {
     pub async fn fund(&self, address: Address, amount: Amount) {
         let _funding = self.funding.lock().await;
         let output = Output { address, amount };
-        node_service::fund(&self.node.data, &[output]).await.expect("the treasury pays");
+        treasury::fund(&self.node.data, &[output]).await.expect("the treasury pays");
     }
 
     /// One of the keys in the node's `keys.json`: `coordinator`, `treasury` or `node`.

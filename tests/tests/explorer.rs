@@ -14,7 +14,7 @@ use flash_proto::{
     transaction::commit_inputs,
 };
 use flash_tests::{Browser, Net, NetOptions, poll, until};
-use flashd::node_service;
+use flashd::treasury;
 use serde_json::{Value, json};
 
 const COINS: [u64; 2] = [3_000_000, 5_000_000];
@@ -39,7 +39,7 @@ impl Scene {
         let owner = SecretKey::from_bytes([5; 32]);
         let address = Address::of(&owner.public());
         let outputs = COINS.map(|coin| Output { address, amount: Amount::new(coin) });
-        node_service::fund(net.node.data(), &outputs).await.expect("the treasury pays");
+        treasury::fund(net.node.data(), &outputs).await.expect("the treasury pays");
         let mut coins = outputs_of(&net.client, address).await;
         coins.sort_by_key(|(_, output)| output.amount);
         let http = reqwest::Client::builder().no_proxy().build().expect("an HTTP client");

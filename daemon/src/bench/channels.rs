@@ -6,8 +6,8 @@ use futures_util::{StreamExt, TryStreamExt, stream};
 use crate::{
     api::{CloseRequest, OpenRequest},
     client::Client,
+    failure::Failure,
     local::{LocalDaemon, LocalNetwork, reached},
-    run::Failure,
 };
 
 /// What a deposit has beyond what is paid: above the smallest output of a development network.

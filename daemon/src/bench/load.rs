@@ -6,7 +6,7 @@ use flash_proto::{Amount, ChannelId};
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
-use crate::{api::StreamOutcome, client::Client, run::Failure};
+use crate::{api::StreamOutcome, client::Client, failure::Failure};
 
 /// When a lane ends.
 #[derive(Clone, Copy, Debug)]

@@ -10,7 +10,7 @@ use std::{
 use serde::Serialize;
 
 use super::report::{Latency, ratio};
-use crate::{datadir::DataDirError, run::Failure};
+use crate::{datadir::DataDirError, failure::Failure};
 
 /// Bytes of a write that is synced.
 const WRITE: [u8; 4096] = [0x5a; 4096];

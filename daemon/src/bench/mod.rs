@@ -37,8 +37,8 @@ use self::{
 use crate::{
     client::Client,
     exit::Exit,
+    failure::Failure,
     local::{LocalDaemon, LocalNetwork},
-    run::Failure,
 };
 
 /// Payments of a run that is not given a number or a time.

@@ -4,7 +4,7 @@ use super::{Context, output::Failure, view};
 use crate::{
     api::{ApiError, ErrorCode},
     demo::{Demo, Report},
-    run,
+    failure,
 };
 
 pub(super) async fn run(demo: Demo, context: &Context) -> Result<(), Failure> {
@@ -17,7 +17,7 @@ pub(super) async fn run(demo: Demo, context: &Context) -> Result<(), Failure> {
 }
 
 /// What failed in the machines below is shown as any other error.
-pub(super) fn failure(run::Failure { message, exit }: run::Failure) -> Failure {
+pub(super) fn failure(failure::Failure { message, exit }: failure::Failure) -> Failure {
     Failure::Error { error: ApiError::new(ErrorCode::Internal, message, ""), exit }
 }
 

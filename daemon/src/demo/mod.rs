@@ -30,8 +30,8 @@ use self::{
     sessions::Session,
 };
 use crate::{
+    failure::Failure,
     local::{LocalDaemon, LocalNetwork},
-    run::Failure,
 };
 
 /// What one Wh costs.

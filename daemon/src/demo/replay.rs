@@ -14,8 +14,8 @@ use super::{PRICE_PER_WH, Progress, sessions::Session};
 use crate::{
     api::{ChannelInfo, CloseRequest, OpenRequest, StreamOutcome},
     client::Client,
+    failure::Failure,
     local::reached,
-    run::Failure,
 };
 
 /// How often the meter is read.

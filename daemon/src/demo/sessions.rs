@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use serde::Deserialize;
 
-use crate::run::Failure;
+use crate::failure::Failure;
 
 /// See `data/README.md` for where they come from.
 const RECORDS: &str = include_str!("../../data/ev_sessions.csv");

@@ -30,9 +30,9 @@ use flash_proto::{Amount, Output};
 use flashd::{
     api::{ChannelInfo, CloseRequest, OpenRequest, PayRequest, StreamOutcome},
     client::Client,
+    failure::Failure,
     flashd_cli,
     local::{LocalDaemon, LocalNetwork},
-    run::Failure,
 };
 use futures_util::{StreamExt, stream};
 

@@ -33,7 +33,7 @@ use std::{
 };
 
 use flash_proto::{Amount, Output, OutputId};
-use flashd::node_service;
+use flashd::treasury;
 pub use report::Report;
 pub use throughput::{Load, throughput};
 
@@ -216,8 +216,7 @@ async fn fund(machines: &Machines, purses: &Purses, meters: &Meters) -> Vec<(Out
     let count = outputs.len();
     let money = Amount::new(meters::MONEY);
     outputs.extend(meters.addresses().await.into_iter().map(|address| Output { address, amount: money }));
-    let (transaction, _) =
-        node_service::fund(machines.all[0].data(), &outputs).await.expect("the treasury pays");
+    let (transaction, _) = treasury::fund(machines.all[0].data(), &outputs).await.expect("the treasury pays");
     let transaction = transaction.id();
     let ids = (0..).map(|index| OutputId { transaction, index });
     ids.zip(outputs).take(count).collect()

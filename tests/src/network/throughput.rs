@@ -11,7 +11,7 @@ use flash_proto::{
     Action, Address, Amount, Essence, NetworkParams, Output, OutputId, Payload, SecretKey, Transaction,
     TransactionId, limits::OUTPUTS_MAX, transaction::commit_inputs,
 };
-use flashd::node_service;
+use flashd::treasury;
 use tokio::task::JoinSet;
 
 use super::{
@@ -111,7 +111,7 @@ async fn prepare(machines: &Machines, count: usize) -> Vec<Prepared> {
         let address = |key: &SecretKey| Output { address: Address::of(&key.public()), amount: AMOUNT };
         let outputs: Vec<Output> = some.iter().map(address).collect();
         let data = machines.all[0].data();
-        let (funding, _) = node_service::fund(data, &outputs).await.expect("the treasury pays");
+        let (funding, _) = treasury::fund(data, &outputs).await.expect("the treasury pays");
         let transaction = funding.id();
         for ((key, output), index) in some.iter().zip(outputs).zip(0..) {
             all.push(pay(&machines.params, key, OutputId { transaction, index }, output));

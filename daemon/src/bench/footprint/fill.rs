@@ -11,7 +11,7 @@ use flash_proto::{
     transaction::commit_inputs,
 };
 
-use crate::{events::now_ms, run::Failure};
+use crate::{events::now_ms, failure::Failure};
 
 /// Outputs that one transaction makes, besides its change.
 const SPLIT: u64 = 100;

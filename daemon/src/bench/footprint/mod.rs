@@ -35,9 +35,9 @@ use crate::{
     api::PayRequest,
     client::Client,
     datadir::DataDir,
+    failure::Failure,
     local::{LocalDaemon, LocalNetwork},
     node_service,
-    run::Failure,
 };
 
 /// Bits of proof of work, as a development network has them.

@@ -2,7 +2,7 @@
 
 use std::{fs, path::PathBuf};
 
-use crate::{bench::report::Counted, client::Client, run::Failure};
+use crate::{bench::report::Counted, client::Client, failure::Failure};
 
 /// Memory now and at most, and what was written since the process began.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]

@@ -1,0 +1,101 @@
+//! The treasury of a development network: a client of the running node, with the key in the node's directory.
+
+use std::{net::SocketAddr, path::Path, sync::Arc, time::Duration};
+
+use flash_node_client::client::{Applied, ClientConfig, NodeClient};
+use flash_proto::{
+    Action, Address, Amount, Essence, NetworkParams, Output, OutputId, SecretKey, Transaction,
+    transaction::commit_inputs,
+};
+use zeroize::Zeroizing;
+
+use crate::{
+    datadir::{self, read_network},
+    failure::Failure,
+    node_keys::{read_keys, shown},
+    node_service::address,
+};
+
+/// How long a call waits for the running node.
+const NODE_WAIT: Duration = Duration::from_secs(60);
+
+/// A client of the node that runs on a data directory, with its network.
+///
+/// # Errors
+/// [`Failure`] if no node runs there.
+pub fn connect(data: &Path) -> Result<(NodeClient, Arc<NetworkParams>), Failure> {
+    let address = address(data)?;
+    let params = Arc::new(read_network(&datadir::network_path(data))?);
+    let mut bytes = Zeroizing::new([0; 32]);
+    getrandom::fill(bytes.as_mut()).map_err(Failure::new)?;
+    let (key, bind) = (SecretKey::from_bytes(*bytes), SocketAddr::from(([0, 0, 0, 0], 0)));
+    let config = ClientConfig::new(Arc::clone(&params), vec![address], key, bind);
+    let client = NodeClient::start(config).map_err(Failure::new)?;
+    Ok((client, params))
+}
+
+/// Sends money from the treasury of a development network; returns when that is applied.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn fund(data: &Path, to: &[Output]) -> Result<(Transaction, Applied), Failure> {
+    let keys = read_keys(data)?;
+    let treasury = keys.treasury.as_ref().ok_or_else(|| {
+        Failure::unusable_data(format!(
+            "{} has no treasury: it is not the node of a development network",
+            data.display()
+        ))
+    })?;
+    let key = shown(treasury)?;
+    let (client, params) = connect(data)?;
+    let funding = async {
+        let outputs = client.outputs_of(&[Address::of(&key.public())]).await.map_err(Failure::new)?.value;
+        let transaction = spend(&params, &key, &outputs, to)?;
+        let applied = client.submit_and_wait(transaction.clone(), None).await.map_err(Failure::new)?;
+        Ok((transaction, applied))
+    };
+    tokio::time::timeout(NODE_WAIT, funding)
+        .await
+        .map_err(|_| Failure::new("the node did not answer in time; see its log"))?
+}
+
+/// Spends the treasury's largest outputs; what is left over goes back to it.
+fn spend(
+    params: &NetworkParams,
+    key: &SecretKey,
+    outputs: &[(OutputId, Output)],
+    to: &[Output],
+) -> Result<Transaction, Failure> {
+    let wanted = Amount::checked_sum(to.iter().map(|output| output.amount))
+        .ok_or_else(|| Failure::new("the amounts add up to more than the supply"))?;
+    let mut sorted = outputs.to_vec();
+    sorted.sort_by_key(|(id, output)| (std::cmp::Reverse(output.amount), *id));
+    let (mut inputs, mut spent, mut sum) = (Vec::new(), Vec::new(), Amount::ZERO);
+    for (id, output) in sorted.iter().take(flash_proto::limits::INPUTS_MAX) {
+        if sum >= wanted {
+            break;
+        }
+        inputs.push(*id);
+        spent.push(*output);
+        sum = sum.checked_add(output.amount).unwrap_or(sum);
+    }
+    let change = sum
+        .checked_sub(wanted)
+        .ok_or_else(|| Failure::new(format!("the treasury has {sum}, that is less than {wanted}")))?;
+    let mut made = to.to_vec();
+    if change >= params.output_min {
+        made.push(Output { address: Address::of(&key.public()), amount: change });
+    } else if !change.is_zero() {
+        return Err(Failure::new(format!("{change} would be left over, which is too little for an output")));
+    }
+    let essence = Essence {
+        network: params.id(),
+        inputs,
+        inputs_commitment: commit_inputs(&spent),
+        outputs: made,
+        action: Action::Transfer,
+    };
+    let unlock = essence.unlock(key);
+    let unlocks = vec![unlock; spent.len()];
+    Ok(Transaction { essence, unlocks })
+}
