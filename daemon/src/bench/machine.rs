@@ -9,7 +9,7 @@ use std::{
 
 use serde::Serialize;
 
-use super::report::{Latency, ratio};
+use super::latency::Latency;
 use crate::{datadir::DataDirError, failure::Failure};
 
 /// Bytes of a write that is synced.
@@ -82,9 +82,4 @@ impl Machine {
     pub(crate) fn line(&self) -> String {
         format!("{}, {} cores, {} build of {}", self.cpu, self.cores, self.build, self.version)
     }
-}
-
-/// How many times as long as one sync of the disk.
-pub(super) fn in_syncs(us: u32, disk: &Latency) -> f64 {
-    ratio(u64::from(us), u64::from(disk.p50_us))
 }

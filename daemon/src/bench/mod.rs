@@ -8,6 +8,7 @@
 //! | --- | --- |
 //! | `mod.rs` | the options, and one run from the start of the network to the last check |
 //! | `channels.rs` | opening, closing and checking the channels |
+//! | `latency.rs` | how long things took |
 //! | `load.rs` | paying on one lane, and how long each payment took |
 //! | `machine.rs` | the machine: its processor, and what one sync of its disk takes |
 //! | `report.rs` | what came out, as a table and as JSON |
@@ -15,6 +16,7 @@
 
 mod channels;
 pub mod footprint;
+mod latency;
 mod load;
 mod machine;
 mod report;

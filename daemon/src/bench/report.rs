@@ -6,8 +6,9 @@ use flash_proto::Amount;
 use serde::Serialize;
 
 use super::{
+    latency::{Latency, ratio},
     load::Paid,
-    machine::{Machine, in_syncs},
+    machine::Machine,
 };
 
 /// All numbers of a run.
@@ -27,32 +28,6 @@ pub struct Report {
     pub daemons: Vec<DaemonReport>,
     /// All money of the run: every channel and both wallets hold exactly what they should.
     pub checked: Amount,
-}
-
-/// How long something took, each time that it was done.
-#[allow(clippy::struct_field_names, reason = "the unit belongs to the name, in JSON too")]
-#[derive(Clone, Copy, Debug, Serialize)]
-pub struct Latency {
-    /// Half took no longer, in microseconds.
-    pub p50_us: u32,
-    /// Nine of ten took no longer.
-    pub p90_us: u32,
-    /// 99 of 100 took no longer.
-    pub p99_us: u32,
-    /// The longest.
-    pub max_us: u32,
-}
-
-impl Latency {
-    pub(super) fn of(mut times: Vec<u32>) -> Self {
-        times.sort_unstable();
-        let last = times.len().saturating_sub(1);
-        let at = |percent: usize| {
-            let index = last.saturating_mul(percent).div_ceil(100);
-            times.get(index).copied().unwrap_or(0)
-        };
-        Self { p50_us: at(50), p90_us: at(90), p99_us: at(99), max_us: at(100) }
-    }
 }
 
 /// Opening and closing the channels.
@@ -197,10 +172,9 @@ impl DaemonReport {
     }
 }
 
-/// `part` for each of `whole`; zero if there is none.
-#[allow(clippy::cast_precision_loss, reason = "a number to be looked at; no money")]
-pub(super) fn ratio(part: u64, whole: u64) -> f64 {
-    if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
+/// How many times as long as one sync of the disk.
+fn in_syncs(us: u32, disk: &Latency) -> f64 {
+    ratio(u64::from(us), u64::from(disk.p50_us))
 }
 
 fn per_second(count: u64, time: Duration) -> f64 {
