@@ -26,6 +26,7 @@ use crate::{
     metrics::Metrics,
     opening::Opening,
     peers::{Peers, STREAMS_PER_PEER_MAX},
+    recovery::Recovery,
     rpc::{self, Tokens},
     seedfile::{self, SeedFileError},
     stop::{Running, Stop},
@@ -166,6 +167,14 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
     tasks.spawn(watcher.run());
     tasks.spawn(submitter::run(client.clone(), engine.clone(), views.clone(), submissions, stop.clone()));
     tasks.spawn(wallet.clone().follow(stop.clone()));
+    let recovery = Recovery {
+        wallet: wallet.clone(),
+        client: client.clone(),
+        engine: engine.clone(),
+        views: views.clone(),
+        searching: Arc::default(),
+    };
+    tasks.spawn(recovery.clone().first(stop.clone()));
     let daemon = Daemon::new(Parts {
         engine,
         views,
@@ -174,6 +183,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         client,
         peers: peers.clone(),
         opening,
+        recovery,
         params,
         node_key: node_key.public(),
         ticket,

@@ -5,7 +5,10 @@
 //! twice across a crash. The outputs are kept one by one, as [`WalletEvent`]s come, because anybody may
 //! send any number of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use bincode::{Decode, Encode};
 use flash_proto::{
@@ -23,6 +26,8 @@ use super::{Account, Seed};
 /// Addresses beyond the last one given out that are watched too: after a recovery from words nobody
 /// knows which were given out.
 const GAP: u32 = 20;
+/// Addresses beyond those that are watched among which the payout of a channel is looked for.
+const PAYOUT_SEARCH: u32 = 4_096;
 
 /// Bytes of a wallet's record.
 const RECORD_BYTES_MAX: usize = limits::RECORD_BYTES_MAX;
@@ -178,10 +183,49 @@ impl Wallet {
     }
 
     /// Watches the first `count` addresses and gives none of them out again: after a recovery from words,
-    /// when nobody knows how many were given out.
+    /// when nobody knows how many were given out. Nor are as many channel keys: each came with an address.
     pub fn watch_until(&mut self, count: u32) {
         self.state.next_address = self.state.next_address.max(count.min(1 << 30));
+        self.state.next_channel_key = self.state.next_channel_key.max(self.state.next_address);
         self.watch();
+    }
+
+    /// The keys of channels that were found on the ledger: these and the ones before them were given out, and
+    /// so were the addresses that the channels pay out to, if they are found. Returns those that are not.
+    pub fn found_channels(
+        &mut self,
+        indices: impl IntoIterator<Item = u32>,
+        payouts: impl IntoIterator<Item = Address>,
+    ) -> BTreeSet<Address> {
+        let payouts: BTreeSet<Address> = payouts.into_iter().collect();
+        let is_known = |address: &Address| self.addresses.contains_key(address);
+        let (known, mut missing): (BTreeSet<_>, BTreeSet<_>) = payouts.into_iter().partition(is_known);
+        let mut used = known.iter().filter_map(|address| self.addresses.get(address)).max().copied();
+        let watched = u32::try_from(self.addresses.len()).unwrap_or(u32::MAX);
+        for index in watched..watched.saturating_add(PAYOUT_SEARCH) {
+            if missing.is_empty() {
+                break;
+            }
+            if missing.remove(&Address::of(&self.seed.key(Account::Money, 0, index).public())) {
+                used = Some(index);
+            }
+        }
+        if let Some(key) = indices.into_iter().max() {
+            let next = key.saturating_add(1).min(1 << 30);
+            self.state.next_channel_key = self.state.next_channel_key.max(next);
+        }
+        self.watch_until(used.map_or(0, |index| index.saturating_add(1)));
+        missing
+    }
+
+    /// These channel keys, whether they were given out or not.
+    pub fn channel_keys(&self, indices: Range<u32>) -> Vec<(u32, PublicKey)> {
+        indices.map(|index| (index, self.seed.key(Account::Channels, 0, index).public())).collect()
+    }
+
+    /// How many channel keys were given out.
+    pub const fn channel_keys_given(&self) -> u32 {
+        self.state.next_channel_key
     }
 
     /// The index and key of a channel key that was never given out before.
@@ -417,6 +461,26 @@ mod tests {
         assert!(!recovered.addresses().contains(&far));
         recovered.watch_until(320);
         assert!(recovered.addresses().contains(&far));
+    }
+
+    #[test]
+    fn channels_that_were_found_move_both_counters_on() {
+        let mut old = Wallet::new(seed());
+        let given: Vec<_> = (0..40).map(|_| old.fresh_address().unwrap()).collect();
+        let mut recovered = Wallet::new(seed());
+        assert!(!recovered.addresses().contains(&given[35]));
+        let foreign = Address::new([9; 32]);
+        assert_eq!(recovered.found_channels([7, 3], [given[2], given[35], foreign]), BTreeSet::from([foreign]));
+        assert!(recovered.addresses().contains(&given[35]));
+        assert_eq!(Address::of(&seed().key(Account::Money, 0, 36).public()), recovered.fresh_address().unwrap());
+        // Each channel came with an address, so there were at most 36.
+        assert_eq!(recovered.fresh_channel_key().unwrap().0, 36);
+
+        let mut recovered = Wallet::new(seed());
+        assert!(recovered.found_channels([7, 3], []).is_empty());
+        assert_eq!(recovered.fresh_channel_key().unwrap().0, 8);
+        let keys = recovered.channel_keys(7..9);
+        assert_eq!(keys, [7, 8].map(|index| (index, seed().key(Account::Channels, 0, index).public())));
     }
 
     #[test]
