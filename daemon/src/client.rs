@@ -17,8 +17,9 @@ use zeroize::Zeroizing;
 use crate::{
     api::{
         ApiError, ChannelInfo, CloseRequest, ConfirmedBlock, ErrorCode, Event, HistoryEntry, Info,
-        LedgerStatus, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, PublishRequest,
-        PeerRequest, RecoverRequest, RecoverResult, SendRequest, SendResult, Stopping, StreamLine, TransactionInfo, WalletBalance,
+        LedgerStatus, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, PeerRequest,
+        PublishRequest, RecoverRequest, RecoverResult, SendRequest, SendResult, Stopping, StreamLine,
+        TransactionInfo, WalletBalance,
     },
     datadir::ready_path,
     rpc::{Scope, read_token},

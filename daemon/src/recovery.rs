@@ -53,15 +53,17 @@ struct Found {
 impl Recovery {
     /// Searches until it is done, if this data directory was never searched for.
     pub(crate) async fn first(self, stop: Stop) {
-        while !self.wallet.is_searched() {
-            match self.search(0).await {
-                Ok(()) => return,
-                Err(error) => tracing::debug!(%error, "the ledger cannot be searched now"),
+        let search = async {
+            while !self.wallet.is_searched()
+                && let Err(error) = self.search(0).await
+            {
+                tracing::debug!(%error, "the ledger cannot be searched now");
+                tokio::time::sleep(AGAIN).await;
             }
-            tokio::select! {
-                () = tokio::time::sleep(AGAIN) => {}
-                () = stop.stopped() => return,
-            }
+        };
+        tokio::select! {
+            () = search => {}
+            () = stop.stopped() => {}
         }
     }
 
@@ -88,7 +90,8 @@ impl Recovery {
 
     async fn channels(&self, count: u32) -> Result<Vec<Found>, ApiError> {
         let mut all = Vec::new();
-        let (mut from, mut end) = (0, count.max(self.wallet.channel_keys_given().await).saturating_add(KEYS_GAP));
+        let (mut from, mut end) =
+            (0, count.max(self.wallet.channel_keys_given().await).saturating_add(KEYS_GAP));
         while from < end {
             let to = end.min(from.saturating_add(KEYS_AT_A_TIME));
             let keys = self.wallet.channel_keys(from..to).await;

@@ -45,7 +45,11 @@ impl Channel {
     }
 
     /// The peer has said where it stands: this side knows as much from here on, and takes no payments.
-    pub(super) fn shown(&mut self, standing: &Reestablish, effects: &mut Effects) -> Result<(), Misbehaviour> {
+    pub(super) fn shown(
+        &mut self,
+        standing: &Reestablish,
+        effects: &mut Effects,
+    ) -> Result<(), Misbehaviour> {
         if !self.takes_shown() {
             return Ok(());
         }

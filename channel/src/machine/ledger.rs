@@ -119,7 +119,9 @@ impl Channel {
     pub fn wanted(&self) -> Option<Transaction> {
         match &self.phase {
             Phase::Opening => match &self.agreement.origin {
-                Origin::Agreed(transaction) if self.agreement.side == Side::A => Some((**transaction).clone()),
+                Origin::Agreed(transaction) if self.agreement.side == Side::A => {
+                    Some((**transaction).clone())
+                }
                 Origin::Agreed(_) | Origin::Found { .. } => None,
             },
             Phase::ClosingTogether { close, ours, theirs: Some(theirs) } => {

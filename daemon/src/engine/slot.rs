@@ -9,7 +9,8 @@ use std::{
 use flash_channel::{
     Channel,
     machine::{
-        After, ChannelEvent, CommandError, Effects, Input, LedgerView, Misbehaviour, PayError, PaymentKey, Phase, tables,
+        After, ChannelEvent, CommandError, Effects, Input, LedgerView, Misbehaviour, PayError, PaymentKey,
+        Phase, tables,
     },
     store::{Barrier, Batch, Store},
 };

@@ -11,8 +11,8 @@ use std::{
 
 use bincode::{Decode, Encode};
 use flash_proto::{
-    Address, Amount, BlockId, ChannelId, ChannelPhase, ChannelRecord, Hash, Output, OutputId, PublicKey, Side,
-    StateKey, TransactionId,
+    Address, Amount, BlockId, ChannelId, ChannelPhase, ChannelRecord, Hash, Output, OutputId, PublicKey,
+    Side, StateKey, TransactionId,
 };
 
 use super::{

@@ -161,7 +161,11 @@ impl Node {
         })
     }
 
-    fn channels_of(&self, parties: Vec<PublicKey>, after: Option<ChannelId>) -> Result<NodeResponse, Refused> {
+    fn channels_of(
+        &self,
+        parties: Vec<PublicKey>,
+        after: Option<ChannelId>,
+    ) -> Result<NodeResponse, Refused> {
         if parties.len() > PARTIES_MAX {
             let reason = format!("{} keys, but at most {PARTIES_MAX} at once", parties.len());
             return Err(Refused::new(RefusedCode::Malformed, &reason));

@@ -54,7 +54,10 @@ fn it_learns_the_balances_of_the_peer_and_only_closes() {
         let mut pair = used();
         pair.lose(side);
         assert_eq!(pair.of(side).events, [ChannelEvent::Found]);
-        assert_eq!((pair.of(side).channel.state(), pair.of(side).channel.balances_known()), ("recovered", false));
+        assert_eq!(
+            (pair.of(side).channel.state(), pair.of(side).channel.balances_known()),
+            ("recovered", false)
+        );
         pair.connect();
         assert_eq!(pair.balances(), [800, 700]);
         assert!(pair.of(side).channel.balances_known());
@@ -148,10 +151,7 @@ fn what_the_peer_shows_is_claimed_while_it_closes_alone() {
     assert_eq!((claimed.payer, claimed.cumulative), (Side::A, amount(300)));
     pair.see_record(None, Some(Balances::of_payouts(amount(800), amount(700))));
     let expected = Some(Balances::of_payouts(amount(800), amount(700)));
-    assert_eq!(
-        pair.of(Side::B).events.last(),
-        Some(&ChannelEvent::Closed { payouts: expected, expected })
-    );
+    assert_eq!(pair.of(Side::B).events.last(), Some(&ChannelEvent::Closed { payouts: expected, expected }));
 }
 
 #[test]

@@ -240,10 +240,8 @@ impl Script {
                 NodeResponse::Outputs { milestone_index, outputs }
             }
             NodeRequest::ChannelsOf { parties, after } => {
-                let found: BTreeMap<_, _> = parties
-                    .iter()
-                    .flat_map(|party| self.ledger.state.channels_after(party, after))
-                    .collect();
+                let found: BTreeMap<_, _> =
+                    parties.iter().flat_map(|party| self.ledger.state.channels_after(party, after)).collect();
                 let prove = |id| self.ledger.state.tree().prove(&StateKey::Channel(id).tree_key());
                 let channels = found.into_iter().map(|(id, record)| (id, record, prove(id))).collect();
                 NodeResponse::Channels { milestone_index, channels }

@@ -2,8 +2,8 @@
 
 use flash_channel::store::MemoryStore;
 use flash_proto::{
-    Action, Amount, Block, BlockId, ChannelId, CoordinatorHistory, Milestone, Open, Payload, PublicKey, StateKey,
-    block::Data, milestone::MilestoneError,
+    Action, Amount, Block, BlockId, ChannelId, CoordinatorHistory, Milestone, Open, Payload, PublicKey,
+    StateKey, block::Data, milestone::MilestoneError,
 };
 
 use super::support::*;
