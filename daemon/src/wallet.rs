@@ -29,7 +29,7 @@ use crate::{
 /// How often the wallet looks for money while nobody asks.
 const LOOK: Duration = Duration::from_secs(5);
 /// How long whoever needs an unused address or key waits for the ledger to be searched.
-const SEARCH_WAIT: Duration = Duration::from_secs(10);
+const SEARCH_WAIT: Duration = Duration::from_secs(30);
 /// How long a transfer may take to be applied.
 const SEND_WAIT: Duration = Duration::from_secs(180);
 
