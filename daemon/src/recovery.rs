@@ -12,11 +12,13 @@ use flash_channel::{
 };
 use flash_node_client::{client::NodeClient, quic::PeerAddress};
 use flash_proto::{ChannelId, ChannelRecord, Open, Side};
+use tokio::task::JoinSet;
 
 use crate::{
     api::{ApiError, ErrorCode},
     engine::{Engine, Views},
     events::now_ms,
+    opening::Opening,
     peers::Peers,
     stop::Stop,
     tables::{self, LinkRecord},
@@ -34,12 +36,12 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Searches the ledger; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Recovery {
-    pub(crate) wallet: WalletService,
-    pub(crate) client: NodeClient,
-    pub(crate) engine: Engine,
-    pub(crate) views: Views,
+    wallet: WalletService,
+    client: NodeClient,
+    engine: Engine,
+    views: Views,
     /// One search at a time.
-    pub(crate) searching: Arc<tokio::sync::Mutex<()>>,
+    searching: Arc<tokio::sync::Mutex<()>>,
 }
 
 /// A channel on the ledger of which one party is ours.
@@ -51,8 +53,15 @@ struct Found {
 }
 
 impl Recovery {
-    /// Searches until it is done, if this data directory was never searched for.
-    pub(crate) async fn first(self, stop: Stop) {
+    /// Begins the first search, if this data directory was never searched for; it is repeated until it is done.
+    pub(crate) fn start(opening: &Opening, tasks: &mut JoinSet<()>, stop: &Stop) -> Self {
+        let Opening { wallet, client, engine, views, .. } = opening.clone();
+        let recovery = Self { wallet, client, engine, views, searching: Arc::default() };
+        tasks.spawn(recovery.clone().first(stop.clone()));
+        recovery
+    }
+
+    async fn first(self, stop: Stop) {
         let search = async {
             while !self.wallet.is_searched()
                 && let Err(error) = self.search(0).await

@@ -167,14 +167,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
     tasks.spawn(watcher.run());
     tasks.spawn(submitter::run(client.clone(), engine.clone(), views.clone(), submissions, stop.clone()));
     tasks.spawn(wallet.clone().follow(stop.clone()));
-    let recovery = Recovery {
-        wallet: wallet.clone(),
-        client: client.clone(),
-        engine: engine.clone(),
-        views: views.clone(),
-        searching: Arc::default(),
-    };
-    tasks.spawn(recovery.clone().first(stop.clone()));
+    let recovery = Recovery::start(&opening, &mut tasks, &stop);
     let daemon = Daemon::new(Parts {
         engine,
         views,

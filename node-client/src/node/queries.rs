@@ -112,7 +112,7 @@ impl Node {
                 let inclusion = self.inclusion(id).map_err(|error| refusal(&error))?;
                 Ok(NodeResponse::Inclusion(inclusion.map(Box::new)))
             }
-            NodeRequest::ChannelsOf { parties, after } => self.channels_of(parties, after),
+            NodeRequest::ChannelsOf { parties, after } => self.channels_of(&parties, after),
         }
     }
 
@@ -161,11 +161,7 @@ impl Node {
         })
     }
 
-    fn channels_of(
-        &self,
-        parties: Vec<PublicKey>,
-        after: Option<ChannelId>,
-    ) -> Result<NodeResponse, Refused> {
+    fn channels_of(&self, parties: &[PublicKey], after: Option<ChannelId>) -> Result<NodeResponse, Refused> {
         if parties.len() > PARTIES_MAX {
             let reason = format!("{} keys, but at most {PARTIES_MAX} at once", parties.len());
             return Err(Refused::new(RefusedCode::Malformed, &reason));
