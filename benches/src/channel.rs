@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 
 use flash_channel::{
     Channel,
-    machine::{After, Agreement, Effects, Input, LedgerView},
+    machine::{After, Agreement, Effects, Input, LedgerView, Origin},
     store::{MemoryStore, Store},
 };
 use flash_proto::{
@@ -63,7 +63,7 @@ fn agreement(side: Side) -> Agreement {
         side,
         peer: key(!side).public(),
         key_index: 0,
-        transaction: Transaction { essence, unlocks: Vec::new() },
+        origin: Origin::Agreed(Box::new(Transaction { essence, unlocks: Vec::new() })),
         open,
     }
 }

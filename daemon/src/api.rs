@@ -240,12 +240,30 @@ pub struct WalletBalance {
 /// Addresses that a wallet can be told to look at.
 pub const RECOVER_ADDRESSES_MAX: u32 = 100_000;
 
-/// A wish to find money again from the words of a seed.
+/// A wish to find money and channels again from the words of a seed.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub struct RecoverRequest {
-    /// How many of the seed's first addresses to look at, at most 100,000.
+    /// How many of the seed's first addresses to look at, and at least as many channel keys; at most 100,000.
     pub addresses: u32,
+}
+
+/// What was found from the words of a seed.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct RecoverResult {
+    /// The money outside of channels.
+    #[serde(flatten)]
+    pub balance: WalletBalance,
+    /// The recovered channels that are not paid out yet, newest first.
+    pub channels: Vec<ChannelInfo>,
+}
+
+/// Where the peer of a recovered channel is.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct PeerRequest {
+    /// The peer's ticket, `KEY@HOST:PORT`.
+    pub peer: String,
 }
 
 /// A wish to send money on the ledger.
@@ -312,7 +330,7 @@ pub struct ChannelInfo {
     /// Its id.
     #[schema(value_type = String)]
     pub id: ChannelId,
-    /// The peer's key.
+    /// The peer's key; of a recovered channel, until its machine is named, its key in the channel.
     #[schema(value_type = String)]
     pub peer: PublicKey,
     /// Whether the peer is connected.
@@ -320,8 +338,11 @@ pub struct ChannelInfo {
     /// Which party this daemon is.
     #[schema(value_type = String)]
     pub side: Side,
-    /// `opening`, `open`, `closing`, `contested`, `closed` or `lapsed`.
+    /// `opening`, `open`, `recovered`, `closing`, `contested`, `closed` or `lapsed`.
     pub state: String,
+    /// Whether its records were lost and it was found on the ledger again: it can only be closed.
+    #[serde(default)]
+    pub recovered: bool,
     /// Why nothing can be paid or accepted at the moment, if so.
     pub paused: Option<String>,
     /// Locked here.
@@ -330,12 +351,12 @@ pub struct ChannelInfo {
     /// Locked by the peer.
     #[schema(value_type = String)]
     pub peer_deposit: Amount,
-    /// This side's balance: what can be paid now.
-    #[schema(value_type = String)]
-    pub balance: Amount,
-    /// The peer's balance.
-    #[schema(value_type = String)]
-    pub peer_balance: Amount,
+    /// This side's balance; unknown of a recovered channel until the peer has shown it.
+    #[schema(value_type = Option<String>)]
+    pub balance: Option<Amount>,
+    /// The peer's balance; the same.
+    #[schema(value_type = Option<String>)]
+    pub peer_balance: Option<Amount>,
     /// All that was paid to the peer.
     pub sent: LaneInfo,
     /// All that was received.
@@ -344,9 +365,9 @@ pub struct ChannelInfo {
     pub contest_window_milestones: u32,
     /// Index of the last milestone of a running contest.
     pub deadline_milestone: Option<u64>,
-    /// The transaction that opened it.
-    #[schema(value_type = String)]
-    pub open_transaction: TransactionId,
+    /// The transaction that opened it; not known of a recovered channel.
+    #[schema(value_type = Option<String>)]
+    pub open_transaction: Option<TransactionId>,
     /// The transaction that closes or closed it, where it is known here.
     #[schema(value_type = Option<String>)]
     pub close_transaction: Option<TransactionId>,
@@ -445,7 +466,7 @@ pub struct Event {
     pub number: u64,
     /// Milliseconds since 1970 when it was recorded.
     pub at_ms: u64,
-    /// What happened: `channel_opened`, `channel_lapsed`, `payments_received`, `payments_not_made`,
+    /// What happened: `channel_opened`, `channel_recovered`, `channel_lapsed`, `payments_received`, `payments_not_made`,
     /// `balance_recovered`, `channel_closing`, `close_lapsed`, `channel_contested`, `claim_submitted`,
     /// `channel_closed`, `peer_misbehaved`, `funds_received`, `funds_sent`.
     pub kind: String,

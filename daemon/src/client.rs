@@ -17,8 +17,9 @@ use zeroize::Zeroizing;
 use crate::{
     api::{
         ApiError, ChannelInfo, CloseRequest, ConfirmedBlock, ErrorCode, Event, HistoryEntry, Info,
-        LedgerStatus, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, PublishRequest,
-        RecoverRequest, SendRequest, SendResult, Stopping, StreamLine, TransactionInfo, WalletBalance,
+        LedgerStatus, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, PeerRequest,
+        PublishRequest, RecoverRequest, RecoverResult, SendRequest, SendResult, Stopping, StreamLine,
+        TransactionInfo, WalletBalance,
     },
     datadir::ready_path,
     rpc::{Scope, read_token},
@@ -199,8 +200,8 @@ impl Client {
         self.get(&format!("/v1/wallet/history?limit={limit}")).await
     }
 
-    /// Looks for money at the first addresses of the seed.
-    pub async fn recover(&self, request: RecoverRequest) -> Answer<WalletBalance> {
+    /// Looks for money at the first addresses of the seed, and for its channels.
+    pub async fn recover(&self, request: RecoverRequest) -> Answer<RecoverResult> {
         self.post("/v1/wallet/recover", &request).await
     }
 
@@ -227,6 +228,11 @@ impl Client {
     /// Closes a channel; returns when the money is out if `wait`, otherwise once the close is submitted.
     pub async fn close(&self, id: ChannelId, request: CloseRequest, wait: bool) -> Answer<ChannelInfo> {
         self.post(&format!("/v1/channels/{id}/close?wait={wait}"), &request).await
+    }
+
+    /// Says which machine the peer of a recovered channel is.
+    pub async fn meet(&self, id: ChannelId, request: &PeerRequest) -> Answer<ChannelInfo> {
+        self.post(&format!("/v1/channels/{id}/peer"), request).await
     }
 
     /// Pays; returns when the payee has the payment on its disk.

@@ -22,6 +22,7 @@ use crate::{
     metrics::Metrics,
     opening::{Opening, Wish},
     peers::Peers,
+    recovery::Recovery,
     stop::Stop,
     wallet::WalletService,
 };
@@ -50,6 +51,7 @@ pub(crate) struct Parts {
     pub(crate) client: NodeClient,
     pub(crate) peers: Peers,
     pub(crate) opening: Opening,
+    pub(crate) recovery: Recovery,
     pub(crate) params: Arc<NetworkParams>,
     pub(crate) node_key: PublicKey,
     pub(crate) ticket: String,
@@ -104,17 +106,44 @@ impl Daemon {
         self.0.wallet.balance().await
     }
 
-    /// Looks for money at the first `addresses` addresses of the seed, for a wallet made from old words.
+    /// Looks for money at the first `addresses` addresses of the seed, and for the channels of as many keys, for
+    /// a wallet made from old words.
     ///
     /// # Errors
     /// [`ErrorCode::LedgerUnavailable`] if no node can be reached; the addresses are watched all the same.
-    pub async fn recover(&self, request: api::RecoverRequest) -> Answer<api::WalletBalance> {
+    pub async fn recover(&self, request: api::RecoverRequest) -> Answer<api::RecoverResult> {
         if request.addresses > api::RECOVER_ADDRESSES_MAX {
             let message =
                 format!("{} addresses; at most {} at a time", request.addresses, api::RECOVER_ADDRESSES_MAX);
             return Err(ApiError::new(ErrorCode::InvalidRequest, message, "ask for fewer"));
         }
-        self.0.wallet.recover(request.addresses).await
+        self.0.wallet.watch_until(request.addresses).await?;
+        self.0.recovery.search(request.addresses).await?;
+        let mut channels = self.channels(false)?;
+        channels.retain(|channel| channel.recovered);
+        Ok(api::RecoverResult { balance: self.0.wallet.balance().await?, channels })
+    }
+
+    /// Says which machine the peer of a recovered channel is, and connects to it.
+    ///
+    /// # Errors
+    /// [`ErrorCode::ChannelState`] if the channel's peer is known since it was opened.
+    pub async fn meet(&self, id: ChannelId, request: api::PeerRequest) -> Answer<api::ChannelInfo> {
+        let peer = self.peer_address(&request.peer)?;
+        self.0.recovery.meet(&self.0.peers, id, peer).await?;
+        self.channel(id)
+    }
+
+    fn peer_address(&self, ticket: &str) -> Answer<PeerAddress> {
+        let peer: PeerAddress = ticket.parse().map_err(|error| {
+            let hint = "`flash info` on the peer's machine shows its ticket";
+            ApiError::new(ErrorCode::InvalidRequest, format!("{error}"), hint)
+        })?;
+        if peer.key == self.0.node_key {
+            let hint = "name another machine's ticket";
+            return Err(ApiError::new(ErrorCode::InvalidRequest, "this is our own ticket", hint));
+        }
+        Ok(peer)
     }
 
     /// Returns when the transfer is applied.
@@ -138,14 +167,7 @@ impl Daemon {
     /// # Errors
     /// [`ApiError`]; [`ErrorCode::Timeout`] if it is agreed on but not open yet.
     pub async fn open(&self, request: api::OpenRequest) -> Answer<api::ChannelInfo> {
-        let peer: PeerAddress = request.peer.parse().map_err(|error| {
-            let hint = "`flash info` on the peer's machine shows its ticket";
-            ApiError::new(ErrorCode::InvalidRequest, format!("{error}"), hint)
-        })?;
-        if peer.key == self.0.node_key {
-            let hint = "name another machine's ticket";
-            return Err(ApiError::new(ErrorCode::InvalidRequest, "this is our own ticket", hint));
-        }
+        let peer = self.peer_address(&request.peer)?;
         let wish = Wish {
             peer,
             deposit: request.deposit,

@@ -27,6 +27,7 @@ pub mod node_setup;
 pub mod node_snapshot;
 mod opening;
 mod peers;
+mod recovery;
 pub mod rpc;
 pub mod run;
 pub mod seedfile;

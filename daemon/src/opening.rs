@@ -7,7 +7,7 @@
 use std::sync::Arc;
 
 use flash_channel::{
-    machine::{Agreement, open},
+    machine::{Agreement, Origin, open},
     store::Batch,
 };
 use flash_node_client::{client::NodeClient, quic::PeerAddress};
@@ -143,8 +143,8 @@ impl Opening {
         let opened = open::opened(&transaction.essence).ok_or_else(|| {
             refused(ErrorCode::Internal, "not an opening transaction", "this is a defect; report it")
         })?;
-        let agreement =
-            Agreement { network: self.network(), side, peer, key_index, transaction, open: opened };
+        let origin = Origin::Agreed(Box::new(transaction));
+        let agreement = Agreement { network: self.network(), side, peer, key_index, origin, open: opened };
         let id = agreement.channel();
         let mut batch = Batch::new();
         tables::put_link(&mut batch, id, &link);

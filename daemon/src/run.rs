@@ -32,6 +32,7 @@ use crate::{
     node_service::{self, HttpListen, MakeNode, NodeOptions, RunningNode},
     opening::Opening,
     peers::{Peers, STREAMS_PER_PEER_MAX},
+    recovery::Recovery,
     rpc::{self, Tokens},
     seedfile,
     stop::stop_on_signal,
@@ -137,6 +138,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
     tasks.spawn(watcher.run());
     tasks.spawn(submitter::run(client.clone(), engine.clone(), views.clone(), submissions, stop.clone()));
     tasks.spawn(wallet.clone().follow(stop.clone()));
+    let recovery = Recovery::start(&opening, &mut tasks, &stop);
     let daemon = Daemon::new(Parts {
         engine,
         views,
@@ -145,6 +147,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         client,
         peers: peers.clone(),
         opening,
+        recovery,
         params,
         node_key: node_key.public(),
         ticket,

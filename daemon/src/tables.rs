@@ -28,6 +28,7 @@ const TRANSFERS: Table = Table::large(69, "transfers");
 const EVENT_NUMBER: &[u8] = b"event number";
 const CHECKPOINT: &[u8] = b"checkpoint";
 const WALLET: &[u8] = b"wallet";
+const SEARCHED: &[u8] = b"searched for the seed's channels";
 
 /// What the daemon knows of a channel beside the channel's own record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -88,6 +89,16 @@ pub fn wallet(store: &dyn Store) -> Result<Option<Vec<u8>>, StoreError> {
 /// Keeps the wallet's record.
 pub fn put_wallet(batch: &mut Batch, record: Vec<u8>) {
     batch.put(META, WALLET, record);
+}
+
+/// Whether the ledger was searched for what belongs to the seed since this directory has it.
+pub fn is_searched(store: &dyn Store) -> Result<bool, StoreError> {
+    Ok(load(store, META, SEARCHED)?.unwrap_or(false))
+}
+
+/// Keeps that the ledger was searched.
+pub fn put_searched(batch: &mut Batch) {
+    batch.put(META, SEARCHED, codec::encode(&true));
 }
 
 /// The wallet's unspent outputs.

@@ -1,6 +1,6 @@
 //! The wallet in the daemon: its record is durable before an address or a transaction leaves.
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{collections::BTreeSet, ops::Range, sync::Arc, time::Duration};
 
 use flash_channel::{
     machine::tables as channel_tables,
@@ -15,7 +15,7 @@ use flash_proto::{
     message::Funding,
 };
 use serde_json::json;
-use tokio::sync::{Mutex, MutexGuard};
+use tokio::sync::{Mutex, MutexGuard, watch};
 
 use crate::{
     api::{self, ApiError, ErrorCode, HistoryEntry},
@@ -28,6 +28,8 @@ use crate::{
 
 /// How often the wallet looks for money while nobody asks.
 const LOOK: Duration = Duration::from_secs(5);
+/// How long whoever needs an unused address or key waits for the ledger to be searched.
+const SEARCH_WAIT: Duration = Duration::from_secs(30);
 /// How long a transfer may take to be applied.
 const SEND_WAIT: Duration = Duration::from_secs(180);
 
@@ -42,6 +44,9 @@ struct Inner {
     client: NodeClient,
     writer: Writer,
     store: Arc<dyn Store>,
+    /// Whether the ledger was searched for what belongs to the seed: before, an address or key that was used
+    /// in an earlier life could be given out again.
+    searched: watch::Sender<bool>,
 }
 
 /// What one party brings to an Open, reserved and durable.
@@ -86,7 +91,8 @@ impl WalletService {
                 .map_err(|error| Failure::new(format!("the wallet's record is damaged: {error}")))?,
             None => Wallet::new(seed),
         };
-        Ok(Self(Arc::new(Inner { wallet: Mutex::new(wallet), client, writer, store })))
+        let searched = watch::Sender::new(tables::is_searched(store.as_ref())?);
+        Ok(Self(Arc::new(Inner { wallet: Mutex::new(wallet), client, writer, store, searched })))
     }
 
     /// Makes the wallet's record durable.
@@ -113,11 +119,71 @@ impl WalletService {
         self.0.writer.commit(batch, events).await.map_err(stopping)
     }
 
+    /// Whether the ledger was searched for what belongs to the seed.
+    pub(crate) fn is_searched(&self) -> bool {
+        *self.0.searched.borrow()
+    }
+
+    async fn wait_for_search(&self) -> Result<(), ApiError> {
+        let mut searched = self.0.searched.subscribe();
+        let waited = tokio::time::timeout(SEARCH_WAIT, searched.wait_for(|searched| *searched)).await;
+        if matches!(waited, Ok(Ok(_))) {
+            return Ok(());
+        }
+        let message = "the ledger could not be searched yet for what the seed was used for before";
+        let hint = "see `flash ledger status`; once a node answers, try again";
+        Err(ApiError::new(ErrorCode::LedgerUnavailable, message, hint))
+    }
+
     pub(crate) async fn fresh_address(&self) -> Result<Address, ApiError> {
+        self.wait_for_search().await?;
         let mut wallet = self.0.wallet.lock().await;
         let address = wallet.fresh_address()?;
         self.keep(&wallet).await?;
         Ok(address)
+    }
+
+    /// Looks at the ledger until no address comes to the watched ones any more.
+    pub(crate) async fn look_everywhere(&self) -> Result<(), ApiError> {
+        loop {
+            let watched = self.0.wallet.lock().await.addresses().len();
+            self.refresh().await?;
+            if self.0.wallet.lock().await.addresses().len() == watched {
+                return Ok(());
+            }
+        }
+    }
+
+    /// How many channel keys were given out.
+    pub(crate) async fn channel_keys_given(&self) -> u32 {
+        self.0.wallet.lock().await.channel_keys_given()
+    }
+
+    /// Channel keys with their indices.
+    pub(crate) async fn channel_keys(&self, indices: Range<u32>) -> Vec<(u32, PublicKey)> {
+        self.0.wallet.lock().await.channel_keys(indices)
+    }
+
+    /// The ledger was searched: these keys are those of channels, which pay out to these addresses. None of them
+    /// is given out again. Returns the addresses that are not ours, as far as can be seen.
+    pub(crate) async fn found_channels(
+        &self,
+        indices: impl IntoIterator<Item = u32>,
+        payouts: impl IntoIterator<Item = Address>,
+    ) -> Result<BTreeSet<Address>, ApiError> {
+        let mut wallet = self.0.wallet.lock().await;
+        let missing = wallet.found_channels(indices, payouts);
+        self.keep(&wallet).await?;
+        Ok(missing)
+    }
+
+    /// All that was found is durable: new addresses and keys can be given out.
+    pub(crate) async fn searched(&self) -> Result<(), ApiError> {
+        let mut batch = Batch::new();
+        tables::put_searched(&mut batch);
+        self.0.writer.commit(batch, Vec::new()).await.map_err(stopping)?;
+        self.0.searched.send_replace(true);
+        Ok(())
     }
 
     /// Looks at the ledger.
@@ -176,13 +242,10 @@ impl WalletService {
     }
 
     /// Looks at the first `addresses` addresses, too, from now on.
-    pub(crate) async fn recover(&self, addresses: u32) -> Result<api::WalletBalance, ApiError> {
-        {
-            let mut wallet = self.0.wallet.lock().await;
-            wallet.watch_until(addresses);
-            self.keep(&wallet).await?;
-        }
-        self.balance().await
+    pub(crate) async fn watch_until(&self, addresses: u32) -> Result<(), ApiError> {
+        let mut wallet = self.0.wallet.lock().await;
+        wallet.watch_until(addresses);
+        self.keep(&wallet).await
     }
 
     pub(crate) async fn balance(&self) -> Result<api::WalletBalance, ApiError> {
@@ -264,6 +327,7 @@ impl WalletService {
         deposit: Amount,
         expiry_milestone: u64,
     ) -> Result<Prepared, ApiError> {
+        self.wait_for_search().await?;
         if !deposit.is_zero() {
             self.refresh().await?;
         }

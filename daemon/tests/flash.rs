@@ -81,7 +81,8 @@ fn error_text(output: &Output) -> String {
 fn channel(id: &str) -> Value {
     let lane = json!({"payments": 3, "acknowledged": 2, "updates": 1, "cumulative": "1500"});
     json!({
-        "id": id, "peer": KEY, "connected": true, "side": "A", "state": "open", "paused": null,
+        "id": id, "peer": KEY, "connected": true, "side": "A", "state": "open", "recovered": false,
+        "paused": null,
         "deposit": "2000000", "peer_deposit": "0", "balance": "1998500", "peer_balance": "1500",
         "sent": lane, "received": lane, "contest_window_milestones": 60, "deadline_milestone": null,
         "open_transaction": ONE, "close_transaction": null, "payout": null, "peer_payout": null,

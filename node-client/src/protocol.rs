@@ -7,7 +7,8 @@
 
 use bincode::{Decode, Encode};
 use flash_proto::{
-    Address, BlockId, ChannelId, ChannelRecord, Hash, Milestone, NetworkId, Output, OutputId, TransactionId,
+    Address, BlockId, ChannelId, ChannelRecord, Hash, Milestone, NetworkId, Output, OutputId, PublicKey,
+    TransactionId,
 };
 
 use crate::ledger::{Conflict, merkle::AuditPath, state_tree::Proof};
@@ -16,6 +17,10 @@ use crate::ledger::{Conflict, merkle::AuditPath, state_tree::Proof};
 pub const ADDRESSES_MAX: usize = 256;
 /// Outputs in one answer; ask again after the last for more.
 pub const OUTPUTS_MAX: usize = 512;
+/// Keys of parties in one request.
+pub const PARTIES_MAX: usize = 256;
+/// Channels in one answer; ask again after the last for more.
+pub const CHANNELS_MAX: usize = 256;
 /// Bytes of the text in a refusal.
 pub const REASON_BYTES_MAX: usize = 1_024;
 
@@ -50,6 +55,13 @@ pub enum NodeRequest {
     Block(BlockId),
     /// What confirmed a block. The answer is [`NodeResponse::Inclusion`].
     Inclusion(BlockId),
+    /// Channels that have one of these keys as a party's. The answer is [`NodeResponse::Channels`].
+    ChannelsOf {
+        /// At most [`PARTIES_MAX`].
+        parties: Vec<PublicKey>,
+        /// Only channels with an id above this one.
+        after: Option<ChannelId>,
+    },
 }
 
 /// What a node answers.
@@ -89,6 +101,14 @@ pub enum NodeResponse {
     Block(Option<Vec<u8>>),
     /// What proves that the block is confirmed; nothing if it is not, or not known.
     Inclusion(Option<Box<Inclusion>>),
+    /// Channels in rising order of their ids, open or closing, each with its proof. A channel that is paid
+    /// out is not there any more.
+    Channels {
+        /// The milestone whose state root the proofs lead to.
+        milestone_index: u64,
+        /// At most [`CHANNELS_MAX`]; fewer if there are no more.
+        channels: Vec<(ChannelId, ChannelRecord, Proof)>,
+    },
 }
 
 /// Why a node refuses.

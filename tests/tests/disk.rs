@@ -72,7 +72,7 @@ async fn assert_nothing_lost(net: &Net, car: &Daemon, charger: &Daemon, channel:
         daemon.assert_nothing_forgotten().await;
     }
     let closed = car.close(channel).await;
-    assert_eq!((closed.payout, closed.peer_payout), (Some(here.balance), Some(here.peer_balance)));
+    assert_eq!((closed.payout, closed.peer_payout), (here.balance, here.peer_balance));
     net.assert_supply().await;
 }
 

@@ -49,7 +49,7 @@ impl Scene {
     async fn assert_unharmed(&self, case: &str) {
         let info = self.charger.channel(self.channel).await;
         let numbers = (info.balance, info.received.payments, info.received.updates, info.state.as_str());
-        assert_eq!(numbers, (Amount::new(100), 2, 1, "open"), "{case}");
+        assert_eq!(numbers, (Some(Amount::new(100)), 2, 1, "open"), "{case}");
         assert_eq!(info.sent.cumulative, Amount::ZERO, "{case}");
         self.car.pay(self.honest, 7).await.unwrap_or_else(|error| panic!("{case}: {error:?}"));
     }
@@ -138,7 +138,7 @@ async fn updates_that_break_a_rule_are_refused_with_the_rule_and_change_nothing(
     let mut stream = scene.stream().await;
     stream.say(&ChannelMessage::Update(update)).await;
     stream.acknowledged(2).await;
-    assert_eq!(scene.charger.channel(scene.channel).await.balance, Amount::new(DEPOSIT));
+    assert_eq!(scene.charger.channel(scene.channel).await.balance, Some(Amount::new(DEPOSIT)));
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -163,7 +163,7 @@ async fn whoever_is_killed_whenever_each_key_is_paid_exactly_once() {
         assert_eq!((info.sent.payments, info.sent.cumulative), (sent.0, Amount::new(sent.1)), "{info:?}");
         let counted = (info.received.payments, info.received.cumulative);
         assert_eq!(counted, (received.0, Amount::new(received.1)), "I8: {info:?}");
-        assert_eq!(info.balance, owned);
+        assert_eq!(info.balance, Some(owned));
         daemon.assert_nothing_forgotten().await;
     }
     let closed = car.close(channel).await;

@@ -38,7 +38,7 @@ async fn a_flood_both_ways_is_paid_out_to_the_unit_by_two_transactions() {
         for (lane, paid) in [(info.sent, sent), (info.received, received)] {
             assert_eq!((lane.payments, lane.cumulative), (paid.payments, Amount::new(paid.sum)));
         }
-        assert_eq!((info.balance, info.peer_balance), (Amount::new(owned), Amount::new(other)));
+        assert_eq!((info.balance, info.peer_balance), (Some(Amount::new(owned)), Some(Amount::new(other))));
     }
 
     let closed = car.close(channel).await;

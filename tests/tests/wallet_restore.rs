@@ -1,4 +1,5 @@
-//! The words of a seed bring the money back; no address is used twice; several outputs pay together.
+//! The words of a seed bring the money and the channels back; no address and no channel key is used twice; several
+//! outputs pay together.
 
 use std::{
     collections::{BTreeMap, HashMap, HashSet},
@@ -7,9 +8,9 @@ use std::{
 };
 
 use flash_node_client::{client::TransactionStatus, wallet::Account};
-use flash_proto::{Action, Address, Amount, Payload, Transaction, TransactionId};
+use flash_proto::{Action, Address, Amount, ChannelId, Payload, PublicKey, Transaction, TransactionId};
 use flash_tests::{Daemon, Net, binary, run, until};
-use flashd::api::{RecoverRequest, SendRequest};
+use flashd::api::{ChannelInfo, CloseRequest, ErrorCode, PeerRequest, RecoverRequest, SendRequest};
 
 const MI: u64 = 1_000_000;
 
@@ -73,10 +74,27 @@ fn receivers(transaction: &Transaction) -> Vec<Address> {
     outputs.chain(payouts).collect()
 }
 
+/// The same daemon after its data directory was lost: made from the words of its seed, on an empty disk.
+async fn restored(net: &Net, mut daemon: Daemon) -> Daemon {
+    let words = flashd::seedfile::read(&flashd::datadir::seed_path(daemon.data()), || Ok(None)).unwrap();
+    let file = net.path().join("words");
+    fs::write(&file, words.as_bytes()).unwrap();
+    daemon.kill();
+    fs::remove_dir_all(daemon.data()).unwrap();
+    let mut init = Command::new(binary("flash"));
+    init.arg("init").arg("--data").arg(daemon.data()).arg("--network").arg(net.node.network());
+    init.args(["--node", &net.node.address.to_string()]).arg("--words").arg(&file);
+    let ended = run(init).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.output);
+    let mut daemon = Daemon::at(daemon.data().to_owned());
+    daemon.start().await;
+    daemon
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn the_words_alone_bring_all_money_back() {
     let net = Net::start().await;
-    let (mut car, charger) =
+    let (car, charger) =
         tokio::join!(net.daemon("car", Amount::new(9 * MI)), net.daemon("charger", Amount::new(9 * MI)));
     // Money at an address that was received at, in change, in the payouts of two channels, and in one that is
     // still open.
@@ -94,33 +112,116 @@ async fn the_words_alone_bring_all_money_back() {
     let before = settled(&car).await;
     let used: HashSet<Address> = transactions(&net).await.values().flat_map(receivers).collect();
 
-    let words = flashd::seedfile::read(&flashd::datadir::seed_path(car.data()), || Ok(None)).unwrap();
-    let file = net.path().join("words");
-    fs::write(&file, words.as_bytes()).unwrap();
-    car.kill();
-    fs::remove_dir_all(car.data()).unwrap();
-    let mut init = Command::new(binary("flash"));
-    init.arg("init").arg("--data").arg(car.data()).arg("--network").arg(net.node.network());
-    init.args(["--node", &net.node.address.to_string()]).arg("--words").arg(&file);
-    let ended = run(init).await;
-    assert_eq!(ended.code, Some(0), "{}", ended.output);
-    let mut car = Daemon::at(car.data().to_owned());
-    car.start().await;
+    let car = restored(&net, car).await;
     // What lies within the gap is found without a word; the rest of the addresses is told.
     has(&car, before).await;
     let recovered = car.client().recover(RecoverRequest { addresses: 100 }).await.expect("it looks");
-    assert_eq!(recovered.available, before);
+    assert_eq!(recovered.balance.available, before);
+    let ids = |channels: Vec<ChannelInfo>| channels.into_iter().map(|channel| channel.id).collect::<Vec<_>>();
+    assert_eq!(ids(recovered.channels), [open]);
+    assert_eq!(ids(car.client().channels(true).await.unwrap()), [open], "closed ones have left the ledger");
 
     // The channel that was open pays out once the peer closes it: the payout's address is of the words.
     let closed = charger.close_alone(open).await;
     assert_eq!(closed.peer_payout, Some(Amount::new(MI - 5_000)), "{closed:?}");
     let after = before.checked_add(Amount::new(MI - 5_000)).unwrap();
     has(&car, after).await;
+    let seen = car.wait(open, "closed", |info| info.state == "closed").await;
+    assert_eq!((seen.recovered, seen.payout), (true, closed.peer_payout));
     // The money is the car's to spend, and its addresses are new ones.
     let fresh = address(&car).await;
     assert!(!used.contains(&fresh), "{fresh} was used before");
     send(&car, address(&charger).await, 8 * MI).await;
     has(&car, after.checked_sub(Amount::new(8 * MI)).unwrap()).await;
+    net.assert_supply().await;
+}
+
+/// The keys that were ever parties of channels.
+async fn parties(net: &Net) -> HashSet<PublicKey> {
+    let keys = |transaction: Transaction| match transaction.essence.action {
+        Action::Open(open) => vec![open.party_a.key, open.party_b.key],
+        _ => Vec::new(),
+    };
+    transactions(net).await.into_values().flat_map(keys).collect()
+}
+
+/// Nothing can be done with a channel whose balances are not known but to wait for the peer.
+async fn assert_untouchable(daemon: &Daemon, channel: ChannelId) {
+    let info = daemon.wait(channel, "recovered", |info| info.state == "recovered").await;
+    assert_eq!((info.balance, info.peer_balance, info.recovered), (None, None, true), "{info:?}");
+    assert!(info.paused.is_some() && !info.connected, "{info:?}");
+    let refused = daemon.pay(channel, 1).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::ChannelState, "{refused:?}");
+    let refused = daemon.client().close(channel, CloseRequest { force: true }, false).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::ChannelState, "{refused:?}");
+}
+
+async fn meet(daemon: &Daemon, channel: ChannelId, peer: &Daemon) {
+    let request = PeerRequest { peer: peer.ticket().await };
+    daemon.client().meet(channel, &request).await.expect("the peer can be named");
+    daemon.wait(channel, "shown by the peer", |info| info.balance.is_some()).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payer_that_lost_everything_closes_its_channel_with_the_peer() {
+    let net = Net::start().await;
+    let (car, charger) =
+        tokio::join!(net.daemon("car", Amount::new(9 * MI)), net.daemon("charger", Amount::new(9 * MI)));
+    let first = car.open(&charger, MI, 0, 60).await;
+    car.close(first).await;
+    let open = car.open(&charger, MI, MI, 60).await;
+    let last = car.open(&charger, MI, 0, 60).await;
+    car.close(last).await;
+    car.pay(open, 7_000).await.expect("the car pays");
+    charger.pay(open, 2_000).await.expect("the charger pays");
+    has(&car, Amount::new(8 * MI)).await;
+    let (used, keys) =
+        (transactions(&net).await.values().flat_map(receivers).collect::<HashSet<_>>(), parties(&net).await);
+
+    // Nothing but the words, and nobody asks it to look for anything.
+    let car = restored(&net, car).await;
+    assert_untouchable(&car, open).await;
+    has(&car, Amount::new(8 * MI)).await;
+    meet(&car, open, &charger).await;
+    let info = car.channel(open).await;
+    assert_eq!(
+        (info.balance, info.peer_balance),
+        (Some(Amount::new(MI - 5_000)), Some(Amount::new(MI + 5_000)))
+    );
+    assert_eq!(car.pay(open, 1).await.unwrap_err().code, ErrorCode::ChannelState, "it can only be closed");
+    let closed = car.close(open).await;
+    assert_eq!((closed.payout, closed.peer_payout), (info.balance, info.peer_balance));
+    has(&car, Amount::new(9 * MI - 5_000)).await;
+
+    // A new channel has a key and addresses that were never used.
+    let new = car.open(&charger, MI, 0, 60).await;
+    let record = net.client.channel(new).await.unwrap().value.expect("it is open");
+    assert!(!keys.contains(&record.party_a.key), "{} was used before", record.party_a.key);
+    assert!(!used.contains(&record.party_a.payout), "{} was used before", record.party_a.payout);
+    net.assert_supply().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_payee_that_lost_everything_gets_what_it_was_paid() {
+    let net = Net::start().await;
+    let (car, charger) =
+        tokio::join!(net.daemon("car", Amount::new(9 * MI)), net.daemon("charger", Amount::ZERO));
+    let open = car.open(&charger, MI, 0, 60).await;
+    car.pay(open, 7_000).await.expect("the car pays");
+    charger.pay(open, 2_000).await.expect("the charger pays");
+    let charger = restored(&net, charger).await;
+    assert_untouchable(&charger, open).await;
+    meet(&charger, open, &car).await;
+    // The peer alone closes nothing.
+    car.client().close(open, CloseRequest { force: false }, false).await.expect("the car may wish to");
+    net.milestones(2).await;
+    assert_eq!(charger.channel(open).await.state, "recovered");
+    let closed = charger.close(open).await;
+    assert_eq!(
+        (closed.payout, closed.peer_payout),
+        (Some(Amount::new(5_000)), Some(Amount::new(MI - 5_000)))
+    );
+    has(&charger, Amount::new(5_000)).await;
     net.assert_supply().await;
 }
 

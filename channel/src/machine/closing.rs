@@ -20,6 +20,7 @@ impl Channel {
             self.wants_close = true;
             self.dirty.phase = true;
             self.drop_queue(effects);
+            self.ask_standing(effects);
         }
     }
 
@@ -43,7 +44,8 @@ impl Channel {
         }
         let signs_first = !self.wants_close || self.agreement.side == Side::A;
         let Some(seen) = self.seen.filter(|_| self.fresh) else { return };
-        if self.peer_wants_close && signs_first {
+        let agrees = self.wants_close || !self.is_found();
+        if self.peer_wants_close && signs_first && agrees {
             let close = self.close_as_recorded(seen.saturating_add(CLOSE_EXPIRY_MILESTONES));
             let ours = self.sign_close(close);
             self.set_phase(Phase::ClosingTogether { close, ours, theirs: None });
@@ -102,6 +104,8 @@ impl Channel {
                 effects.after.push(After::Event(ChannelEvent::ClosingTogether));
                 Ok(())
             }
+            // It was asked for before the records were lost, or is not this side's wish.
+            Phase::Open if self.is_found() => Ok(()),
             Phase::Open | Phase::Opening => Err(Misbehaviour::Unexpected("a close that nobody asked for")),
             Phase::ClosingTogether { close: known, ours, .. } if *known == close => {
                 let signature = *ours;

@@ -39,8 +39,8 @@ impl Channel {
     /// # Errors
     /// [`PayError`]; nothing is queued.
     pub fn pay(&mut self, payment: Payment, key: Option<PaymentKey>) -> Result<u64, PayError> {
-        if self.phase != Phase::Open || self.wants_close || self.peer_wants_close {
-            let state = if self.phase == Phase::Open { "closing" } else { self.state() };
+        if self.phase != Phase::Open || self.wants_close || self.peer_wants_close || self.is_found() {
+            let state = if self.phase == Phase::Open && !self.is_found() { "closing" } else { self.state() };
             return Err(PayError::NotOpen(state));
         }
         if self.link != Link::Established {
@@ -139,7 +139,7 @@ impl Channel {
         self.close_requested = false;
     }
 
-    fn send_standing(&self, effects: &mut Effects) {
+    pub(super) fn send_standing(&self, effects: &mut Effects) {
         let standing = Reestablish { signed: self.outgoing.signed, held: self.incoming.held };
         effects.after.push(After::Send(ChannelMessage::Reestablish(Box::new(standing))));
     }
@@ -159,10 +159,11 @@ impl Channel {
             // A close that was signed here before those records were lost is no reason to forget them: it
             // may lapse, and what is signed next must not be a second body under a known number (I6).
             let in_use = matches!(self.phase, Phase::Opening | Phase::Open | Phase::ClosingTogether { .. });
-            if held.state.seq > ours.seq && in_use {
+            if held.state.seq > ours.seq && (in_use || self.takes_shown()) {
                 self.recover(held, standing.signed.as_ref(), effects)?;
             }
         }
+        self.shown(standing, effects)?;
         self.link = Link::Established;
         self.peer_paused = None;
         let held_seq = standing.held.map_or(0, |held| held.state.seq);
@@ -261,6 +262,7 @@ impl Channel {
     pub(super) fn refusal(&self) -> Option<PauseReason> {
         match self.phase {
             Phase::Opening => Some(PauseReason::NotOpenYet),
+            _ if self.is_found() => Some(PauseReason::Closing),
             Phase::Open if self.fresh && self.seen.is_some() => None,
             Phase::Open => Some(PauseReason::StaleLedgerView),
             _ => Some(PauseReason::Closing),
@@ -302,7 +304,7 @@ impl Channel {
             self.dirty.acknowledge = true;
             return Ok(());
         }
-        if self.pauses(effects) {
+        if !self.takes_shown() && self.pauses(effects) {
             return Ok(());
         }
         if before.seq.checked_add(1) != Some(update.seq) {
@@ -324,7 +326,11 @@ impl Channel {
         self.resending = false;
         self.hold(balance);
         self.incoming.payments = self.incoming.payments.saturating_add(total.count);
-        effects.after.push(After::Event(ChannelEvent::Received(Box::new(update))));
+        if self.is_found() {
+            recovered(&balance, effects);
+        } else {
+            effects.after.push(After::Event(ChannelEvent::Received(Box::new(update))));
+        }
         Ok(())
     }
 
@@ -346,7 +352,7 @@ impl Channel {
                 wanted: before.cumulative,
             });
         }
-        if self.pauses(effects) {
+        if !self.takes_shown() && self.pauses(effects) {
             return Ok(());
         }
         self.check_owned(&balance.state)?;

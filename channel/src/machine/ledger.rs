@@ -5,7 +5,7 @@ use flash_proto::{
     transaction::UnilateralClose,
 };
 
-use super::{After, Channel, ChannelEvent, CommandError, Effects, LedgerView, Phase};
+use super::{After, Channel, ChannelEvent, CommandError, Effects, LedgerView, Origin, Phase};
 
 impl Channel {
     /// The channel on the ledger. Views older than the newest are of no interest, also not those older
@@ -72,7 +72,8 @@ impl Channel {
             }
             _ => {
                 self.drop_queue(effects);
-                let (payouts, expected) = (view.payouts, self.balances());
+                let expected = self.balances_known().then(|| self.balances());
+                let payouts = view.payouts;
                 let close = self.close_transaction_id();
                 self.set_phase(Phase::Closed { payouts, close });
                 effects.after.push(After::Event(ChannelEvent::Closed { payouts, expected }));
@@ -83,9 +84,11 @@ impl Channel {
     /// Whether closing alone is possible now.
     ///
     /// # Errors
-    /// [`CommandError::Phase`] with the state that it is in.
+    /// [`CommandError::Phase`] with the state that it is in; [`CommandError::NotShown`]: what the peer paid would
+    /// be lost.
     pub const fn may_close_alone(&self) -> Result<(), CommandError> {
         match self.phase {
+            Phase::Open if !self.balances_known() => Err(CommandError::NotShown),
             Phase::Open | Phase::ClosingTogether { .. } | Phase::ClosingAlone => Ok(()),
             _ => Err(CommandError::Phase(self.state())),
         }
@@ -103,7 +106,7 @@ impl Channel {
     }
 
     pub(super) fn close_alone(&mut self, effects: &mut Effects) {
-        if matches!(self.phase, Phase::Open | Phase::ClosingTogether { .. }) {
+        if matches!(self.phase, Phase::Open | Phase::ClosingTogether { .. }) && self.balances_known() {
             self.drop_queue(effects);
             self.set_phase(Phase::ClosingAlone);
             effects.after.push(After::Event(ChannelEvent::ClosingAlone));
@@ -115,7 +118,12 @@ impl Channel {
     /// that led to it are durable.
     pub fn wanted(&self) -> Option<Transaction> {
         match &self.phase {
-            Phase::Opening => (self.agreement.side == Side::A).then(|| self.agreement.transaction.clone()),
+            Phase::Opening => match &self.agreement.origin {
+                Origin::Agreed(transaction) if self.agreement.side == Side::A => {
+                    Some((**transaction).clone())
+                }
+                Origin::Agreed(_) | Origin::Found { .. } => None,
+            },
             Phase::ClosingTogether { close, ours, theirs: Some(theirs) } => {
                 Some(self.close_transaction(*close, *ours, *theirs))
             }

@@ -16,10 +16,12 @@
 //! | `lanes.rs` | paying and being paid, re-establishing after a break |
 //! | `closing.rs` | closing together |
 //! | `ledger.rs` | what the ledger shows, closing alone, claiming |
+//! | `found.rs` | a channel that was found again after its records were lost |
 //! | [`open`] | how two parties come to a channel |
 //! | [`tables`] | the records and their keys |
 
 mod closing;
+mod found;
 mod lanes;
 mod ledger;
 pub mod open;
@@ -44,27 +46,46 @@ use crate::store::{Batch, Store, StoreError};
 /// Milestones that a cooperative close may take to be applied before it lapses.
 pub const CLOSE_EXPIRY_MILESTONES: u64 = 60;
 
-/// What never changes about a channel.
+/// What is fixed about a channel; only of one that was found again is something learnt later.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Agreement {
     /// The network.
     pub network: NetworkId,
     /// Which party this side is.
     pub side: Side,
-    /// The key by which the peer's machine is known.
+    /// The key by which the peer's machine is known; of a channel that was found again, until somebody names
+    /// that machine, the peer's key in the channel.
     pub peer: PublicKey,
     /// Which of this side's channel keys signs here.
     pub key_index: u32,
-    /// The opening transaction. Party B's copy lacks A's unlocks; only A submits it.
-    pub transaction: Transaction,
-    /// What the transaction opens: parties, contest window, expiry.
+    /// Where this side has the channel from.
+    pub origin: Origin,
+    /// Parties, contest window and expiry (0 if it was found again).
     pub open: Open,
+}
+
+/// Where a side has a channel from.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub enum Origin {
+    /// It agreed on it, by this transaction. Party B's copy lacks A's unlocks; only A submits it.
+    Agreed(Box<Transaction>),
+    /// It has lost its records and found the channel on the ledger by its keys. It neither pays nor accepts
+    /// on it any more: a close that it signed before may still be played.
+    Found {
+        /// The channel.
+        channel: ChannelId,
+        /// Whether the peer has shown where the lanes stand. Until then nothing is signed.
+        shown: bool,
+    },
 }
 
 impl Agreement {
     /// The channel's id.
     pub fn channel(&self) -> ChannelId {
-        ChannelId::opened_by(self.transaction.id())
+        match &self.origin {
+            Origin::Agreed(transaction) => ChannelId::opened_by(transaction.id()),
+            Origin::Found { channel, .. } => *channel,
+        }
     }
 }
 
@@ -213,6 +234,8 @@ pub enum After {
 pub enum ChannelEvent {
     /// The channel is open on the ledger.
     Opened,
+    /// The channel was found on the ledger after records were lost.
+    Found,
     /// The opening transaction was not applied in time.
     Lapsed,
     /// Payments came in, with one update.
@@ -254,8 +277,8 @@ pub enum ChannelEvent {
     Closed {
         /// What was paid, as far as that could be seen.
         payouts: Option<Balances>,
-        /// What should have been paid by this side's records.
-        expected: Balances,
+        /// What should have been paid by this side's records, if it has any.
+        expected: Option<Balances>,
     },
 }
 
@@ -292,6 +315,12 @@ pub enum CommandError {
     /// Not in this phase.
     #[error("the channel is {0}")]
     Phase(&'static str),
+    /// The records were lost, and the peer has not shown its own.
+    #[error("nothing is known of this channel's balances until the peer has shown them")]
+    NotShown,
+    /// The peer is known already.
+    #[error("the channel's peer is known since it was opened")]
+    PeerKnown,
 }
 
 /// How the peer broke the protocol. Nothing changed; the stream must end.
@@ -399,6 +428,7 @@ pub struct Channel {
 /// What changed since the last [`Channel::finish`].
 #[derive(Debug, Default)]
 struct Dirty {
+    agreement: bool,
     phase: bool,
     outgoing: bool,
     incoming: bool,
@@ -406,11 +436,15 @@ struct Dirty {
 }
 
 impl Channel {
-    /// A channel that both parties agreed on just now.
+    /// A channel that both parties agreed on, or that was found on the ledger, just now.
     pub fn new(agreement: Agreement, key: SecretKey, effects: &mut Effects) -> Self {
         let mut channel = Self::restore(agreement, key, tables::Stored::default(), VecDeque::new());
+        channel.dirty.agreement = true;
         channel.dirty.phase = true;
-        tables::put_agreement(&mut effects.batch, channel.id, &channel.agreement);
+        if channel.is_found() {
+            channel.phase = Phase::Open;
+            effects.after.push(After::Event(ChannelEvent::Found));
+        }
         channel.finish(effects);
         channel
     }
@@ -516,6 +550,9 @@ impl Channel {
         self.advance_close(effects);
         self.cut(effects);
         let dirty = std::mem::take(&mut self.dirty);
+        if dirty.agreement {
+            tables::put_agreement(&mut effects.batch, self.id, &self.agreement);
+        }
         if dirty.phase {
             self.stored_seen = self.stored_seen.max(self.seen.unwrap_or(0));
             tables::put_phase(&mut effects.batch, self.id, &self.phase, self.wants_close, self.stored_seen);
@@ -537,7 +574,7 @@ impl Channel {
         self.id
     }
 
-    /// What never changes.
+    /// What is fixed.
     pub const fn agreement(&self) -> &Agreement {
         &self.agreement
     }
@@ -580,6 +617,10 @@ impl Channel {
     /// Why no payment can be made, or none is taken, at the moment.
     pub fn paused(&self) -> Option<&'static str> {
         match (&self.phase, self.peer_paused) {
+            (Phase::Open, _) if !self.balances_known() => {
+                Some("nothing is known of the balances until the peer has shown them")
+            }
+            (Phase::Open, _) if self.is_found() => None,
             (Phase::Open, _) if self.link != Link::Established => Some("the peer is not connected"),
             (Phase::Open, Some(PauseReason::StaleLedgerView)) => {
                 Some("the peer has not seen the ledger for too long")
@@ -643,6 +684,7 @@ impl Channel {
         match self.phase {
             Phase::Opening => "opening",
             Phase::Open if self.wants_close => "closing",
+            Phase::Open if self.is_found() => "recovered",
             Phase::Open => "open",
             Phase::ClosingTogether { .. } | Phase::ClosingAlone => "closing",
             Phase::Contested { .. } => "contested",

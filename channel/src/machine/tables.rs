@@ -9,7 +9,7 @@ use crate::store::{
     records::{corrupt, decode, for_each, load},
 };
 
-/// What never changes about a channel, by its id.
+/// What is fixed about a channel, by its id.
 const AGREEMENTS: Table = Table::large(1, "channels");
 /// Where the channel is in its life, by its id.
 const PHASES: Table = Table::small(2, "channel phases");
@@ -88,7 +88,7 @@ pub(super) fn put_key(batch: &mut Batch, id: ChannelId, key: &[u8], number: u64,
     batch.put(KEYS, &[id.as_bytes(), key].concat(), codec::encode(&record));
 }
 
-/// What never changes about a channel.
+/// What is fixed about a channel.
 ///
 /// # Errors
 /// [`StoreError`]: damaged, or there is none.

@@ -1,5 +1,7 @@
 //! Two machines, two stores in memory and a link between them that the test moves by hand.
 
+mod found;
+
 use std::collections::VecDeque;
 
 use flash_proto::{
@@ -53,7 +55,7 @@ fn agreement(side: Side, deposits: [u64; 2]) -> Agreement {
         side,
         peer: key(!side).public(),
         key_index: 0,
-        transaction: Transaction { essence, unlocks: Vec::new() },
+        origin: Origin::Agreed(Box::new(Transaction { essence, unlocks: Vec::new() })),
         open,
     }
 }

@@ -8,7 +8,7 @@ use flash_proto::{Amount, ChannelId};
 
 use super::{Context, output::Failure, view, wait::wait};
 use crate::{
-    api::{ApiError, ChannelInfo, CloseRequest, ErrorCode, LaneInfo, OpenRequest},
+    api::{ApiError, ChannelInfo, CloseRequest, ErrorCode, LaneInfo, OpenRequest, PeerRequest},
     client::Client,
     rpc::Scope,
 };
@@ -43,6 +43,13 @@ pub enum Channel {
         /// The channel's id, or enough of its first digits
         channel: ChannelName,
     },
+    /// Say which machine the peer of a recovered channel is, and connect to it
+    Peer {
+        /// The channel's id, or enough of its first digits
+        channel: ChannelName,
+        /// The peer's ticket, KEY@HOST:PORT, from its `flash info`
+        peer: PeerAddress,
+    },
     /// Close a channel; returns when the money is out
     Close {
         /// The channel's id, or enough of its first digits
@@ -75,6 +82,11 @@ impl Channel {
                 let client = context.client(Scope::Read)?;
                 client.channel(channel.find(&client).await?).await?
             }
+            Self::Peer { channel, peer } => {
+                let client = context.client(Scope::Admin)?;
+                let id = channel.find(&client).await?;
+                client.meet(id, &PeerRequest { peer: peer.to_string() }).await?
+            }
             Self::Close { channel, force, no_wait } => {
                 let client = context.client(Scope::Admin)?;
                 let id = channel.find(&client).await?;
@@ -89,24 +101,30 @@ impl Channel {
 
 async fn list(context: &Context, all: bool) -> Result<(), Failure> {
     let channels = context.client(Scope::Read)?.channels(all).await?;
-    context.output.value(&channels, |channels| {
-        let rows = channels.iter().map(|channel| {
-            [
-                view::short(&channel.id),
-                state(channel),
-                view::short(&channel.peer),
-                if channel.connected { "yes" } else { "no" }.to_owned(),
-                view::amount(channel.balance),
-                view::amount(channel.peer_balance),
-                channel.sent.payments.to_string(),
-                channel.received.payments.to_string(),
-            ]
-        });
-        let header =
-            ["CHANNEL", "STATE", "PEER", "CONNECTED", "BALANCE", "PEER'S BALANCE", "SENT", "RECEIVED"];
-        let nothing = "no channels; open one with `flash channel open PEER DEPOSIT`";
-        view::list(header, &[4, 5, 6, 7], rows.collect(), nothing)
-    })
+    let nothing = "no channels; open one with `flash channel open PEER DEPOSIT`";
+    context.output.value(&channels, |channels| table(channels, nothing))
+}
+
+/// Channels, a line each; or `nothing`.
+pub(super) fn table(channels: &[ChannelInfo], nothing: &str) -> String {
+    let rows = channels.iter().map(|channel| {
+        [
+            view::short(&channel.id),
+            state(channel),
+            view::short(&channel.peer),
+            if channel.connected { "yes" } else { "no" }.to_owned(),
+            balance(channel.balance),
+            balance(channel.peer_balance),
+            channel.sent.payments.to_string(),
+            channel.received.payments.to_string(),
+        ]
+    });
+    let header = ["CHANNEL", "STATE", "PEER", "CONNECTED", "BALANCE", "PEER'S BALANCE", "SENT", "RECEIVED"];
+    view::list(header, &[4, 5, 6, 7], rows.collect(), nothing)
+}
+
+fn balance(balance: Option<Amount>) -> String {
+    balance.map_or_else(|| "unknown".to_owned(), view::amount)
 }
 
 fn state(channel: &ChannelInfo) -> String {
@@ -132,13 +150,13 @@ fn view(channel: &ChannelInfo) -> String {
         ("side", Some(channel.side.to_string())),
         ("deposit", Some(view::amount(channel.deposit))),
         ("peer's deposit", Some(view::amount(channel.peer_deposit))),
-        ("balance", Some(view::amount(channel.balance))),
-        ("peer's balance", Some(view::amount(channel.peer_balance))),
+        ("balance", Some(balance(channel.balance))),
+        ("peer's balance", Some(balance(channel.peer_balance))),
         ("sent", Some(lane(channel.sent))),
         ("received", Some(lane(channel.received))),
         ("contest window", Some(format!("{} milestones", channel.contest_window_milestones))),
         ("contest ends at", channel.deadline_milestone.map(|index| format!("milestone {index}"))),
-        ("opened by", Some(channel.open_transaction.to_string())),
+        ("opened by", channel.open_transaction.as_ref().map(ToString::to_string)),
         ("closed by", channel.close_transaction.as_ref().map(ToString::to_string)),
         ("paid out", channel.payout.map(view::amount)),
         ("paid out to peer", channel.peer_payout.map(view::amount)),

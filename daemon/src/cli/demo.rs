@@ -31,7 +31,7 @@ fn table(report: &Report) -> String {
             line.paid.to_string(),
             line.car_balance.to_string(),
             line.operator_balance.to_string(),
-            view::short(&line.open_transaction),
+            line.open_transaction.map_or_else(String::new, |id| view::short(&id)),
             line.close_transaction.map_or_else(String::new, |id| view::short(&id)),
         ]
     });

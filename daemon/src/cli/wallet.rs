@@ -3,9 +3,9 @@
 use clap::Subcommand;
 use flash_proto::{Address, Amount};
 
-use super::{Context, output::Failure, view, wait::wait};
+use super::{Context, channel, output::Failure, view, wait::wait};
 use crate::{
-    api::{HistoryEntry, RECOVER_ADDRESSES_MAX, RecoverRequest, SendRequest, WalletBalance},
+    api::{HistoryEntry, RECOVER_ADDRESSES_MAX, RecoverRequest, RecoverResult, SendRequest, WalletBalance},
     rpc::Scope,
 };
 
@@ -20,9 +20,9 @@ pub enum Wallet {
     },
     /// Show the balance
     Balance,
-    /// Look for money at the first addresses of the seed, after a set-up with `flash init --words`
+    /// Look for the money and channels of the seed, after a set-up with `flash init --words`
     Recover {
-        /// How many addresses to look at, and to watch from now on
+        /// How many addresses to look at and to watch from now on, and how many channel keys to look for
         #[arg(long, value_name = "N", default_value_t = 1_000, value_parser = clap::value_parser!(u32).range(1..=i64::from(RECOVER_ADDRESSES_MAX)))]
         addresses: u32,
     },
@@ -49,6 +49,11 @@ fn balance_view(balance: &WalletBalance) -> String {
     ])
 }
 
+fn recovered_view(found: &RecoverResult) -> String {
+    let channels = channel::table(&found.channels, "no channels whose records were lost");
+    format!("{}\n\n{channels}", balance_view(&found.balance))
+}
+
 impl Wallet {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
         match self {
@@ -65,10 +70,10 @@ impl Wallet {
             }
             Self::Recover { addresses } => {
                 let client = context.client(Scope::Admin)?;
-                let goes_on = "`flash wallet balance` shows what was found";
+                let goes_on = "`flash wallet balance` and `flash channel list` show what was found";
                 let found = client.recover(RecoverRequest { addresses });
-                let balance = wait("looking at the addresses", goes_on, found).await?;
-                context.output.value(&balance, balance_view)
+                let found = wait("looking at the addresses", goes_on, found).await?;
+                context.output.value(&found, recovered_view)
             }
             Self::Send { to, amount } => {
                 let client = context.client(Scope::Admin)?;

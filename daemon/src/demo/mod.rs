@@ -228,7 +228,7 @@ async fn check(
     let mut transactions = BTreeSet::new();
     for session in replayed {
         session.check(&machines.operator.client).await?;
-        transactions.extend([session.car.open_transaction, session.close_transaction()?]);
+        transactions.extend([session.open_transaction()?, session.close_transaction()?]);
     }
     let wanted = replayed.len().saturating_mul(2);
     if transactions.len() != wanted {

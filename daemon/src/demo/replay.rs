@@ -148,6 +148,12 @@ impl Meter {
 }
 
 impl Replayed {
+    /// The transaction that opened it.
+    pub(super) fn open_transaction(&self) -> Result<TransactionId, Failure> {
+        let unknown = || Failure::new(format!("nothing is known of how channel {} was opened", self.car.id));
+        self.car.open_transaction.ok_or_else(unknown)
+    }
+
     /// The transaction by which both closed.
     pub(super) fn close_transaction(&self) -> Result<TransactionId, Failure> {
         self.car
@@ -176,7 +182,7 @@ impl Replayed {
             return Err(off("the operator did not get what was paid"));
         }
         for (transaction, kind) in
-            [(self.car.open_transaction, "open"), (self.close_transaction()?, "cooperative_close")]
+            [(self.open_transaction()?, "open"), (self.close_transaction()?, "cooperative_close")]
         {
             let found = operator.transaction(transaction).await?;
             if found.status != "applied" || found.kind != kind || found.channel != Some(id) {

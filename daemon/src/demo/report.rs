@@ -44,7 +44,7 @@ pub struct Line {
     /// The channel.
     pub channel: ChannelId,
     /// The transaction that opened it.
-    pub open_transaction: TransactionId,
+    pub open_transaction: Option<TransactionId>,
     /// The transaction that closed it.
     pub close_transaction: Option<TransactionId>,
 }

@@ -2,7 +2,7 @@
 
 use flash_channel::{
     Channel,
-    machine::{ChannelEvent, Misbehaviour, Phase},
+    machine::{ChannelEvent, Misbehaviour, Origin, Phase},
 };
 use flash_proto::{Amount, Balances, message::Update};
 use serde_json::{Value, json};
@@ -19,7 +19,7 @@ const ITEMS_MAX: usize = 16;
 pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
     let agreement = channel.agreement();
     let (side, open) = (agreement.side, &agreement.open);
-    let balances = channel.balances();
+    let (known, balances) = (channel.balances_known(), channel.balances());
     let (outgoing, incoming) = (channel.outgoing(), channel.incoming());
     let state = |balance: Option<flash_proto::SignedBalance>| {
         balance.map_or((0, Amount::ZERO), |balance| (balance.state.seq, balance.state.cumulative))
@@ -40,11 +40,12 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         connected,
         side,
         state: channel.state().to_owned(),
+        recovered: channel.is_found(),
         paused: channel.paused().map(str::to_owned),
         deposit: open.party(side).deposit,
         peer_deposit: open.party(!side).deposit,
-        balance: balances.of(side),
-        peer_balance: balances.of(!side),
+        balance: known.then(|| balances.of(side)),
+        peer_balance: known.then(|| balances.of(!side)),
         sent: LaneInfo {
             payments: outgoing.payments,
             acknowledged: outgoing.acknowledged_payments,
@@ -59,7 +60,10 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         },
         contest_window_milestones: open.contest_window_milestones,
         deadline_milestone,
-        open_transaction: agreement.transaction.id(),
+        open_transaction: match &agreement.origin {
+            Origin::Agreed(transaction) => Some(transaction.id()),
+            Origin::Found { .. } => None,
+        },
         close_transaction: channel.close_transaction_id(),
         payout: payouts.map(|payouts| payouts.of(side)),
         peer_payout: payouts.map(|payouts| payouts.of(!side)),
@@ -89,6 +93,7 @@ pub(super) fn event(channel: &Channel, event: ChannelEvent) -> NewEvent {
                 json!({ "peer": channel.agreement().peer, "balances": pair(balances, channel) }),
             )
         }
+        ChannelEvent::Found => ("channel_recovered", json!({})),
         ChannelEvent::Lapsed => ("channel_lapsed", json!({})),
         ChannelEvent::Received(update) => ("payments_received", received(&update)),
         ChannelEvent::Recovered { payer, cumulative } => {
@@ -110,7 +115,8 @@ pub(super) fn event(channel: &Channel, event: ChannelEvent) -> NewEvent {
         }
         ChannelEvent::Closed { payouts, expected } => {
             let paid = payouts.map(|payouts| pair(payouts, channel));
-            ("channel_closed", json!({ "payouts": paid, "expected": pair(expected, channel) }))
+            let expected = expected.map(|expected| pair(expected, channel));
+            ("channel_closed", json!({ "payouts": paid, "expected": expected }))
         }
     };
     new(channel, kind, details)

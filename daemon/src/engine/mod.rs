@@ -26,7 +26,9 @@ use flash_channel::{
     machine::{Agreement, LedgerView, PaymentKey},
     store::{Batch, Store, StoreError},
 };
-use flash_proto::{ChannelId, Payment, SecretKey, Transaction, TransactionId, message::ChannelMessage};
+use flash_proto::{
+    ChannelId, Payment, PublicKey, SecretKey, Transaction, TransactionId, message::ChannelMessage,
+};
 pub use outbox::Outbox;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 pub use view::{View, Views};
@@ -95,6 +97,7 @@ enum Command {
     Milestone { index: u64, age: Duration, views: Vec<(ChannelId, LedgerView)> },
     Close { channel: ChannelId, alone: bool, done: oneshot::Sender<Result<(), ApiError>> },
     Refused { channel: ChannelId, transaction: TransactionId, reason: String },
+    Meet { channel: ChannelId, peer: PublicKey, with: Batch, done: oneshot::Sender<Result<(), ApiError>> },
 }
 
 /// A payment that somebody asked for.
@@ -221,6 +224,17 @@ impl Engine {
         let (done, wished) = oneshot::channel();
         self.command(Command::Close { channel, alone, done }).await?;
         wished.await.map_err(stopping)?
+    }
+
+    /// The peer's machine of a channel that was found again is this one; returns once that is durable, with
+    /// other changes.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the peer is known since the channel was opened.
+    pub async fn meet(&self, channel: ChannelId, peer: PublicKey, with: Batch) -> Result<(), ApiError> {
+        let (done, met) = oneshot::channel();
+        self.command(Command::Meet { channel, peer, with, done }).await?;
+        met.await.map_err(stopping)?
     }
 
     /// The ledger does not take a transaction that the channel wanted.

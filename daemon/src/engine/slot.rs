@@ -9,12 +9,13 @@ use std::{
 use flash_channel::{
     Channel,
     machine::{
-        After, ChannelEvent, Effects, Input, LedgerView, Misbehaviour, PayError, PaymentKey, Phase, tables,
+        After, ChannelEvent, CommandError, Effects, Input, LedgerView, Misbehaviour, PayError, PaymentKey,
+        Phase, tables,
     },
     store::{Barrier, Batch, Store},
 };
 use flash_proto::{
-    Payment, SignedBalance, Transaction, TransactionId,
+    Payment, PublicKey, SignedBalance, Transaction, TransactionId,
     message::{ChannelMessage, Refusal, RefusalCode},
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
@@ -248,16 +249,43 @@ impl Slot {
             (self.channel.may_close(), Input::Close)
         };
         if let Err(error) = allowed {
-            let hint = "see `flash channel show`";
-            let _ = done.send(Err(ApiError::new(ErrorCode::ChannelState, error.to_string(), hint)));
+            let _ = done.send(Err(command_error(&error)));
             return;
         }
         let _ = self.input(input);
-        let (durable, wished) = oneshot::channel();
+        self.reply_once_durable(done);
+    }
+
+    fn reply_once_durable(&mut self, done: oneshot::Sender<Result<(), ApiError>>) {
+        let (durable, waited) = oneshot::channel();
         self.replies.push(durable);
         tokio::spawn(async move {
-            let _ = done.send(wished.await.map_err(super::stopping));
+            let _ = done.send(waited.await.map_err(super::stopping));
         });
+    }
+
+    /// The peer's machine is this one from now on, if it is not known from the channel's opening.
+    pub(super) fn meet(
+        &mut self,
+        peer: PublicKey,
+        mut with: Batch,
+        done: oneshot::Sender<Result<(), ApiError>>,
+    ) {
+        let before = self.channel.agreement().peer;
+        if let Err(error) = self.channel.meet(peer) {
+            let _ = done.send(Err(command_error(&error)));
+            return;
+        }
+        self.effects.batch.append(&mut with);
+        self.dirty = true;
+        if before != peer
+            && let Some((_, outbox)) = self.link.take()
+        {
+            outbox.close();
+            self.show_connected();
+            let _ = self.input(Input::Disconnected);
+        }
+        self.reply_once_durable(done);
     }
 
     pub(super) fn refused(&mut self, transaction: TransactionId, reason: String) {
@@ -403,6 +431,14 @@ fn fail_above(
             let _ = caller.send(Err(ApiError::new(ErrorCode::ChannelState, message, "open another channel")));
         }
     }
+}
+
+fn command_error(error: &CommandError) -> ApiError {
+    let hint = match error {
+        CommandError::NotShown => "name the peer's machine with `flash channel peer`",
+        _ => "see `flash channel show`",
+    };
+    ApiError::new(ErrorCode::ChannelState, error.to_string(), hint)
 }
 
 fn pay_error(error: &PayError) -> ApiError {

@@ -2,7 +2,10 @@
 
 use std::sync::{Mutex, mpsc as std_mpsc};
 
-use flash_channel::store::{Durable, Entries, Entry, MemoryStore, Table};
+use flash_channel::{
+    machine::Origin,
+    store::{Durable, Entries, Entry, MemoryStore, Table},
+};
 use flash_proto::{
     Address, Amount, Essence, NetworkId, Open, Side,
     record::Party,
@@ -74,7 +77,7 @@ fn agreement() -> Agreement {
         side: Side::A,
         peer: key(Side::B).public(),
         key_index: 0,
-        transaction: Transaction { essence, unlocks: Vec::new() },
+        origin: Origin::Agreed(Box::new(Transaction { essence, unlocks: Vec::new() })),
         open,
     }
 }

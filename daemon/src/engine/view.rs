@@ -95,7 +95,12 @@ impl Views {
         Publication { sender: Arc::clone(sender), view, list }
     }
 
-    /// Changes whenever a channel is added.
+    /// Tells those who follow [`Views::added`] that the peer of a channel is another machine now.
+    pub fn moved(&self) {
+        self.added.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Changes whenever a channel is added, or its peer is another machine.
     pub fn added(&self) -> watch::Receiver<u64> {
         self.added.subscribe()
     }

@@ -17,7 +17,7 @@ use super::{
 };
 use crate::api::{
     ApiError, ChannelInfo, CloseRequest, ErrorCode, HistoryEntry, Info, NewAddress, OpenRequest, PayRequest,
-    PayResult, RecoverRequest, SendRequest, SendResult, Stopping, WalletBalance,
+    PayResult, PeerRequest, RecoverRequest, RecoverResult, SendRequest, SendResult, Stopping, WalletBalance,
 };
 
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -103,14 +103,14 @@ pub(super) async fn history(
     rpc.daemon.wallet_history(params.limit).map(Json)
 }
 
-/// Looks for money at the first addresses of the seed: for a wallet made from old words.
+/// Looks for money at the first addresses of the seed, and for its channels: for a wallet made from old words.
 #[utoipa::path(post, path = "/v1/wallet/recover", tag = "wallet", request_body = RecoverRequest,
     security(("token" = ["admin"])),
-    responses((status = 200, body = WalletBalance), (status = "default", body = ApiError)))]
+    responses((status = 200, body = RecoverResult), (status = "default", body = ApiError)))]
 pub(super) async fn recover(
     State(rpc): State<Rpc>,
     Body(request): Body<RecoverRequest>,
-) -> Answer<WalletBalance> {
+) -> Answer<RecoverResult> {
     to_its_end(async move { rpc.daemon.recover(request).await }).await.map(Json)
 }
 
@@ -186,6 +186,19 @@ pub(super) async fn close(
     OptionalBody(request): OptionalBody<CloseRequest>,
 ) -> Answer<ChannelInfo> {
     to_its_end(async move { rpc.daemon.close(id, request, params.wait).await }).await.map(Json)
+}
+
+/// Says which machine the peer of a recovered channel is, and connects to it.
+#[utoipa::path(post, path = "/v1/channels/{id}/peer", tag = "channels", request_body = PeerRequest,
+    security(("token" = ["admin"])),
+    params(("id" = String, Path, description = "The channel's id, 64 hexadecimal digits")),
+    responses((status = 200, body = ChannelInfo), (status = "default", body = ApiError)))]
+pub(super) async fn meet(
+    State(rpc): State<Rpc>,
+    Id(id): Id<ChannelId>,
+    Body(request): Body<PeerRequest>,
+) -> Answer<ChannelInfo> {
+    to_its_end(async move { rpc.daemon.meet(id, request).await }).await.map(Json)
 }
 
 /// Pays the peer. The answer comes when the peer has the payment on its disk.

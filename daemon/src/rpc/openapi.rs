@@ -31,6 +31,7 @@ use super::{events, handlers, ledger, stream};
         handlers::open,
         handlers::channel,
         handlers::close,
+        handlers::meet,
         handlers::pay,
         stream::stream,
         events::events,

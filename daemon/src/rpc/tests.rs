@@ -82,7 +82,7 @@ async fn status(server: &Server, (method, path, scope): (Method, String, Scope))
 async fn every_call_needs_a_token_of_its_scope() {
     let server = Server::start().await;
     let routes = routes();
-    assert_eq!(routes.len(), 20);
+    assert_eq!(routes.len(), 21);
     let mut allowed = Vec::new();
     for (method, path, needed) in routes {
         let (status, missing) = error(server.request(method.clone(), &path, None)).await;
@@ -155,6 +155,7 @@ async fn malformed_requests_say_what_was_wrong() {
         (Method::POST, channel("/payments"), "\u{0}", "expected value"),
         (Method::POST, channel("/close"), r#"{"forse":true}"#, "unknown field `forse`"),
         (Method::POST, channel("/close?wait=perhaps"), "", "wait: "),
+        (Method::POST, channel("/peer"), r#"{"at":"nowhere"}"#, "unknown field `at`"),
         (Method::POST, "/v1/channels/zz/stream".to_owned(), "1\n", "64 hexadecimal digits"),
         (Method::GET, "/v1/channels/%ff".to_owned(), "", "UTF-8"),
         (Method::GET, "/v1/wallet/history?limit=0".to_owned(), "", "it must be 1 to 10000"),
@@ -220,7 +221,7 @@ async fn the_document_describes_every_route() {
         routed.insert((path.to_owned(), method.to_owned()));
     }
     assert_eq!(routed, described(&document));
-    assert_eq!(routed.len(), 21);
+    assert_eq!(routed.len(), 22);
 }
 
 #[tokio::test]

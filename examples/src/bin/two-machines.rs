@@ -19,7 +19,7 @@ use std::collections::VecDeque;
 
 use flash_channel::{
     Channel,
-    machine::{After, Agreement, ChannelEvent, Effects, Input, LedgerView, Phase, open},
+    machine::{After, Agreement, ChannelEvent, Effects, Input, LedgerView, Origin, Phase, open},
     store::{Barrier, MemoryStore, Store},
 };
 use flash_proto::{
@@ -129,7 +129,8 @@ fn agree() -> Result<[Agreement; 2], Failure> {
     let agreement = |side: Side| {
         let ours = side.pick(unlocks.clone(), Vec::new());
         let transaction = open::transaction(essence.clone(), ours, accept.unlocks.clone());
-        Agreement { network: NETWORK, side, peer: key(!side).public(), key_index: 0, transaction, open }
+        let origin = Origin::Agreed(Box::new(transaction));
+        Agreement { network: NETWORK, side, peer: key(!side).public(), key_index: 0, origin, open }
     };
     Ok(Side::BOTH.map(agreement))
 }

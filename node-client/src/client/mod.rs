@@ -4,7 +4,7 @@
 //! nodes, and does so again for ever when a link breaks. All feed one light core ([`crate::light`]): the first
 //! valid milestone of an index is taken, those of the other nodes must be the same. Everything that calls
 //! return was checked against the coordinators' signatures; what cannot be checked (that something is
-//! *pending*, or *why* it was rejected, or that there are no more outputs at an address) is asked of
+//! *pending*, or *why* it was rejected, or that there are no more outputs at an address or channels of a key) is asked of
 //! all nodes that are in step, and says so. A node that lies, withholds milestones or does not answer is
 //! named ([`NodeClient::faults`]) and avoided, and another one is asked.
 //!
@@ -14,6 +14,7 @@ mod ask;
 mod error;
 mod follower;
 mod link;
+mod listing;
 mod nodes;
 mod publish;
 mod status;

@@ -1,20 +1,13 @@
-//! Questions that no node can prove its answer to in full: all nodes that are in step are asked, what one
-//! proves refutes the others, and what none can prove counts only if all agree.
+//! What became of a transaction: all nodes that are in step are asked, what one proves refutes the others, and
+//! what none can prove counts only if all agree.
 
-use std::collections::{BTreeMap, HashSet};
+use flash_proto::{BlockId, Payload, Transaction, TransactionId};
 
-use flash_proto::{Address, BlockId, Output, OutputId, Payload, Transaction, TransactionId};
-
-use super::{BEHIND_MAX, ClientError, NodeClient, Proven, Shared, link::Link};
+use super::{BEHIND_MAX, ClientError, NodeClient, Shared, link::Link};
 use crate::{
     ledger::Conflict,
-    protocol::{ADDRESSES_MAX, NodeRequest, NodeResponse, OUTPUTS_MAX, TransactionAnswer},
+    protocol::{NodeRequest, NodeResponse, TransactionAnswer},
 };
-
-/// How often lists of outputs are begun again because a milestone came between.
-const LISTINGS_MAX: usize = 8;
-
-type Listing = Proven<Vec<(OutputId, Output)>>;
 
 /// What is known of a transaction.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -72,36 +65,6 @@ impl NodeClient {
         let is_pending = |status: &TransactionStatus| matches!(status, TransactionStatus::Pending { .. });
         let pending = answers.into_iter().map(|(_, status)| status).find(is_pending);
         Ok(pending.unwrap_or(TransactionStatus::Unknown))
-    }
-
-    /// The unspent outputs at these addresses, each proven, all of one milestone: the newest that was known
-    /// when this was called, or a later one. All nodes that are in step are asked, and one that leaves an
-    /// output out is named; an output that all of them leave out is missed.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn outputs_of(&self, addresses: &[Address]) -> Result<Listing, ClientError> {
-        let shared = self.shared();
-        let newest = shared.core().newest().index;
-        let mut listings = Vec::new();
-        for _ in 0..LISTINGS_MAX {
-            listings = shared.all(newest, |link| shared.listing_at(link, newest, addresses)).await?;
-            let first = listings.first().map(|(_, listing)| listing.milestone_index);
-            if listings.iter().all(|(_, listing)| Some(listing.milestone_index) == first) {
-                break;
-            }
-        }
-        let index = listings.iter().map(|(_, listing)| listing.milestone_index).max().unwrap_or(newest);
-        listings.retain(|(_, listing)| listing.milestone_index == index);
-        let outputs = listings.iter().flat_map(|(_, listing)| &listing.value);
-        let all: BTreeMap<OutputId, Output> = outputs.copied().collect();
-        for (link, listing) in listings.iter().filter(|(_, listing)| listing.value.len() < all.len()) {
-            let shown: HashSet<OutputId> = listing.value.iter().map(|(id, _)| *id).collect();
-            if let Some(missing) = all.keys().find(|id| !shown.contains(id)) {
-                shared.lied(link, format!("it leaves out output {missing}, unspent at milestone {index}"));
-            }
-        }
-        Ok(Proven { milestone_index: index, value: all.into_iter().collect() })
     }
 }
 
@@ -182,79 +145,6 @@ impl Shared {
             }
         }
         left
-    }
-
-    /// The outputs as one node lists them, all of one milestone.
-    async fn listing_at(
-        &self,
-        link: Link,
-        newest: u64,
-        addresses: &[Address],
-    ) -> Result<Listing, ClientError> {
-        for _ in 0..LISTINGS_MAX {
-            if let Some(listing) = self.list(&link, newest, addresses).await? {
-                return Ok(listing);
-            }
-        }
-        let what = "milestones come faster than it lists the outputs".to_owned();
-        Err(ClientError::Stale { node: link.node, what })
-    }
-
-    /// `None` if a milestone came between two pages.
-    async fn list(
-        &self,
-        link: &Link,
-        newest: u64,
-        addresses: &[Address],
-    ) -> Result<Option<Listing>, ClientError> {
-        let mut listing: Option<Listing> = None;
-        for chunk in addresses.chunks(ADDRESSES_MAX) {
-            let mut after = None;
-            loop {
-                let page = self.page(link, newest, chunk, after).await?;
-                let full = page.value.len() >= OUTPUTS_MAX;
-                after = page.value.last().map(|(id, _)| *id);
-                match &mut listing {
-                    None => listing = Some(page),
-                    Some(listing) if listing.milestone_index == page.milestone_index => {
-                        listing.value.extend(page.value);
-                    }
-                    Some(_) => return Ok(None),
-                }
-                if !full {
-                    break;
-                }
-            }
-        }
-        let nothing = || Proven { milestone_index: newest, value: Vec::new() };
-        Ok(Some(listing.unwrap_or_else(nothing)))
-    }
-
-    async fn page(
-        &self,
-        link: &Link,
-        newest: u64,
-        addresses: &[Address],
-        after: Option<OutputId>,
-    ) -> Result<Listing, ClientError> {
-        let request = NodeRequest::OutputsOf { addresses: addresses.to_vec(), after };
-        let NodeResponse::Outputs { milestone_index, outputs } = self.ask(link, &request).await? else {
-            return Err(self.unexpected(link));
-        };
-        self.reach(link, newest, milestone_index).await?;
-        let wanted: HashSet<&Address> = addresses.iter().collect();
-        let mut last = after;
-        let mut value = Vec::with_capacity(outputs.len());
-        for (id, output, proof) in outputs {
-            if !wanted.contains(&output.address) || last.is_some_and(|last| id <= last) {
-                return Err(self.lied(link, "an output that was not asked for, or out of order"));
-            }
-            let checked = self.core().output(id, milestone_index, Some(&output), &proof);
-            self.judge(link, checked)?;
-            last = Some(id);
-            value.push((id, output));
-        }
-        Ok(Proven { milestone_index, value })
     }
 }
 

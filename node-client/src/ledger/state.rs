@@ -11,8 +11,8 @@ use std::{
 
 use bincode::{Decode, Encode};
 use flash_proto::{
-    Address, Amount, BlockId, ChannelId, ChannelPhase, ChannelRecord, Hash, Output, OutputId, StateKey,
-    TransactionId,
+    Address, Amount, BlockId, ChannelId, ChannelPhase, ChannelRecord, Hash, Output, OutputId, PublicKey,
+    Side, StateKey, TransactionId,
 };
 
 use super::{
@@ -58,6 +58,8 @@ pub struct LedgerState {
     /// One set for all addresses: most hold a single output, for which a set of its own takes 400 bytes.
     by_address: BTreeSet<(Address, OutputId)>,
     channels: HashMap<ChannelId, ChannelRecord>,
+    /// Channels by the keys of their parties, for those who have nothing but their keys.
+    by_party: BTreeSet<(PublicKey, ChannelId)>,
     /// Channels that are being closed alone, by the last milestone that may apply a claim.
     deadlines: BTreeMap<u64, BTreeSet<ChannelId>>,
     tree: StateTree,
@@ -155,6 +157,21 @@ impl LedgerState {
         found
             .take_while(move |(at, _)| *at == address)
             .filter_map(|(_, id)| self.outputs.get(id).map(|output| (*id, *output)))
+    }
+
+    /// The channels that have this key as a party's, in rising order from the first id above `after`.
+    pub fn channels_after(
+        &self,
+        party: &PublicKey,
+        after: Option<ChannelId>,
+    ) -> impl Iterator<Item = (ChannelId, ChannelRecord)> + '_ {
+        let party = *party;
+        let first = Bound::Included((party, ChannelId::new([0; 32])));
+        let from = after.map_or(first, |id| Bound::Excluded((party, id)));
+        let found = self.by_party.range((from, Bound::Unbounded));
+        found
+            .take_while(move |(key, _)| *key == party)
+            .filter_map(|(_, id)| self.channels.get(id).map(|record| (*id, *record)))
     }
 
     /// All money in unspent outputs.
@@ -281,17 +298,24 @@ impl LedgerState {
     }
 
     fn change_channel(&mut self, id: ChannelId, value: Option<&StateValue>) {
-        if let Some(ChannelRecord { phase: ChannelPhase::Closing { deadline, .. }, .. }) =
-            self.channels.remove(&id)
-            && let Some(ids) = self.deadlines.get_mut(&deadline)
-        {
-            ids.remove(&id);
-            if ids.is_empty() {
-                self.deadlines.remove(&deadline);
+        if let Some(old) = self.channels.remove(&id) {
+            for side in Side::BOTH {
+                self.by_party.remove(&(old.party(side).key, id));
+            }
+            if let ChannelPhase::Closing { deadline, .. } = old.phase
+                && let Some(ids) = self.deadlines.get_mut(&deadline)
+            {
+                ids.remove(&id);
+                if ids.is_empty() {
+                    self.deadlines.remove(&deadline);
+                }
             }
         }
         if let Some(StateValue::Channel(record)) = value {
             self.channels.insert(id, *record);
+            for side in Side::BOTH {
+                self.by_party.insert((record.party(side).key, id));
+            }
             if let ChannelPhase::Closing { deadline, .. } = record.phase {
                 self.deadlines.entry(deadline).or_default().insert(id);
             }

@@ -1,8 +1,8 @@
 //! Answers to clients, each with what proves it.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use flash_proto::{Address, BlockId, ChannelId, OutputId, StateKey, TransactionId};
+use flash_proto::{Address, BlockId, ChannelId, OutputId, PublicKey, StateKey, TransactionId};
 
 use super::{
     Node, NodeError,
@@ -12,8 +12,8 @@ use super::{
 use crate::{
     ledger::{merkle, merkle::AuditPath},
     protocol::{
-        ADDRESSES_MAX, Inclusion, NodeInfo, NodeRequest, NodeResponse, OUTPUTS_MAX, Refused, RefusedCode,
-        TransactionAnswer,
+        ADDRESSES_MAX, CHANNELS_MAX, Inclusion, NodeInfo, NodeRequest, NodeResponse, OUTPUTS_MAX,
+        PARTIES_MAX, Refused, RefusedCode, TransactionAnswer,
     },
 };
 
@@ -112,6 +112,7 @@ impl Node {
                 let inclusion = self.inclusion(id).map_err(|error| refusal(&error))?;
                 Ok(NodeResponse::Inclusion(inclusion.map(Box::new)))
             }
+            NodeRequest::ChannelsOf { parties, after } => self.channels_of(&parties, after),
         }
     }
 
@@ -158,6 +159,23 @@ impl Node {
             milestone_index: core.index(),
             outputs: found.into_iter().map(|(id, output)| (id, output, prove(id))).collect(),
         })
+    }
+
+    fn channels_of(&self, parties: &[PublicKey], after: Option<ChannelId>) -> Result<NodeResponse, Refused> {
+        if parties.len() > PARTIES_MAX {
+            let reason = format!("{} keys, but at most {PARTIES_MAX} at once", parties.len());
+            return Err(Refused::new(RefusedCode::Malformed, &reason));
+        }
+        let core = self.read();
+        // A channel between two of the keys is there twice; the first so many of all are among the first so
+        // many of each.
+        let found: BTreeMap<_, _> = parties
+            .iter()
+            .flat_map(|party| core.ledger.channels_after(party, after).take(CHANNELS_MAX))
+            .collect();
+        let prove = |id: ChannelId| core.ledger.tree().prove(&StateKey::Channel(id).tree_key());
+        let channels = found.into_iter().take(CHANNELS_MAX).map(|(id, record)| (id, record, prove(id)));
+        Ok(NodeResponse::Channels { milestone_index: core.index(), channels: channels.collect() })
     }
 
     fn inclusion(&self, id: BlockId) -> Result<Option<Inclusion>, NodeError> {

@@ -5,7 +5,10 @@
 //! twice across a crash. The outputs are kept one by one, as [`WalletEvent`]s come, because anybody may
 //! send any number of them.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    ops::Range,
+};
 
 use bincode::{Decode, Encode};
 use flash_proto::{
@@ -20,9 +23,14 @@ use thiserror::Error;
 
 use super::{Account, Seed};
 
+#[cfg(test)]
+mod tests;
+
 /// Addresses beyond the last one given out that are watched too: after a recovery from words nobody
 /// knows which were given out.
 const GAP: u32 = 20;
+/// Addresses beyond those that are watched among which the payout of a channel is looked for.
+const PAYOUT_SEARCH: u32 = 4_096;
 
 /// Bytes of a wallet's record.
 const RECORD_BYTES_MAX: usize = limits::RECORD_BYTES_MAX;
@@ -178,10 +186,49 @@ impl Wallet {
     }
 
     /// Watches the first `count` addresses and gives none of them out again: after a recovery from words,
-    /// when nobody knows how many were given out.
+    /// when nobody knows how many were given out. Nor are as many channel keys: each came with an address.
     pub fn watch_until(&mut self, count: u32) {
         self.state.next_address = self.state.next_address.max(count.min(1 << 30));
+        self.state.next_channel_key = self.state.next_channel_key.max(self.state.next_address);
         self.watch();
+    }
+
+    /// The keys of channels that were found on the ledger: these and the ones before them were given out, and
+    /// so were the addresses that the channels pay out to, if they are found. Returns those that are not.
+    pub fn found_channels(
+        &mut self,
+        indices: impl IntoIterator<Item = u32>,
+        payouts: impl IntoIterator<Item = Address>,
+    ) -> BTreeSet<Address> {
+        let payouts: BTreeSet<Address> = payouts.into_iter().collect();
+        let is_known = |address: &Address| self.addresses.contains_key(address);
+        let (known, mut missing): (BTreeSet<_>, BTreeSet<_>) = payouts.into_iter().partition(is_known);
+        let mut used = known.iter().filter_map(|address| self.addresses.get(address)).max().copied();
+        let watched = u32::try_from(self.addresses.len()).unwrap_or(u32::MAX);
+        for index in watched..watched.saturating_add(PAYOUT_SEARCH) {
+            if missing.is_empty() {
+                break;
+            }
+            if missing.remove(&Address::of(&self.seed.key(Account::Money, 0, index).public())) {
+                used = Some(index);
+            }
+        }
+        if let Some(key) = indices.into_iter().max() {
+            let next = key.saturating_add(1).min(1 << 30);
+            self.state.next_channel_key = self.state.next_channel_key.max(next);
+        }
+        self.watch_until(used.map_or(0, |index| index.saturating_add(1)));
+        missing
+    }
+
+    /// These channel keys, whether they were given out or not.
+    pub fn channel_keys(&self, indices: Range<u32>) -> Vec<(u32, PublicKey)> {
+        indices.map(|index| (index, self.seed.key(Account::Channels, 0, index).public())).collect()
+    }
+
+    /// How many channel keys were given out.
+    pub const fn channel_keys_given(&self) -> u32 {
+        self.state.next_channel_key
     }
 
     /// The index and key of a channel key that was never given out before.
@@ -356,156 +403,5 @@ impl Wallet {
         let unlocks = self.unlocks(&essence, &reservation.funding);
         self.spends(reservation.id, essence.id());
         Ok((Transaction { essence, unlocks }, reservation))
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::node::dev::DevNetwork;
-
-    const MIN: Amount = Amount::new(1_000);
-
-    fn seed() -> Seed {
-        Seed::from_words(
-            "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about",
-            "",
-        )
-        .unwrap()
-    }
-
-    fn id(n: u16) -> OutputId {
-        OutputId { transaction: TransactionId::new([9; 32]), index: n }
-    }
-
-    fn with_outputs(amounts: &[u64]) -> Wallet {
-        let mut wallet = Wallet::new(seed());
-        let outputs = (0..).zip(amounts).map(|(n, amount)| {
-            let address = wallet.fresh_address().unwrap();
-            (id(n), Output { address, amount: Amount::new(*amount) })
-        });
-        let outputs = outputs.collect();
-        wallet.observe(1, outputs);
-        wallet
-    }
-
-    #[test]
-    fn every_address_and_key_is_given_out_once_across_restarts() {
-        let mut wallet = Wallet::new(seed());
-        let mut given = BTreeSet::new();
-        for _ in 0..50 {
-            assert!(given.insert(wallet.fresh_address().unwrap()));
-            let (index, key) = wallet.fresh_channel_key().unwrap();
-            assert_eq!(key, seed().key(Account::Channels, 0, index).public());
-            wallet = Wallet::from_record(seed(), &wallet.record(), wallet.outputs.clone()).unwrap();
-        }
-        assert!(given.is_subset(&wallet.addresses().into_iter().collect()));
-    }
-
-    #[test]
-    fn money_at_an_address_within_the_gap_is_found_again_from_the_words() {
-        let mut old = Wallet::new(seed());
-        let address = (0..19).map(|_| old.fresh_address().unwrap()).last().unwrap();
-        let mut recovered = Wallet::new(seed());
-        assert!(recovered.addresses().contains(&address));
-        recovered.observe(5, vec![(id(0), Output { address, amount: Amount::new(7_000) })]);
-        assert_eq!(recovered.available(), Amount::new(7_000));
-        assert_ne!(recovered.fresh_address().unwrap(), address, "it is not given out again");
-        let far = (0..300).map(|_| old.fresh_address().unwrap()).last().unwrap();
-        assert!(!recovered.addresses().contains(&far));
-        recovered.watch_until(320);
-        assert!(recovered.addresses().contains(&far));
-    }
-
-    #[test]
-    fn a_transfer_is_signed_reserved_and_done_when_its_inputs_are_gone() {
-        let params = DevNetwork { milestone_interval_ms: 1_000, pow_bits: 0 }
-            .make(0, [[1; 32], [2; 32], [3; 32]])
-            .params;
-        let mut wallet = with_outputs(&[5_000, 20_000]);
-        let to = Address::new([7; 32]);
-        let (transaction, reservation) = wallet.transfer(to, Amount::new(12_000), &params).unwrap();
-        crate::ledger::Checked::new(transaction.clone(), &params).unwrap();
-        assert_eq!((reservation.funding.len(), reservation.change), (1, Amount::new(8_000)));
-        assert_eq!((wallet.available(), wallet.reserved()), (Amount::new(5_000), Amount::new(20_000)));
-        let refused = wallet.transfer(to, Amount::new(12_000), &params).unwrap_err();
-        assert!(matches!(refused, WalletError::Insufficient { .. }));
-
-        let mut wallet = Wallet::from_record(seed(), &wallet.record(), wallet.outputs.clone()).unwrap();
-        assert_eq!(wallet.reserved(), Amount::new(20_000), "reserved across a restart");
-        let change = OutputId { transaction: transaction.id(), index: 1 };
-        let left: Vec<_> =
-            wallet.outputs.iter().map(|(id, output)| (*id, *output)).filter(|(it, _)| *it == id(0)).collect();
-        let events = wallet.observe(2, [left, vec![(change, transaction.essence.outputs[1])]].concat());
-        assert!(events.contains(&WalletEvent::Received {
-            id: change,
-            output: transaction.essence.outputs[1],
-            change: true
-        }));
-        assert!(
-            events
-                .iter()
-                .any(|event| matches!(event, WalletEvent::Spent { id: spent, by, .. } if *spent == id(1) && *by == Some(transaction.id())))
-        );
-        assert_eq!((wallet.available(), wallet.reserved()), (Amount::new(13_000), Amount::ZERO));
-    }
-
-    #[test]
-    fn what_expired_or_was_given_up_is_free_again() {
-        let mut wallet = with_outputs(&[5_000]);
-        let outputs: Vec<_> = wallet.outputs.iter().map(|(id, output)| (*id, *output)).collect();
-        wallet.reserve(Amount::new(5_000), MIN, Some(10)).unwrap();
-        wallet.observe(10, outputs.clone());
-        assert_eq!(wallet.available(), Amount::ZERO);
-        wallet.observe(11, outputs);
-        assert_eq!(wallet.available(), Amount::new(5_000));
-        let reservation = wallet.reserve(Amount::new(4_000), MIN, None).unwrap();
-        wallet.release(reservation.id);
-        assert_eq!(wallet.available(), Amount::new(5_000));
-    }
-
-    #[test]
-    fn change_is_nothing_or_an_output_of_its_own() {
-        let mut wallet = with_outputs(&[5_000]);
-        let refused = wallet.reserve(Amount::new(4_500), MIN, None).unwrap_err();
-        assert_eq!(refused, WalletError::Change { left: Amount::new(500), min: MIN });
-        // A further output makes it fit.
-        let mut wallet = with_outputs(&[5_000, 900]);
-        let reservation = wallet.reserve(Amount::new(4_500), MIN, None).unwrap();
-        assert_eq!((reservation.funding.len(), reservation.change), (2, Amount::new(1_400)));
-        assert!(with_outputs(&[]).reserve(Amount::ZERO, MIN, None).unwrap().funding.is_empty());
-    }
-
-    proptest! {
-        #[test]
-        fn nothing_is_promised_twice(
-            amounts in proptest::collection::vec(1_u64..50_000, 0..40),
-            wishes in proptest::collection::vec((0_u64..60_000, proptest::bool::ANY), 0..20),
-        ) {
-            let mut wallet = with_outputs(&amounts);
-            let total: u64 = amounts.iter().sum();
-            let mut promised = BTreeSet::new();
-            for (wish, keep) in wishes {
-                let before = wallet.record();
-                if let Ok(reservation) = wallet.reserve(Amount::new(wish), MIN, None) {
-
-                        let sum: u64 = reservation.funding.iter().map(|it| it.output.amount.units()).sum();
-                        prop_assert_eq!(sum, wish + reservation.change.units());
-                        prop_assert!(reservation.change.is_zero() || reservation.change >= MIN);
-                        if keep {
-                            for funding in &reservation.funding {
-                                prop_assert!(promised.insert(funding.id));
-                            }
-                        } else {
-                            wallet.release(reservation.id);
-                        }
-                } else {
-                    prop_assert_eq!(wallet.record(), before, "a refusal changes nothing");
-                }
-                prop_assert_eq!(wallet.available().units() + wallet.reserved().units(), total);
-            }
-        }
     }
 }

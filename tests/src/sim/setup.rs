@@ -1,6 +1,6 @@
 //! Where every run begins: a network, two funded parties, and a channel that both have agreed on.
 
-use flash_channel::machine::{Agreement, open};
+use flash_channel::machine::{Agreement, Origin, open};
 use flash_proto::{
     Address, Amount, NetworkParams, Output, OutputId, SecretKey, Side, Transaction, TransactionId, Unlock,
     message::{Funding, OpenParty, OpenProposal},
@@ -88,10 +88,10 @@ pub(super) fn agreements(params: &NetworkParams, plan: &Plan) -> [Agreement; 2] 
         side,
         peer: SecretKey::from_bytes([(!side).byte() + 31; 32]).public(),
         key_index: 0,
-        transaction: match side {
+        origin: Origin::Agreed(Box::new(match side {
             Side::A => open::transaction(essence.clone(), unlocks_a.clone(), unlocks_b.clone()),
             Side::B => Transaction { essence: essence.clone(), unlocks: unlocks_b.clone() },
-        },
+        })),
         open: opened,
     })
 }

@@ -239,6 +239,13 @@ impl Script {
                 let outputs = outputs.into_iter().map(|(id, output)| (id, output, prove(&id))).collect();
                 NodeResponse::Outputs { milestone_index, outputs }
             }
+            NodeRequest::ChannelsOf { parties, after } => {
+                let found: BTreeMap<_, _> =
+                    parties.iter().flat_map(|party| self.ledger.state.channels_after(party, after)).collect();
+                let prove = |id| self.ledger.state.tree().prove(&StateKey::Channel(id).tree_key());
+                let channels = found.into_iter().map(|(id, record)| (id, record, prove(id))).collect();
+                NodeResponse::Channels { milestone_index, channels }
+            }
             NodeRequest::Tips => NodeResponse::Tips(vec![params.genesis_block()]),
             NodeRequest::Submit(bytes) => {
                 let block = Block::from_bytes(&bytes, params.pow_bits).unwrap();

@@ -2,8 +2,8 @@
 
 use flash_channel::store::MemoryStore;
 use flash_proto::{
-    Action, Amount, Block, BlockId, ChannelId, CoordinatorHistory, Milestone, Payload, StateKey, block::Data,
-    milestone::MilestoneError,
+    Action, Amount, Block, BlockId, ChannelId, CoordinatorHistory, Milestone, Open, Payload, PublicKey,
+    StateKey, block::Data, milestone::MilestoneError,
 };
 
 use super::support::*;
@@ -118,6 +118,25 @@ fn channels_are_proven_present_and_absent_and_named_by_the_milestone() {
         let value = record.map(|record| record.value_hash());
         proof.verify(root, &StateKey::Channel(id).tree_key(), value).unwrap();
     }
+    let Action::Open(Open { party_a, party_b, .. }) = open.essence.action else { unreachable!("an Open") };
+    let listed = |parties: Vec<PublicKey>, after| {
+        let NodeResponse::Channels { milestone_index: 1, channels } =
+            node.answer(NodeRequest::ChannelsOf { parties, after })
+        else {
+            panic!("no channels")
+        };
+        for (id, record, proof) in &channels {
+            proof.verify(root, &StateKey::Channel(*id).tree_key(), Some(record.value_hash())).unwrap();
+        }
+        channels.into_iter().map(|(id, ..)| id).collect::<Vec<_>>()
+    };
+    for parties in [vec![party_a.key], vec![party_b.key], vec![party_b.key, party_a.key, party_a.key]] {
+        assert_eq!(listed(parties, None), [channel], "each once");
+    }
+    assert_eq!(listed(vec![party_a.key], Some(channel)), []);
+    assert_eq!(listed(vec![signers()[0].public()], None), []);
+    let too_many = NodeRequest::ChannelsOf { parties: vec![party_a.key; 257], after: None };
+    assert_eq!(refused_code(node.answer(too_many)), RefusedCode::Malformed);
     let NodeResponse::Info(info) = node.answer(NodeRequest::Info) else { panic!("no info") };
     assert_eq!((info.channels, info.milestone_index), ((1, Amount::new(10_000)), 1));
     assert_eq!(info.state_root, root);

@@ -15,7 +15,8 @@ type Refused = crate::protocol::Refused;
 
 /// Every row: a name, what the client does, the lie, and what is found out.
 pub(super) fn rows() -> Vec<Row> {
-    let rows = [milestones(), frames(), states(), outputs(), transactions(), blocks(), submissions()];
+    let rows =
+        [milestones(), frames(), states(), outputs(), channels(), transactions(), blocks(), submissions()];
     rows.into_iter().flatten().collect()
 }
 
@@ -215,6 +216,34 @@ fn outputs() -> Vec<Row> {
         output("a made-up output with the proof of another", "proof", |outputs, _| outputs[0].0.index += 1),
         output("an output twice", "out of order", |outputs, _| outputs.extend_from_within(..)),
         output("an output left out", "it leaves out output", |outputs, _| outputs.clear()),
+    ]
+}
+
+/// A lie about the channels of a key.
+fn listed(
+    name: &'static str,
+    what: &'static str,
+    change: fn(&mut Vec<(ChannelId, flash_proto::ChannelRecord, Proof)>, &Script),
+) -> Row {
+    let lie = changed(move |_, answer, script| {
+        if let NodeResponse::Channels { channels, .. } = answer {
+            change(channels, script);
+        }
+    });
+    row(name, Scene::Channels, what, lie)
+}
+
+fn channels() -> Vec<Row> {
+    vec![
+        listed("a listed channel with another record", "proof", |channels, _| channels[0].1.lane_a.seq += 1),
+        listed("a channel of somebody else", "was not asked for", |channels, _| {
+            (channels[0].1.party_a.key, channels[0].1.party_b.key) = (key(98).public(), key(99).public());
+        }),
+        listed("a made-up channel", "proof", |channels, script| {
+            channels.push((ChannelId::new([255; 32]), record(), proof_of(&script.ledger, NO_CHANNEL)));
+        }),
+        listed("a listed channel twice", "out of order", |channels, _| channels.extend_from_within(..)),
+        listed("a channel left out", "it leaves out channel", |channels, _| channels.clear()),
     ]
 }
 

@@ -9,7 +9,10 @@ use super::{
     node::{Lie, Reply, Script},
     *,
 };
-use crate::protocol::{NodeRequest, NodeResponse};
+use crate::{
+    light::tests::record,
+    protocol::{NodeRequest, NodeResponse},
+};
 
 /// What the client does while the node lies.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,6 +22,7 @@ enum Scene {
     Channel,
     NoChannel,
     Outputs,
+    Channels,
     Applied,
     Rejected,
     Pending,
@@ -132,6 +136,7 @@ async fn ask(client: &NodeClient, scene: Scene) -> String {
             let addresses = [Address::of(&owner().public()), destination()];
             format!("{:?}", client.outputs_of(&addresses).await)
         }
+        Scene::Channels => format!("{:?}", client.channels_of(&[record().party_a.key]).await),
         Scene::Applied => format!("{:?}", client.transaction(opening.id()).await),
         Scene::Rejected => format!("{:?}", client.transaction(double_spend.id()).await),
         Scene::Pending => format!("{:?}", client.transaction(waiting.id()).await),

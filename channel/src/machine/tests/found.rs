@@ -1,0 +1,192 @@
+//! One side has lost its records and found the channel on the ledger.
+
+use flash_proto::message::Reestablish;
+
+use super::*;
+
+impl Pair {
+    /// This side loses everything, and finds the channel as the ledger shows it.
+    fn lose(&mut self, side: Side) {
+        let deposits = Side::BOTH.map(|side| open_terms(self).party(side).deposit.units());
+        let lost = agreement(side, deposits);
+        let found = Agreement {
+            peer: open_terms(self).party(!side).key,
+            origin: Origin::Found { channel: lost.channel(), shown: false },
+            ..lost
+        };
+        let mut effects = Effects::default();
+        let channel = Channel::new(found, key(side), &mut effects);
+        let (store, outbox) = (MemoryStore::new(), VecDeque::new());
+        *self.of(side) = Half { channel, store, outbox, events: Vec::new() };
+        self.of(side).perform(effects);
+        self.of(!side).handle(vec![Input::Disconnected]).unwrap();
+        self.see(ChannelPhase::Open);
+    }
+
+    fn wish(&mut self, side: Side) {
+        self.of(side).handle(vec![Input::Close]).unwrap();
+        self.run();
+    }
+
+    fn closes_at(&mut self, payouts: [u64; 2]) {
+        let close = closed_by_both(self);
+        assert_eq!([close.payout_a, close.payout_b], payouts.map(amount));
+    }
+}
+
+fn open_terms(pair: &Pair) -> Open {
+    pair.halves[0].channel.agreement.open
+}
+
+/// A channel in which A has 800 and B 700.
+fn used() -> Pair {
+    let mut pair = Pair::open([1_000, 500]);
+    pair.of(Side::A).pay(300);
+    pair.run();
+    pair.of(Side::B).pay(100);
+    pair.run();
+    pair
+}
+
+#[test]
+fn it_learns_the_balances_of_the_peer_and_only_closes() {
+    for side in Side::BOTH {
+        let mut pair = used();
+        pair.lose(side);
+        assert_eq!(pair.of(side).events, [ChannelEvent::Found]);
+        assert_eq!(
+            (pair.of(side).channel.state(), pair.of(side).channel.balances_known()),
+            ("recovered", false)
+        );
+        pair.connect();
+        assert_eq!(pair.balances(), [800, 700]);
+        assert!(pair.of(side).channel.balances_known());
+        pair.of(side).restart();
+        assert!(pair.of(side).channel.balances_known());
+        pair.see(ChannelPhase::Open);
+        pair.connect();
+        assert_eq!(pair.balances(), [800, 700]);
+        let refused = pair.of(side).channel.pay(payment(1), None);
+        assert_eq!(refused, Err(PayError::NotOpen("recovered")));
+        pair.wish(side);
+        pair.closes_at([800, 700]);
+    }
+}
+
+#[test]
+fn the_peer_is_told_to_pay_no_more_and_what_it_pays_is_no_payment() {
+    let mut pair = used();
+    // Signed, but never delivered.
+    pair.of(Side::A).pay(50);
+    pair.of(Side::A).handle(Vec::new()).unwrap();
+    pair.lose(Side::B);
+    pair.connect();
+    assert_eq!(pair.balances(), [750, 750]);
+    assert!(!pair.of(Side::B).events.iter().any(|event| matches!(event, ChannelEvent::Received(_))));
+    assert_eq!(pair.of(Side::A).channel.paused(), Some("the peer is closing the channel"));
+    pair.of(Side::A).pay(50);
+    pair.run();
+    assert_eq!(pair.balances(), [750, 750], "it waits and is not signed");
+    pair.wish(Side::B);
+    pair.closes_at([750, 750]);
+}
+
+#[test]
+fn nothing_is_signed_because_the_peer_wishes() {
+    for side in Side::BOTH {
+        let mut pair = used();
+        pair.lose(side);
+        pair.connect();
+        pair.wish(!side);
+        assert_eq!(pair.of(side).channel.phase, Phase::Open);
+        assert_eq!(pair.of(side).channel.wanted(), None);
+        pair.wish(side);
+        pair.closes_at([800, 700]);
+    }
+}
+
+#[test]
+fn a_close_that_the_peer_had_signed_before_is_completed() {
+    let mut pair = used();
+    pair.of(Side::B).handle(vec![Input::Close]).unwrap();
+    let request: Vec<Input> = pair.of(Side::B).outbox.drain(..).map(Input::Message).collect();
+    pair.of(Side::A).handle(request).unwrap();
+    assert!(matches!(pair.of(Side::A).channel.phase, Phase::ClosingTogether { theirs: None, .. }));
+    pair.lose(Side::B);
+    pair.connect();
+    assert_eq!(pair.of(Side::B).channel.phase, Phase::Open, "nobody here wishes to close");
+    pair.wish(Side::B);
+    pair.closes_at([800, 700]);
+}
+
+#[test]
+fn it_closes_alone_only_with_what_the_peer_has_shown() {
+    let mut pair = used();
+    pair.lose(Side::B);
+    assert_eq!(pair.of(Side::B).channel.may_close_alone(), Err(CommandError::NotShown));
+    pair.of(Side::B).handle(vec![Input::CloseAlone]).unwrap();
+    assert_eq!(pair.of(Side::B).channel.phase, Phase::Open);
+    assert_eq!(pair.of(Side::B).channel.wanted(), None);
+    pair.connect();
+    pair.of(Side::B).handle(vec![Input::CloseAlone]).unwrap();
+    let Action::UnilateralClose(close) = pair.of(Side::B).channel.wanted().unwrap().essence.action else {
+        panic!("no close")
+    };
+    assert_eq!(close.balance.map(|balance| balance.cumulative), Some(amount(300)));
+}
+
+#[test]
+fn what_the_peer_shows_is_claimed_while_it_closes_alone() {
+    let mut pair = used();
+    pair.lose(Side::B);
+    // A shows the ledger what B paid, and not what it paid itself.
+    let closing = ChannelPhase::Closing { closer: Side::A, deadline: 30 };
+    let record = pair.record(closing, [0, 100]);
+    pair.see_record(Some(record), None);
+    assert_eq!(pair.of(Side::B).channel.wanted(), None);
+    pair.connect();
+    let Action::Claim(claimed) = pair.of(Side::B).channel.wanted().unwrap().essence.action else {
+        panic!("no claim")
+    };
+    assert_eq!((claimed.payer, claimed.cumulative), (Side::A, amount(300)));
+    pair.see_record(None, Some(Balances::of_payouts(amount(800), amount(700))));
+    let expected = Some(Balances::of_payouts(amount(800), amount(700)));
+    assert_eq!(pair.of(Side::B).events.last(), Some(&ChannelEvent::Closed { payouts: expected, expected }));
+}
+
+#[test]
+fn without_the_peer_nothing_is_expected_of_a_settlement() {
+    let mut pair = used();
+    pair.lose(Side::B);
+    let payouts = Some(Balances::of_payouts(amount(1_000), amount(500)));
+    pair.see_record(None, payouts);
+    assert_eq!(pair.of(Side::B).events.last(), Some(&ChannelEvent::Closed { payouts, expected: None }));
+}
+
+#[test]
+fn a_peer_that_holds_back_what_it_paid_shows_nothing() {
+    let mut pair = Pair::open([100, 0]);
+    pair.of(Side::A).pay(100);
+    pair.run();
+    pair.of(Side::B).pay(80);
+    pair.run();
+    let spent = pair.of(Side::B).channel.outgoing.signed;
+    pair.lose(Side::B);
+    let standing = Reestablish { signed: None, held: spent };
+    let message = ChannelMessage::Reestablish(Box::new(standing));
+    let result = pair.of(Side::B).handle(vec![Input::Connected, Input::Message(message)]);
+    assert_eq!(result, Err(Misbehaviour::HeldBack), "80 were paid with what it holds back");
+    assert!(!pair.of(Side::B).channel.balances_known());
+}
+
+#[test]
+fn the_peers_machine_can_be_named_only_after_a_loss() {
+    let mut pair = used();
+    let machine = SecretKey::from_bytes([77; 32]).public();
+    assert_eq!(pair.of(Side::A).channel.meet(machine), Err(CommandError::PeerKnown));
+    pair.lose(Side::A);
+    pair.of(Side::A).channel.meet(machine).unwrap();
+    pair.of(Side::A).handle(Vec::new()).unwrap();
+    pair.of(Side::A).restart();
+    assert_eq!(pair.of(Side::A).channel.agreement.peer, machine);
+}
