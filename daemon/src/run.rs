@@ -103,8 +103,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         stop: stop.clone(),
     })?;
     let node = start_node(dir, config, &stop).await?;
-    let client =
-        start_client(config, node.as_ref().map(|node| &node.address), &params, &node_key, store.as_ref())?;
+    let client = start_client(config, node.as_ref(), &params, &node_key, store.as_ref())?;
     let wallet = WalletService::open(seed, client.clone(), writer.clone(), Arc::clone(&store))?;
     let opening = Opening {
         engine: engine.clone(),
@@ -113,9 +112,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         client: client.clone(),
         accept: Arc::new(config.accept.clone()),
     };
-    let limits = StreamLimits { bidirectional: STREAMS_PER_PEER_MAX };
-    let endpoint = Endpoint::listen(&node_key, PEER_ALPN, config.listen, limits).map_err(Failure::new)?;
-    let ticket = ticket(config, &node_key, endpoint.local_address().map_err(Failure::new)?)?;
+    let (endpoint, ticket) = listen(config, &node_key)?;
     let peers = Peers::start(
         endpoint,
         params.id(),
@@ -210,12 +207,13 @@ async fn start_node(dir: &DataDir, config: &Config, stop: &Stop) -> Result<Optio
 
 fn start_client(
     config: &Config,
-    own: Option<&PeerAddress>,
+    own: Option<&RunningNode>,
     params: &Arc<NetworkParams>,
     node_key: &SecretKey,
     store: &dyn Store,
 ) -> Result<NodeClient, Failure> {
-    let nodes: Vec<PeerAddress> = own.into_iter().chain(&config.nodes).cloned().collect();
+    let nodes: Vec<PeerAddress> =
+        own.map(|node| &node.address).into_iter().chain(&config.nodes).cloned().collect();
     if nodes.is_empty() {
         let message = "no node is configured: name one with --node KEY@HOST:PORT, or as `nodes` in flash.toml, \
             or run one with --full-node";
@@ -240,7 +238,14 @@ fn reconnect(peers: &Peers, views: &engine::Views, store: &dyn Store) -> Result<
     Ok(())
 }
 
-/// What peers are told to connect to.
+/// Listens for peers; gives back also what they are told to connect to.
+fn listen(config: &Config, key: &SecretKey) -> Result<(Endpoint, String), Failure> {
+    let limits = StreamLimits { bidirectional: STREAMS_PER_PEER_MAX };
+    let endpoint = Endpoint::listen(key, PEER_ALPN, config.listen, limits).map_err(Failure::new)?;
+    let ticket = ticket(config, key, endpoint.local_address().map_err(Failure::new)?)?;
+    Ok((endpoint, ticket))
+}
+
 fn ticket(config: &Config, key: &SecretKey, listening: SocketAddr) -> Result<String, Failure> {
     if let Some(public) = &config.public_address {
         return Ok(format!("{}@{public}", key.public()));
