@@ -14,7 +14,7 @@
 //! | `index`, `explore` | finding blocks, and telling what became of them |
 //! | `snapshot` | starting from the state at a milestone instead of from the genesis |
 //! | `prune`, `upkeep` | letting go of the past, and what is done beside the milestones |
-//! | `core`, `records`, `pages`, `load` | what it holds in memory, on disk, and the way from one to the other |
+//! | `core`, `records`, `pages`, `outputs`, `load` | what it holds in memory, on disk, and the way from one to the other |
 
 mod coordinate;
 mod core;
@@ -25,6 +25,7 @@ mod explore;
 mod index;
 mod load;
 mod milestone;
+mod outputs;
 mod pages;
 mod prune;
 mod queries;
@@ -62,7 +63,7 @@ use tracing::error;
 pub use upkeep::{Upkeep, run_upkeep};
 
 use self::{core::Core, milestone::Draft, receive::Queued};
-use crate::protocol::Followed;
+use crate::{ledger::LedgerState, protocol::Followed};
 
 /// What a node is.
 #[derive(Clone, Debug)]
@@ -136,7 +137,7 @@ impl Node {
     pub fn open(config: NodeConfig) -> Result<Self, NodeError> {
         config.params.check()?;
         let store = SledStore::open(&config.directory, config.params.id().as_bytes())?;
-        Self::start(config.params, config.index, Box::new(store))
+        Self::start(config.params, config.index, Box::new(store), None)
     }
 
     /// The same above any store, with the index; the store must hold nothing or what a node of this network stored.
@@ -144,13 +145,19 @@ impl Node {
     /// # Errors
     /// [`NodeError`].
     pub fn with_store(params: NetworkParams, store: Box<dyn Store>) -> Result<Self, NodeError> {
-        Self::start(params, true, store)
+        Self::start(params, true, store, None)
     }
 
-    fn start(params: NetworkParams, index: bool, store: Box<dyn Store>) -> Result<Self, NodeError> {
+    /// `ledger` is what is stored, if it was just put there.
+    fn start(
+        params: NetworkParams,
+        index: bool,
+        store: Box<dyn Store>,
+        ledger: Option<LedgerState>,
+    ) -> Result<Self, NodeError> {
         params.check()?;
         let seed = getrandom::u64().map_err(|error| NodeError::Random(error.to_string()))?;
-        let core = load::load(store.as_ref(), &params)?;
+        let core = load::load(store.as_ref(), &params, ledger)?;
         let (newest, _) = watch::channel(core.index());
         Ok(Self {
             shared: Arc::new(Shared {
