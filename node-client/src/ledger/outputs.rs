@@ -71,7 +71,7 @@ impl Outputs {
     }
 
     /// Puts an output in or takes one out, as milestone `index` does; gives back what was there.
-    pub(super) fn set(&mut self, id: OutputId, output: Option<Output>, index: u64) -> Option<Output> {
+    pub(crate) fn set(&mut self, id: OutputId, output: Option<Output>, index: u64) -> Option<Output> {
         if self.pages.first_key_value().is_none_or(|(start, _)| *start > id) {
             self.pages.insert(FIRST, Page::default());
         }
@@ -98,7 +98,7 @@ impl Outputs {
     }
 
     /// Takes over a stored page; they come in rising order. `None` if its outputs do not belong there.
-    pub(super) fn add_page(&mut self, start: OutputId, entries: Vec<Entry>) -> Option<()> {
+    pub(crate) fn add_page(&mut self, start: OutputId, entries: Vec<Entry>) -> Option<()> {
         let rising = entries.is_sorted_by(|(left, _), (right, _)| left < right);
         if !rising || entries.first().is_some_and(|(first, _)| *first < start) {
             return None;
@@ -178,7 +178,8 @@ mod tests {
             steps in proptest::collection::vec((0_u16..4_096, any::<bool>(), 0_usize..8), 0..4_000),
         ) {
             let (mut outputs, mut plain) = (Outputs::default(), BTreeMap::new());
-            let (mut disk, mut changes) = (BTreeMap::new(), Vec::new());
+            let mut disk = BTreeMap::new();
+            let mut changes: Vec<(u64, OutputId, Option<Output>)> = Vec::new();
             for (index, (n, set, stored)) in (1_u64..).zip(steps) {
                 let value = (set || n % 3 > 0).then(|| output(index));
                 match value {

@@ -29,6 +29,8 @@ const PART_CHANGES: usize = 2_000;
 /// Outputs in the pages that are written for each change: so the changes that are kept come to the half of all
 /// outputs at most, and each is written three times in all.
 const OUTPUTS_PER_CHANGE: usize = 2;
+/// The same for a milestone that changes any at least: so there are never many small records to read.
+const OUTPUTS_PER_MILESTONE: usize = 32;
 /// Pages in one commit of a whole ledger.
 const PAGES_TOGETHER: usize = 64;
 /// Pages that are read at a time.
@@ -128,7 +130,8 @@ impl Journal {
         index: u64,
     ) -> Written {
         let changes: Vec<Change> = changes.iter().filter_map(output_change).collect();
-        let fresh = changes.len().saturating_mul(OUTPUTS_PER_CHANGE);
+        let least = if changes.is_empty() { 0 } else { OUTPUTS_PER_MILESTONE };
+        let fresh = changes.len().saturating_mul(OUTPUTS_PER_CHANGE).max(least);
         let mut credit = self.credit.saturating_add(fresh).min(outputs.len().saturating_add(fresh));
         let changed = outputs.changed();
         let mut oldest = index;
@@ -166,5 +169,63 @@ fn output_change((key, value): (&StateKey, &Option<StateValue>)) -> Option<Chang
         (StateKey::Output(id), Some(StateValue::Output(output))) => Some((*id, Some(*output))),
         (StateKey::Output(id), None) => Some((*id, None)),
         _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flash_channel::store::MemoryStore;
+    use flash_proto::{Address, Amount};
+
+    use super::*;
+
+    const OUTPUTS: u64 = 4_000;
+
+    fn id(n: u64) -> OutputId {
+        let mut bytes = [0; 32];
+        bytes[..8].copy_from_slice(&n.wrapping_mul(0x9e37_79b9_7f4a_7c15).to_be_bytes());
+        OutputId { transaction: TransactionId::new(bytes), index: 0 }
+    }
+
+    fn loaded(store: &MemoryStore) -> (Vec<Entry>, Journal) {
+        let mut builder = LedgerBuilder::default();
+        let journal = read(store, &mut builder).unwrap();
+        (builder.finish().unwrap().outputs().iter().copied().collect(), journal)
+    }
+
+    #[test]
+    fn after_every_milestone_the_disk_holds_all_and_little_more() {
+        let output = Output { address: Address::new([7; 32]), amount: Amount::new(1) };
+        let (store, mut outputs) = (MemoryStore::new(), Outputs::default());
+        (0..OUTPUTS).for_each(|n| _ = outputs.set(id(n), Some(output), 0));
+        let commit = |batch: &Batch| drop(store.commit(batch).unwrap());
+        let mut batch = Batch::new();
+        put_all(&mut outputs, &mut batch, |_| Ok::<_, NodeError>(())).unwrap();
+        commit(&batch);
+        let (_, mut journal) = loaded(&store);
+        let mut most = 0;
+        // One spent and one made by each milestone, and now and then many.
+        let mut next = OUTPUTS;
+        for index in 1..=1_000_u64 {
+            let count = if index % 250 == 0 { 2_100 } else { u64::from(index % 5 > 0) };
+            let changes: StateChanges = (next..next + count)
+                .flat_map(|n| [(n, Some(StateValue::Output(output))), (n - OUTPUTS, None)])
+                .map(|(n, value)| (StateKey::Output(id(n)), value))
+                .collect();
+            next += count;
+            let mut batch = Batch::new();
+            let written = journal.write(&mut batch, &outputs, &changes, index);
+            commit(&batch);
+            journal.take_over(written, &mut outputs);
+            changes.iter().filter_map(output_change).for_each(|(id, to)| _ = outputs.set(id, to, index));
+            most = most.max(journal.records.len());
+            if index % 50 < 2 {
+                let (found, kept) = loaded(&store);
+                assert_eq!(found, outputs.iter().copied().collect::<Vec<_>>(), "milestone {index}");
+                assert_eq!(kept.records, journal.records);
+            }
+        }
+        let cycle = usize::try_from(OUTPUTS).unwrap() / OUTPUTS_PER_MILESTONE;
+        assert!(most <= 3 * cycle, "{most} records, but {cycle} milestones write all outputs");
     }
 }
