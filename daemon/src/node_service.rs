@@ -108,6 +108,8 @@ pub(crate) struct RunningNode {
     pub(crate) address: PeerAddress,
     ready: PathBuf,
     tasks: tokio::task::JoinSet<()>,
+    /// Locked for as long as it runs.
+    _dir: DataDir,
 }
 
 /// Runs a node until it is told to stop.
@@ -172,7 +174,7 @@ pub(crate) async fn start(data: &Path, options: NodeOptions, stop: &Stop) -> Res
     tasks.spawn(keep_up(node.clone(), Upkeep { keep: options.keep, snapshots }, stop.clone()));
     let until = stop.clone();
     tasks.spawn(service::serve_all(node, endpoint, Some(gossip), async move { until.stopped().await }));
-    Ok(RunningNode { address, ready, tasks })
+    Ok(RunningNode { address, ready, tasks, _dir: dir })
 }
 
 impl RunningNode {

@@ -16,7 +16,10 @@ use flash_proto::{
 };
 
 use super::{
-    Checked, Conflict, merkle,
+    Checked, Conflict,
+    by_address::ByAddress,
+    merkle,
+    outputs::{Entry, Outputs},
     overlay::Overlay,
     state_tree::{Change, StateTree},
 };
@@ -54,9 +57,8 @@ pub type StateChanges = BTreeMap<StateKey, Option<StateValue>>;
 /// The ledger after a milestone.
 #[derive(Clone, Debug, Default)]
 pub struct LedgerState {
-    outputs: HashMap<OutputId, Output>,
-    /// One set for all addresses: most hold a single output, for which a set of its own takes 400 bytes.
-    by_address: BTreeSet<(Address, OutputId)>,
+    outputs: Outputs,
+    by_address: ByAddress,
     channels: HashMap<ChannelId, ChannelRecord>,
     /// Channels by the keys of their parties, for those who have nothing but their keys.
     by_party: BTreeSet<(PublicKey, ChannelId)>,
@@ -67,25 +69,47 @@ pub struct LedgerState {
     in_channels: Amount,
 }
 
-/// Builds a state entry by entry, so that those that are read from a disk need not be held beside it.
+/// Builds a state piece by piece, so that what is read from a disk need not be held beside it.
 #[derive(Debug, Default)]
 pub(crate) struct LedgerBuilder {
     state: LedgerState,
-    leaves: Vec<Change>,
 }
 
 impl LedgerBuilder {
-    /// Adds an entry; each key once.
+    /// Adds an entry that is not stored yet; each key once.
     pub(crate) fn add(&mut self, key: &StateKey, value: &StateValue) {
-        self.leaves.push((key.tree_key(), Some(value.value_hash())));
-        self.state.set(key, Some(value));
+        match (key, value) {
+            (StateKey::Output(id), StateValue::Output(output)) => self.change(*id, Some(*output), 0),
+            (StateKey::Channel(id), _) => self.state.change_channel(*id, Some(value)),
+            (StateKey::Output(_), StateValue::Channel(_)) => {}
+        }
     }
 
-    /// The state with all that was added.
-    pub(crate) fn finish(self) -> LedgerState {
-        let Self { mut state, leaves } = self;
+    /// Adds a stored page of outputs; they come in rising order. `None` if its outputs do not belong there.
+    pub(crate) fn page(&mut self, start: OutputId, entries: Vec<Entry>) -> Option<()> {
+        self.state.outputs.add_page(start, entries)
+    }
+
+    /// What milestone `index` did to an output, whether or not the pages hold it already.
+    pub(crate) fn change(&mut self, id: OutputId, output: Option<Output>, index: u64) {
+        self.state.outputs.set(id, output, index);
+    }
+
+    /// The state with all that was added; `None` if the money in it is more than there can be.
+    pub(crate) fn finish(self) -> Option<LedgerState> {
+        let Self { mut state } = self;
+        state.by_address = ByAddress::of(&state.outputs);
+        state.in_outputs = Amount::checked_sum(state.outputs.iter().map(|(_, output)| output.amount))?;
+        let totals = state.channels.values().map(ChannelRecord::total).collect::<Option<Vec<_>>>()?;
+        state.in_channels = Amount::checked_sum(totals)?;
+        let outputs = state.outputs.iter();
+        let outputs = outputs.map(|(id, output)| (StateKey::Output(*id).tree_key(), output.value_hash()));
+        let channels = state.channels.iter();
+        let channels = channels.map(|(id, record)| (StateKey::Channel(*id).tree_key(), record.value_hash()));
+        let mut leaves = Vec::with_capacity(state.outputs.len().saturating_add(state.channels.len()));
+        leaves.extend(outputs.chain(channels).map(|(key, value)| (key, Some(value))));
         state.tree.apply(leaves);
-        state
+        Some(state)
     }
 }
 
@@ -108,15 +132,21 @@ pub struct Confirmation {
     pub channels_root: Hash,
     /// Root of the state tree afterwards.
     pub state_root: Hash,
+    index: u64,
     tree: StateTree,
 }
 
 impl LedgerState {
-    /// The state in which a network begins, or that was stored: each key once.
+    /// The state in which a network begins: each key once.
+    ///
+    /// # Panics
+    /// If there is more money in it than can be counted.
     pub fn from_entries(entries: impl IntoIterator<Item = (StateKey, StateValue)>) -> Self {
         let mut builder = LedgerBuilder::default();
         entries.into_iter().for_each(|(key, value)| builder.add(&key, &value));
-        builder.finish()
+        let state = builder.finish();
+        assert!(state.is_some(), "I1: a total of the ledger must not overflow");
+        state.unwrap_or_default()
     }
 
     /// The state root.
@@ -150,13 +180,7 @@ impl LedgerState {
         address: &Address,
         after: Option<OutputId>,
     ) -> impl Iterator<Item = (OutputId, Output)> + '_ {
-        let address = *address;
-        let first = OutputId { transaction: TransactionId::new([0; 32]), index: 0 };
-        let from = after.map_or(Bound::Included((address, first)), |id| Bound::Excluded((address, id)));
-        let found = self.by_address.range((from, Bound::Unbounded));
-        found
-            .take_while(move |(at, _)| *at == address)
-            .filter_map(|(_, id)| self.outputs.get(id).map(|output| (*id, *output)))
+        self.by_address.outputs_after(&self.outputs, *address, after)
     }
 
     /// The channels that have this key as a party's, in rising order from the first id above `after`.
@@ -187,6 +211,21 @@ impl LedgerState {
     /// How many channels there are.
     pub fn channels_count(&self) -> usize {
         self.channels.len()
+    }
+
+    /// The channels, in no order.
+    pub(crate) const fn channels(&self) -> &HashMap<ChannelId, ChannelRecord> {
+        &self.channels
+    }
+
+    /// The unspent outputs in their pages.
+    pub(crate) const fn outputs(&self) -> &Outputs {
+        &self.outputs
+    }
+
+    /// The same, to say which pages are stored.
+    pub(crate) const fn outputs_mut(&mut self) -> &mut Outputs {
+        &mut self.outputs
     }
 
     /// How many unspent outputs there are.
@@ -232,6 +271,7 @@ impl LedgerState {
             conflicts,
             changes,
             channels,
+            index,
             tree,
         }
     }
@@ -239,7 +279,9 @@ impl LedgerState {
     /// Takes over a confirmation that was worked out against this very state.
     pub fn accept(&mut self, confirmation: &Confirmation) {
         self.tree = confirmation.tree.clone();
-        self.change(&confirmation.changes);
+        for (key, value) in &confirmation.changes {
+            self.set(key, value.as_ref(), confirmation.index);
+        }
         assert_eq!(
             self.in_outputs.checked_add(self.in_channels),
             Some(Amount::SUPPLY),
@@ -262,17 +304,11 @@ impl LedgerState {
         }
     }
 
-    fn change(&mut self, changes: &StateChanges) {
-        for (key, value) in changes {
-            self.set(key, value.as_ref());
-        }
-    }
-
-    fn set(&mut self, key: &StateKey, value: Option<&StateValue>) {
+    fn set(&mut self, key: &StateKey, value: Option<&StateValue>, index: u64) {
         let old = self.get(key);
         let total = match key {
             StateKey::Output(id) => {
-                self.change_output(*id, value);
+                self.change_output(*id, value, index);
                 &mut self.in_outputs
             }
             StateKey::Channel(id) => {
@@ -287,13 +323,16 @@ impl LedgerState {
         *total = sum.unwrap_or(*total);
     }
 
-    fn change_output(&mut self, id: OutputId, value: Option<&StateValue>) {
-        if let Some(old) = self.outputs.remove(&id) {
-            self.by_address.remove(&(old.address, id));
+    fn change_output(&mut self, id: OutputId, value: Option<&StateValue>, index: u64) {
+        let output = match value {
+            Some(StateValue::Output(output)) => Some(*output),
+            _ => None,
+        };
+        if let Some(old) = self.outputs.set(id, output, index) {
+            self.by_address.remove(&old.address, &id, &self.outputs);
         }
-        if let Some(StateValue::Output(output)) = value {
-            self.outputs.insert(id, *output);
-            self.by_address.insert((output.address, id));
+        if let Some(output) = output {
+            self.by_address.add(&output.address, &id);
         }
     }
 

@@ -5,7 +5,8 @@
 //! depends on the entries alone, never on the order in which they came or on entries that are gone.
 //!
 //! Nodes are shared (`Arc`): a clone is a snapshot that costs nothing, and an update copies only the
-//! path to what it changes.
+//! path to what it changes. Subtrees of a few entries are one list of them, whose inner hashes are worked
+//! out when they are needed: that takes half the memory of a node for each.
 
 use std::sync::Arc;
 
@@ -18,25 +19,57 @@ use thiserror::Error;
 
 /// Levels of the tree at most: the bits of a key.
 const DEPTH_MAX: usize = 256;
+/// Entries of a subtree that is kept as a list. More would take less memory, but longer to hash at a change.
+const LEAVES_MAX: usize = 8;
 
 /// The tree. A clone is a snapshot.
 #[derive(Clone, Debug, Default)]
 pub struct StateTree {
-    root: Option<Arc<Node>>,
+    root: Node,
 }
 
 /// A change of one entry: its key, and its new value hash or `None` to remove it.
 pub type Change = (Hash, Option<Hash>);
 
-#[derive(Debug)]
+/// A subtree with its hash, which stands where the parent is read.
+#[derive(Clone, Debug, Default)]
 enum Node {
-    Leaf { hash: Hash, key: Hash, value: Hash },
-    Branch { hash: Hash, left: Option<Arc<Node>>, right: Option<Arc<Node>> },
+    #[default]
+    Empty,
+    /// One entry up to [`LEAVES_MAX`], in rising order.
+    Leaves(Hash, Arc<[Leaf]>),
+    /// More than that. Halves may be empty.
+    Branch(Hash, Arc<[Node; 2]>),
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Leaf {
+    key: Hash,
+    value: Hash,
+    hash: Hash,
+}
+
+impl Leaf {
+    fn new(key: Hash, value: Hash) -> Self {
+        Self { key, value, hash: leaf_hash(&key, &value) }
+    }
 }
 
 impl Node {
-    fn leaf(key: Hash, value: Hash) -> Self {
-        Self::Leaf { hash: leaf_hash(&key, &value), key, value }
+    const fn hash(&self) -> Hash {
+        match self {
+            Self::Empty => Hash::ZERO,
+            Self::Leaves(hash, _) | Self::Branch(hash, _) => *hash,
+        }
+    }
+
+    /// The entries, if there are few.
+    fn leaves(&self) -> Option<&[Leaf]> {
+        match self {
+            Self::Empty => Some(&[]),
+            Self::Leaves(_, leaves) => Some(leaves),
+            Self::Branch(..) => None,
+        }
     }
 }
 
@@ -48,27 +81,45 @@ fn branch_hash(left: &Hash, right: &Hash) -> Hash {
     Layout::new(Tag::TREE_NODE).bytes(left.as_bytes()).bytes(right.as_bytes()).hash()
 }
 
-fn hash_of(node: Option<&Arc<Node>>) -> Hash {
-    node.map_or(Hash::ZERO, |node| match **node {
-        Node::Leaf { hash, .. } | Node::Branch { hash, .. } => hash,
-    })
-}
-
 /// Whether the path of `key` turns right at `depth`; the most significant bit comes first.
 fn turns_right(key: &Hash, depth: usize) -> bool {
     let byte = key.as_bytes().get(depth >> 3).copied().unwrap_or(0);
     byte & (0x80 >> (depth & 7)) != 0
 }
 
+/// Sorted leaves of one path up to `depth`, by where they turn there.
+fn halves(leaves: &[Leaf], depth: usize) -> (&[Leaf], &[Leaf]) {
+    leaves.split_at(leaves.partition_point(|leaf| !turns_right(&leaf.key, depth)))
+}
+
+/// The same for changes.
+fn halves_of(changes: &[Change], depth: usize) -> (&[Change], &[Change]) {
+    changes.split_at(changes.partition_point(|(key, _)| !turns_right(key, depth)))
+}
+
+/// The hash of a subtree of these entries at `depth`. Two different keys part at the latest in their last bit,
+/// so the depth stays below 256.
+fn hash_of(leaves: &[Leaf], depth: usize) -> Hash {
+    match leaves {
+        [] => Hash::ZERO,
+        [leaf] => leaf.hash,
+        _ => {
+            let (left, right) = halves(leaves, depth);
+            let next = depth.saturating_add(1);
+            branch_hash(&hash_of(left, next), &hash_of(right, next))
+        }
+    }
+}
+
 impl StateTree {
     /// An empty tree.
     pub const fn new() -> Self {
-        Self { root: None }
+        Self { root: Node::Empty }
     }
 
     /// The root hash.
     pub fn root(&self) -> Hash {
-        hash_of(self.root.as_ref())
+        self.root.hash()
     }
 
     /// Makes all changes at once, hashing every touched branch once. Of several changes of one key the
@@ -79,84 +130,87 @@ impl StateTree {
         changes.reverse();
         changes.dedup_by_key(|(key, _)| *key);
         changes.reverse();
-        self.root = update(self.root.as_ref(), 0, &changes);
+        self.root = update(&self.root, 0, &changes);
     }
 
     /// Proves what is, or that nothing is, under `key`.
     pub fn prove(&self, key: &Hash) -> Proof {
         let mut proof = Proof { depth: 0, present: [0; 32], siblings: Vec::new(), other: None };
-        let mut node = self.root.as_ref();
-        for depth in 0..DEPTH_MAX {
-            match node.map(|node| &**node) {
-                None => break,
-                Some(Node::Leaf { key: found, value, .. }) => {
-                    if found != key {
-                        proof.other = Some((*found, *value));
-                    }
-                    break;
-                }
-                Some(Node::Branch { left, right, .. }) => {
-                    let (next, sibling) = if turns_right(key, depth) { (right, left) } else { (left, right) };
-                    proof.push(depth, hash_of(sibling.as_ref()));
-                    node = next.as_ref();
-                }
-            }
+        let (mut node, mut depth) = (&self.root, 0_usize);
+        while let Node::Branch(_, halves) = node {
+            let [left, right] = &**halves;
+            let (next, sibling) = if turns_right(key, depth) { (right, left) } else { (left, right) };
+            proof.push(depth, sibling.hash());
+            node = next;
+            depth = depth.saturating_add(1);
         }
+        let mut leaves = node.leaves().unwrap_or_default();
+        while leaves.len() > 1 {
+            let (left, right) = halves(leaves, depth);
+            let (next, sibling) = if turns_right(key, depth) { (right, left) } else { (left, right) };
+            depth = depth.saturating_add(1);
+            proof.push(depth.saturating_sub(1), hash_of(sibling, depth));
+            leaves = next;
+        }
+        proof.other = leaves.first().filter(|leaf| leaf.key != *key).map(|leaf| (leaf.key, leaf.value));
         proof
     }
 }
 
 /// The subtree after `changes`, which are sorted, of one path up to `depth`, and at most one a key.
-fn update(node: Option<&Arc<Node>>, depth: usize, changes: &[Change]) -> Option<Arc<Node>> {
+fn update(node: &Node, depth: usize, changes: &[Change]) -> Node {
     if changes.is_empty() {
-        return node.cloned();
+        return node.clone();
     }
-    match node.map(|node| &**node) {
-        None => build(&entries(None, changes), depth),
-        Some(Node::Leaf { key, value, .. }) => build(&entries(Some((*key, *value)), changes), depth),
-        Some(Node::Branch { left, right, .. }) => {
-            let (to_left, to_right) =
-                changes.split_at(changes.partition_point(|(key, _)| !turns_right(key, depth)));
+    match node {
+        Node::Empty => grow(&[], changes, depth),
+        Node::Leaves(_, leaves) => grow(leaves, changes, depth),
+        Node::Branch(_, halves) => {
+            let [left, right] = &**halves;
+            let (to_left, to_right) = halves_of(changes, depth);
             let next = depth.saturating_add(1);
-            join(update(left.as_ref(), next, to_left), update(right.as_ref(), next, to_right))
+            join(update(left, next, to_left), update(right, next, to_right))
         }
     }
 }
 
-/// The entries of a subtree that held at most one, sorted.
-fn entries(old: Option<(Hash, Hash)>, changes: &[Change]) -> Vec<(Hash, Hash)> {
-    let kept = old.filter(|(key, _)| changes.iter().all(|(changed, _)| changed != key));
-    let set = changes.iter().filter_map(|(key, value)| value.map(|value| (*key, value)));
-    let mut entries: Vec<_> = kept.into_iter().chain(set).collect();
-    entries.sort_unstable();
-    entries
+/// The same for a subtree that held few entries.
+fn grow(old: &[Leaf], changes: &[Change], depth: usize) -> Node {
+    // Of so many together more than a list holds are different keys, which part further down.
+    if old.len().saturating_add(changes.len()) > 2 * LEAVES_MAX {
+        let ((old_left, old_right), (left, right)) = (halves(old, depth), halves_of(changes, depth));
+        let next = depth.saturating_add(1);
+        return join(grow(old_left, left, next), grow(old_right, right, next));
+    }
+    let kept = old.iter().filter(|leaf| changes.iter().all(|(key, _)| *key != leaf.key)).copied();
+    let set = changes.iter().filter_map(|(key, value)| value.map(|value| Leaf::new(*key, value)));
+    let mut leaves: Vec<Leaf> = kept.chain(set).collect();
+    leaves.sort_unstable_by_key(|leaf| leaf.key);
+    build(&leaves, depth)
 }
 
-fn build(entries: &[(Hash, Hash)], depth: usize) -> Option<Arc<Node>> {
-    match entries {
-        [] => None,
-        [(key, value)] => Some(Arc::new(Node::leaf(*key, *value))),
-        // Two different keys part at the latest in their last bit, so the depth stays below 256.
+fn build(leaves: &[Leaf], depth: usize) -> Node {
+    match leaves.len() {
+        0 => Node::Empty,
+        1..=LEAVES_MAX => Node::Leaves(hash_of(leaves, depth), leaves.into()),
         _ => {
-            let (left, right) =
-                entries.split_at(entries.partition_point(|(key, _)| !turns_right(key, depth)));
+            let (left, right) = halves(leaves, depth);
             let next = depth.saturating_add(1);
             join(build(left, next), build(right, next))
         }
     }
 }
 
-/// A subtree with a single leaf is that leaf, wherever it hangs.
-fn join(left: Option<Arc<Node>>, right: Option<Arc<Node>>) -> Option<Arc<Node>> {
-    match (&left, &right) {
-        (None, None) => None,
-        (Some(leaf), None) | (None, Some(leaf)) if matches!(**leaf, Node::Leaf { .. }) => {
-            Some(Arc::clone(leaf))
+/// Puts two halves together. A subtree with a single leaf is that leaf, wherever it hangs.
+fn join(left: Node, right: Node) -> Node {
+    let hash = || branch_hash(&left.hash(), &right.hash());
+    match (left.leaves(), right.leaves()) {
+        (Some([]), Some([] | [_])) => right,
+        (Some([_]), Some([])) => left,
+        (Some(few), Some(others)) if few.len().saturating_add(others.len()) <= LEAVES_MAX => {
+            Node::Leaves(hash(), [few, others].concat().into())
         }
-        _ => {
-            let hash = branch_hash(&hash_of(left.as_ref()), &hash_of(right.as_ref()));
-            Some(Arc::new(Node::Branch { hash, left, right }))
-        }
+        _ => Node::Branch(hash(), Arc::new([left, right])),
     }
 }
 

@@ -7,7 +7,7 @@ use std::{
 
 use flash_proto::{BlockId, CoordinatorHistory, TransactionId};
 
-use super::{pages::Place, records::Past};
+use super::{outputs::Journal, pages::Place, records::Past};
 use crate::{
     ledger::{Checked, LedgerState},
     protocol::Followed,
@@ -39,6 +39,8 @@ pub(super) struct Carried {
 pub(super) struct Core {
     pub tangle: Tangle,
     pub ledger: LedgerState,
+    /// What of the ledger's changes is on the disk, but not in all pages yet.
+    pub journal: Journal,
     /// Who signs which milestones.
     pub coordinators: CoordinatorHistory,
     pub waiting: HashMap<BlockId, Waiting>,

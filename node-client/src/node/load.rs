@@ -9,24 +9,35 @@ use flash_channel::store::{
     Batch, Store,
     records::{decode, for_each},
 };
-use flash_proto::{Amount, Block, BlockId, CoordinatorHistory, Milestone, NetworkParams, Payload, codec};
+use flash_proto::{
+    Amount, Block, BlockId, ChannelId, CoordinatorHistory, Milestone, NetworkParams, Payload, StateKey, codec,
+};
 
 use super::{
     NodeError,
     core::{Core, Waiting},
+    outputs::{self, Journal},
     pages,
-    records::{self, INCLUDED, MILESTONES, MilestoneRecord, STATE},
+    records::{self, CHANNELS, INCLUDED, MILESTONES, MilestoneRecord},
 };
 use crate::{
     ledger::{
-        Checked, LedgerBuilder, LedgerState,
+        Checked, LedgerBuilder, LedgerState, StateValue,
         genesis::{genesis_entries, genesis_essence},
     },
     tangle::{CONFIRMED_MILESTONES, Tangle},
 };
 
-/// Reads all that a node holds in memory; a new directory gets the genesis first.
-pub(super) fn load(store: &dyn Store, params: &NetworkParams) -> Result<Core, NodeError> {
+/// Channels in one commit of a whole ledger.
+const CHANNELS_TOGETHER: usize = 16_384;
+
+/// Reads all that a node holds in memory, but for the ledger if it is here already; a new directory gets the
+/// genesis first.
+pub(super) fn load(
+    store: &dyn Store,
+    params: &NetworkParams,
+    ledger: Option<LedgerState>,
+) -> Result<Core, NodeError> {
     if let Some(fork) = records::fork(store)? {
         return Err(NodeError::Fork(Box::new(fork)));
     }
@@ -42,10 +53,15 @@ pub(super) fn load(store: &dyn Store, params: &NetworkParams) -> Result<Core, No
     if index > 0 {
         coordinators.verify(&last.milestone)?;
     }
-    let ledger = load_ledger(store, &last.milestone)?;
+    let (ledger, journal) = match ledger {
+        Some(ledger) => (ledger, Journal::default()),
+        None => load_ledger(store)?,
+    };
+    check_ledger(&ledger, &last.milestone)?;
     let mut core = Core {
         tangle: Tangle::new(params.genesis_block(), 0),
         ledger,
+        journal,
         coordinators,
         waiting: HashMap::new(),
         past: records::past(store)?,
@@ -71,9 +87,8 @@ pub(super) fn load(store: &dyn Store, params: &NetworkParams) -> Result<Core, No
 /// Stores the genesis: its state and milestone 0, which nobody signs.
 fn begin(store: &dyn Store, params: &NetworkParams) -> Result<u64, NodeError> {
     let mut batch = Batch::new();
-    for (key, value) in genesis_entries(params) {
-        batch.put(STATE, &codec::encode(&key), codec::encode(&value));
-    }
+    let mut ledger = LedgerState::from_entries(genesis_entries(params));
+    put_ledger(&mut ledger, &mut batch, |_| Ok::<_, NodeError>(()))?;
     let milestone = Milestone { essence: genesis_essence(params), signatures: Vec::new() };
     let record = MilestoneRecord { milestone, block: params.genesis_block(), waiting_page: 0, confirmed: 0 };
     records::put_coordinators(&mut batch, &CoordinatorHistory::new(params));
@@ -82,13 +97,34 @@ fn begin(store: &dyn Store, params: &NetworkParams) -> Result<u64, NodeError> {
     Ok(0)
 }
 
-fn load_ledger(store: &dyn Store, last: &Milestone) -> Result<LedgerState, NodeError> {
+/// Stores a whole ledger; `commit` gets the batch, to empty it, each time that it is large.
+pub(super) fn put_ledger<E>(
+    ledger: &mut LedgerState,
+    batch: &mut Batch,
+    mut commit: impl FnMut(&mut Batch) -> Result<(), E>,
+) -> Result<(), E> {
+    for (number, (id, record)) in (1_usize..).zip(ledger.channels()) {
+        batch.put(CHANNELS, id.as_bytes(), codec::encode(record));
+        if number.is_multiple_of(CHANNELS_TOGETHER) {
+            commit(batch)?;
+        }
+    }
+    outputs::put_all(ledger.outputs_mut(), batch, commit)
+}
+
+fn load_ledger(store: &dyn Store) -> Result<(LedgerState, Journal), NodeError> {
     let mut builder = LedgerBuilder::default();
-    for_each(store, STATE, &[], |(key, value)| {
-        builder.add(&decode(STATE, &key, &key)?, &decode(STATE, &key, &value)?);
+    let journal = outputs::read(store, &mut builder)?;
+    for_each(store, CHANNELS, &[], |(key, record)| {
+        let id = ChannelId::new(key.as_slice().try_into().map_err(|_| NodeError::Damaged("channel"))?);
+        builder.add(&StateKey::Channel(id), &StateValue::Channel(decode(CHANNELS, &key, &record)?));
         Ok::<_, NodeError>(())
     })?;
-    let ledger = builder.finish();
+    let ledger = builder.finish().ok_or(NodeError::Damaged("money of the ledger"))?;
+    Ok((ledger, journal))
+}
+
+fn check_ledger(ledger: &LedgerState, last: &Milestone) -> Result<(), NodeError> {
     if ledger.root() != last.essence.state_root {
         let (wanted, got) = (last.essence.state_root, ledger.root());
         return Err(NodeError::StateRoot { index: last.essence.index, wanted, got });
@@ -97,7 +133,7 @@ fn load_ledger(store: &dyn Store, last: &Milestone) -> Result<LedgerState, NodeE
     if outputs.checked_add(channels) != Some(Amount::SUPPLY) {
         return Err(NodeError::Supply { outputs, channels });
     }
-    Ok(ledger)
+    Ok(())
 }
 
 /// The blocks that wait for a milestone, in the order in which they came: all from the first page with one of

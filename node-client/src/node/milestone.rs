@@ -5,19 +5,22 @@ use std::sync::{Arc, PoisonError};
 
 use flash_channel::store::Batch;
 use flash_proto::{
-    Block, BlockId, CoordinatorSet, Milestone, MilestoneEssence, MilestoneId, Payload, SecretKey,
+    Block, BlockId, CoordinatorSet, Milestone, MilestoneEssence, MilestoneId, Payload, SecretKey, StateKey,
     block::Work, codec, limits::PARENTS_MAX,
 };
 
 use super::{
     Node, NodeError, Writer,
     core::Core,
-    index,
+    index, outputs,
     pages::{Pages, Place, Reader},
     receive::{Prepared, Received},
-    records::{self, APPLIED, Confirmed, INCLUDED, MILESTONES, MilestoneRecord, Outcome, STATE, TOUCHED},
+    records::{self, APPLIED, CHANNELS, Confirmed, INCLUDED, MILESTONES, MilestoneRecord, Outcome, TOUCHED},
 };
-use crate::{ledger::Confirmation, protocol::Followed};
+use crate::{
+    ledger::{Confirmation, StateValue},
+    protocol::Followed,
+};
 
 /// Blocks that one milestone confirms at most, beside the few that tie tips together: so many change
 /// the ledger within one ordinary interval on a small machine, and their ids are one stored page.
@@ -45,6 +48,7 @@ struct Written {
     expired: Vec<BlockId>,
     place: Place,
     next_page: u64,
+    outputs: outputs::Written,
 }
 
 /// What this node says of a milestone that a coordinator proposes.
@@ -218,7 +222,7 @@ impl Node {
         check_roots(essence, &draft.confirmation).map_err(|error| self.halt(&error))?;
         let written = self.stored(self.write_milestone(&milestone, &block, &draft))?;
         let _durable = self.commit(writer, &written.batch)?;
-        self.take_over(milestone, block, draft, &written)
+        self.take_over(milestone, block, draft, written)
     }
 
     /// Everything that the milestone changes, as one batch.
@@ -238,10 +242,12 @@ impl Node {
         records::put_ids(&mut batch, APPLIED, index, &applied);
         records::put_ids(&mut batch, TOUCHED, index, &touched);
         for (key, value) in &confirmation.changes {
-            let key = codec::encode(key);
-            match value {
-                Some(value) => batch.put(STATE, &key, codec::encode(value)),
-                None => batch.delete(STATE, &key),
+            match (key, value) {
+                (StateKey::Channel(id), Some(StateValue::Channel(record))) => {
+                    batch.put(CHANNELS, id.as_bytes(), codec::encode(record));
+                }
+                (StateKey::Channel(id), _) => batch.delete(CHANNELS, id.as_bytes()),
+                (StateKey::Output(_), _) => {}
             }
         }
         for (block, id) in &confirmation.applied {
@@ -257,6 +263,7 @@ impl Node {
             }
         }
         let core = self.read();
+        let outputs = core.journal.write(&mut batch, core.ledger.outputs(), &confirmation.changes, index);
         for id in included {
             let place = core.waiting.get(id).map(|waiting| waiting.place);
             let place = place.ok_or(NodeError::Damaged("graph in memory"))?;
@@ -288,7 +295,7 @@ impl Node {
             records::put_coordinators(&mut batch, &coordinators);
         }
         records::put_past(&mut batch, &core.past_with(included));
-        Ok(Written { batch, expired, place, next_page })
+        Ok(Written { batch, expired, place, next_page, outputs })
     }
 
     /// Takes a milestone over that is durable.
@@ -297,7 +304,7 @@ impl Node {
         milestone: Milestone,
         block: Prepared,
         draft: Draft,
-        written: &Written,
+        written: Written,
     ) -> Result<(), NodeError> {
         let Draft { included, confirmation, .. } = draft;
         let (index, own) = (milestone.essence.index, block.id);
@@ -306,7 +313,9 @@ impl Node {
         core.next_page = written.next_page;
         core.confirmed = core.confirmed.saturating_add(u64::try_from(included.len()).unwrap_or(u64::MAX));
         self.hold(&mut core, block, written.place)?;
-        core.ledger.accept(&confirmation);
+        let Core { ledger, journal, .. } = &mut *core;
+        journal.take_over(written.outputs, ledger.outputs_mut());
+        ledger.accept(&confirmation);
         for gone in included.iter().chain(&written.expired) {
             core.release(gone);
         }

@@ -14,7 +14,7 @@
 //! | `index`, `explore` | finding blocks, and telling what became of them |
 //! | `snapshot` | starting from the state at a milestone instead of from the genesis |
 //! | `prune`, `upkeep` | letting go of the past, and what is done beside the milestones |
-//! | `core`, `records`, `pages`, `load` | what it holds in memory, on disk, and the way from one to the other |
+//! | `core`, `records`, `pages`, `outputs`, `load` | what it holds in memory, on disk, and the way from one to the other |
 
 mod coordinate;
 mod core;
@@ -25,6 +25,7 @@ mod explore;
 mod index;
 mod load;
 mod milestone;
+mod outputs;
 mod pages;
 mod prune;
 mod queries;
@@ -62,7 +63,7 @@ use tracing::error;
 pub use upkeep::{Upkeep, run_upkeep};
 
 use self::{core::Core, milestone::Draft, rate::clients::ClientRates, receive::Queued};
-use crate::{protocol::Followed, tangle::TipSelection};
+use crate::{ledger::LedgerState, protocol::Followed, tangle::TipSelection};
 
 /// What a node is.
 #[derive(Clone, Debug)]
@@ -148,7 +149,7 @@ impl Node {
     pub fn open(config: NodeConfig) -> Result<Self, NodeError> {
         config.params.check()?;
         let store = SledStore::open(&config.directory, config.params.id().as_bytes())?;
-        Self::start(config, Box::new(store))
+        Self::start(config, Box::new(store), None)
     }
 
     /// The same above any store, with the index; the store must hold nothing or what a node of this network stored.
@@ -156,14 +157,19 @@ impl Node {
     /// # Errors
     /// [`NodeError`].
     pub fn with_store(params: NetworkParams, store: Box<dyn Store>) -> Result<Self, NodeError> {
-        Self::start(NodeConfig::new(PathBuf::new(), params), store)
+        Self::start(NodeConfig::new(PathBuf::new(), params), store, None)
     }
 
-    fn start(config: NodeConfig, store: Box<dyn Store>) -> Result<Self, NodeError> {
+    /// `ledger` is what is stored, if it was just put there.
+    fn start(
+        config: NodeConfig,
+        store: Box<dyn Store>,
+        ledger: Option<LedgerState>,
+    ) -> Result<Self, NodeError> {
         let NodeConfig { directory: _, params, index, tips } = config;
         params.check()?;
         let seed = getrandom::u64().map_err(|error| NodeError::Random(error.to_string()))?;
-        let core = load::load(store.as_ref(), &params)?;
+        let core = load::load(store.as_ref(), &params, ledger)?;
         let (newest, _) = watch::channel(core.index());
         let rates = ClientRates::new(&params);
         Ok(Self {

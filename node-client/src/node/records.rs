@@ -31,8 +31,8 @@ pub(super) const INCLUDED: Table = Table::large(35, "included blocks");
 pub(super) const APPLIED: Table = Table::large(36, "applied blocks");
 /// Index and page to the channels that a milestone changed, in rising order.
 pub(super) const TOUCHED: Table = Table::large(37, "touched channels");
-/// State key to state value.
-pub(super) const STATE: Table = Table::small(38, "ledger state");
+/// Channel id to its record.
+pub(super) const CHANNELS: Table = Table::small(38, "channels");
 /// Transaction id to [`Outcome`]; of transactions that only wait nothing is kept.
 pub(super) const TRANSACTIONS: Table = Table::small(39, "transactions");
 

@@ -29,12 +29,12 @@ use self::{
 };
 use super::{
     Node, NodeConfig, NodeError,
+    load::put_ledger,
+    outputs::PAGES,
     pages::Pages,
-    records::{self, INCLUDED, META, MILESTONES, MilestoneRecord, Past, STATE, TOUCHED},
+    records::{self, CHANNELS, INCLUDED, META, MILESTONES, MilestoneRecord, Past, TOUCHED},
 };
-
-/// Changes in one commit while a snapshot is read in.
-const IMPORT_BATCH: usize = 32_768;
+use crate::ledger::LedgerState;
 
 /// Checks a snapshot of the network completely: everything in it is what its milestone commits to, and
 /// the milestone is signed by coordinators to whom those of the parameters have handed over.
@@ -42,7 +42,7 @@ const IMPORT_BATCH: usize = 32_768;
 /// # Errors
 /// [`SnapshotError`].
 pub fn verify_snapshot(params: &NetworkParams, path: &Path) -> Result<SnapshotInfo, SnapshotError> {
-    verify::read(params, open(path)?, &mut |_| Ok(()))
+    verify::read(params, open(path)?, &mut |_| Ok(())).map(|(info, _)| info)
 }
 
 impl Node {
@@ -54,10 +54,10 @@ impl Node {
     pub fn open_from_snapshot(config: NodeConfig, path: &Path) -> Result<Self, NodeError> {
         config.params.check()?;
         let store = SledStore::open(&config.directory, config.params.id().as_bytes())?;
-        Self::start_from_snapshot(config.params, Box::new(store), path)
+        Self::from_snapshot(config, Box::new(store), path)
     }
 
-    /// The same above any store, which must be empty.
+    /// The same above any store, which must be empty, with the index.
     ///
     /// # Errors
     /// As [`Node::open_from_snapshot`].
@@ -66,15 +66,17 @@ impl Node {
         store: Box<dyn Store>,
         path: &Path,
     ) -> Result<Self, NodeError> {
-        for table in [META, MILESTONES, STATE] {
+        Self::from_snapshot(NodeConfig::new(PathBuf::new(), params), store, path)
+    }
+
+    fn from_snapshot(config: NodeConfig, store: Box<dyn Store>, path: &Path) -> Result<Self, NodeError> {
+        for table in [META, MILESTONES, CHANNELS, PAGES] {
             if store.last(table, &[])?.is_some() {
                 return Err(SnapshotError::NotEmpty.into());
             }
         }
-        // First to see whether it is one at all, so that a bad file leaves an empty store behind.
-        verify_snapshot(&params, path)?;
-        import(&params, store.as_ref(), path)?;
-        Self::with_store(params, store)
+        let ledger = import(&config.params, store.as_ref(), path)?;
+        Self::start(config, store, Some(ledger))
     }
 
     /// Writes a snapshot at the newest milestone, as a whole or not at all. Meanwhile the node takes no
@@ -101,23 +103,20 @@ impl Node {
     }
 }
 
-/// Stores a snapshot in an empty store. Nothing of it counts before the last commit.
-fn import(params: &NetworkParams, store: &dyn Store, path: &Path) -> Result<(), SnapshotError> {
+/// Stores a snapshot in an empty store. It is read to its end first, so that a bad file leaves an empty store
+/// behind; and nothing of it counts before the last commit.
+fn import(params: &NetworkParams, store: &dyn Store, path: &Path) -> Result<LedgerState, SnapshotError> {
     let mut batch = Batch::new();
     records::set_unfinished(&mut batch, true);
-    let info = verify::read(params, open(path)?, &mut |part| {
-        put(&mut batch, part)?;
-        if batch.len() >= IMPORT_BATCH {
-            commit(store, &mut batch)?;
-        }
-        Ok(())
-    })?;
+    let (info, mut ledger) = verify::read(params, open(path)?, &mut |part| Ok(put(&mut batch, part)?))?;
+    put_ledger(&mut ledger, &mut batch, |batch| commit(store, batch))?;
     let index = info.checkpoint.essence.index;
     let milestones = first_recent(index).saturating_sub(1);
     records::put_coordinators(&mut batch, &info.checkpoint.coordinators);
     records::put_past(&mut batch, &Past { blocks: index, milestones, ..Past::default() });
     records::set_unfinished(&mut batch, false);
-    commit(store, &mut batch)
+    commit(store, &mut batch)?;
+    Ok(ledger)
 }
 
 fn commit(store: &dyn Store, batch: &mut Batch) -> Result<(), SnapshotError> {
@@ -140,11 +139,6 @@ fn put(batch: &mut Batch, part: Part<'_>) -> Result<(), NodeError> {
             let mut pages = Pages::from(0);
             pages.push(bytes)?;
             pages.write(batch)?;
-        }
-        Part::Entries(entries) => {
-            for (key, value) in entries {
-                batch.put(STATE, &codec::encode(key), codec::encode(value));
-            }
         }
     }
     Ok(())

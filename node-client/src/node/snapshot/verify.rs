@@ -6,12 +6,11 @@ use std::io::Read;
 
 use flash_proto::{
     Amount, Block, CoordinatorHistory, Hash, Milestone, MilestoneEssence, NetworkParams, Payload, StateKey,
-    codec,
 };
 
 use super::format::{Carried, Entries, Header, Parts, Recent, SnapshotError};
 use crate::{
-    ledger::{StateValue, genesis::genesis_essence, merkle, state_tree::StateTree},
+    ledger::{LedgerBuilder, LedgerState, StateValue, genesis::genesis_essence, merkle},
     light::Checkpoint,
     tangle::CONFIRMED_MILESTONES,
 };
@@ -39,7 +38,6 @@ pub(super) enum Part<'a> {
     Recent(&'a Recent),
     /// The block of the last milestone.
     Block(&'a [u8]),
-    Entries(&'a Entries),
 }
 
 /// The first of the milestones whose blocks new ones may approve when `index` is the newest.
@@ -48,12 +46,12 @@ pub(super) const fn first_recent(index: u64) -> u64 {
     if first == 0 { 1 } else { first }
 }
 
-/// Reads and checks a snapshot; hands out its parts as they come.
+/// Reads and checks a snapshot; hands out its parts as they come, and in the end the state.
 pub(super) fn read(
     params: &NetworkParams,
     input: impl Read,
     take: &mut impl FnMut(Part<'_>) -> Result<(), SnapshotError>,
-) -> Result<SnapshotInfo, SnapshotError> {
+) -> Result<(SnapshotInfo, LedgerState), SnapshotError> {
     let mut parts = Parts::new(input)?;
     let header: Header = parts.next()?.ok_or(SnapshotError::Part("header"))?;
     if header.network != params.id() {
@@ -69,9 +67,12 @@ pub(super) fn read(
     }
     block(&mut parts, params, &last, take)?;
     let essence = last.milestone.essence;
-    let (outputs, channels) = state(&mut parts, &essence, take)?;
+    let state = state(&mut parts, &essence)?;
     let (digest, bytes) = parts.finish()?;
-    Ok(SnapshotInfo { checkpoint: Checkpoint { essence, coordinators }, outputs, channels, digest, bytes })
+    let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+    let (outputs, channels) = (count(state.outputs_count()), count(state.channels_count()));
+    let checkpoint = Checkpoint { essence, coordinators };
+    Ok((SnapshotInfo { checkpoint, outputs, channels, digest, bytes }, state))
 }
 
 fn verify(coordinators: &CoordinatorHistory, milestone: &Milestone) -> Result<(), SnapshotError> {
@@ -170,41 +171,30 @@ fn block(
     }
 }
 
-/// The whole state, to which the milestone commits; how many outputs and channels there are.
-fn state(
-    parts: &mut Parts<impl Read>,
-    essence: &MilestoneEssence,
-    take: &mut impl FnMut(Part<'_>) -> Result<(), SnapshotError>,
-) -> Result<(u64, u64), SnapshotError> {
-    let (mut leaves, mut sum, mut last) = (Vec::new(), Amount::ZERO, Vec::new());
-    let (mut outputs, mut channels) = (0_u64, 0_u64);
+/// The whole state, to which the milestone commits.
+fn state(parts: &mut Parts<impl Read>, essence: &MilestoneEssence) -> Result<LedgerState, SnapshotError> {
+    let mut builder = LedgerBuilder::default();
+    let mut last: Option<StateKey> = None;
     while let Some(entries) = parts.next::<Entries>()? {
         for (key, value) in &entries {
-            let encoded = codec::encode(key);
             // Each key once, and one order for all.
-            if encoded <= last {
+            if last.is_some_and(|last| *key <= last) {
                 return Err(SnapshotError::Order);
             }
-            last = encoded;
-            let count = match (key, value) {
-                (StateKey::Output(_), StateValue::Output(_)) => &mut outputs,
-                (StateKey::Channel(_), StateValue::Channel(_)) => &mut channels,
+            last = Some(*key);
+            match (key, value) {
+                (StateKey::Output(_), StateValue::Output(_))
+                | (StateKey::Channel(_), StateValue::Channel(_)) => builder.add(key, value),
                 _ => return Err(SnapshotError::Part("state")),
-            };
-            *count = count.saturating_add(1);
-            let amount = value.amount().and_then(|amount| sum.checked_add(amount));
-            sum = amount.ok_or(SnapshotError::Supply)?;
-            leaves.push((key.tree_key(), Some(value.value_hash())));
+            }
         }
-        take(Part::Entries(&entries))?;
     }
-    let mut tree = StateTree::new();
-    tree.apply(leaves);
-    if tree.root() != essence.state_root {
+    let state = builder.finish().ok_or(SnapshotError::Supply)?;
+    if state.root() != essence.state_root {
         return Err(SnapshotError::Root { index: essence.index, what: "outputs and channels" });
     }
-    if sum != Amount::SUPPLY {
+    if state.in_outputs().checked_add(state.in_channels()) != Some(Amount::SUPPLY) {
         return Err(SnapshotError::Supply);
     }
-    Ok((outputs, channels))
+    Ok(state)
 }

@@ -2,8 +2,7 @@
 
 use std::io::{BufWriter, Write};
 
-use flash_channel::store::records::{decode, for_each};
-use flash_proto::BlockId;
+use flash_proto::{BlockId, ChannelId, OutputId, StateKey, TransactionId};
 
 use super::{
     format::{Carried, Entries, FRAME_ENTRIES, Frames, Header, Recent, SnapshotError},
@@ -14,7 +13,7 @@ use crate::{
     light::Checkpoint,
     node::{
         Node, NodeError,
-        records::{self, INCLUDED, MilestoneRecord, STATE, TOUCHED},
+        records::{self, INCLUDED, MilestoneRecord, TOUCHED},
     },
 };
 
@@ -76,32 +75,38 @@ impl Node {
         carried.ok_or_else(|| self.halt(&NodeError::Damaged("milestone")))
     }
 
-    /// The state, page by page; how many outputs and channels there are.
-    fn write_state(&self, frames: &mut Frames<impl Write>) -> Result<(u64, u64), NodeError> {
-        let (mut page, mut outputs, mut channels) = (Entries::new(), 0_u64, 0_u64);
-        let written = for_each(self.store(), STATE, &[], |(key, value)| {
-            let (key, value) = (decode(STATE, &key, &key)?, decode(STATE, &key, &value)?);
-            let count = match value {
-                StateValue::Output(_) => &mut outputs,
-                StateValue::Channel(_) => &mut channels,
-            };
-            *count = count.saturating_add(1);
-            page.push((key, value));
-            if page.len() >= FRAME_ENTRIES {
-                frames.frame(&page)?;
-                page.clear();
+    /// The state, from memory, in parts; how many outputs and channels there are.
+    fn write_state(&self, frames: &mut Frames<impl Write>) -> Result<(u64, u64), SnapshotError> {
+        let count = |count: usize| u64::try_from(count).unwrap_or(u64::MAX);
+        let mut from = OutputId { transaction: TransactionId::new([0; 32]), index: 0 };
+        loop {
+            // Held for a part only. Whoever would change the state waits for the writer.
+            let core = self.read();
+            let mut outputs = core.ledger.outputs().range_from(from);
+            let part = outputs.by_ref().take(FRAME_ENTRIES);
+            let part = part.map(|(id, output)| (StateKey::Output(*id), StateValue::Output(*output)));
+            let part: Entries = part.collect();
+            let next = outputs.next().map(|(id, _)| *id);
+            drop(outputs);
+            drop(core);
+            if !part.is_empty() {
+                frames.frame(&part)?;
             }
-            Ok::<_, NodeError>(())
-        });
-        // A damaged store stops the node; a full disk under the snapshot does not.
-        match written {
-            Err(error @ NodeError::Store(_)) => return Err(self.halt(&error)),
-            other => other?,
+            let Some(next) = next else { break };
+            from = next;
         }
-        if !page.is_empty() {
-            frames.frame(&page)?;
+        let mut channels: Vec<ChannelId> = self.read().ledger.channels().keys().copied().collect();
+        channels.sort_unstable();
+        for part in channels.chunks(FRAME_ENTRIES) {
+            let core = self.read();
+            let record = |id: &ChannelId| core.ledger.channel(id).map(|record| StateValue::Channel(*record));
+            let entries = part.iter().filter_map(|id| Some((StateKey::Channel(*id), record(id)?)));
+            let entries: Entries = entries.collect();
+            drop(core);
+            frames.frame(&entries)?;
         }
-        frames.end().map_err(SnapshotError::from)?;
-        Ok((outputs, channels))
+        frames.end()?;
+        let core = self.read();
+        Ok((count(core.ledger.outputs_count()), count(core.ledger.channels_count())))
     }
 }

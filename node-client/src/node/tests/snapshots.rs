@@ -21,8 +21,10 @@ use crate::{
     light::LightCore,
     node::{
         Node, NodeConfig, NodeError, Received, SnapshotError, Source, Upkeep,
+        load::put_ledger,
+        outputs::PAGES,
         pages::Pages,
-        records::{self, MILESTONES, MilestoneRecord, STATE},
+        records::{self, MILESTONES, MilestoneRecord},
         verify_snapshot,
     },
 };
@@ -119,7 +121,7 @@ fn a_sample_of_flipped_bytes_of_a_large_one_is_found() {
             assert!(Node::start_from_snapshot(params.clone(), Box::new(store.clone()), &path).is_err());
             // Nothing of it is left: the right one can still come.
             assert!(
-                store.last(STATE, &[]).unwrap().is_none() && store.last(MILESTONES, &[]).unwrap().is_none()
+                store.last(PAGES, &[]).unwrap().is_none() && store.last(MILESTONES, &[]).unwrap().is_none()
             );
         }
     }
@@ -313,7 +315,8 @@ fn large(outputs: u32) -> (MemoryStore, NetworkParams) {
         ));
     }
     let genesis = genesis_essence(&params);
-    let state_root = LedgerState::from_entries(entries.iter().copied()).root();
+    let mut ledger = LedgerState::from_entries(entries);
+    let state_root = ledger.root();
     let empty = merkle::root([]);
     let essence = flash_proto::MilestoneEssence {
         index: 1,
@@ -332,9 +335,7 @@ fn large(outputs: u32) -> (MemoryStore, NetworkParams) {
     let block = Block::id_of(&bytes);
     let store = MemoryStore::new();
     let mut batch = Batch::new();
-    for (key, value) in &entries {
-        batch.put(STATE, &codec::encode(key), codec::encode(value));
-    }
+    put_ledger(&mut ledger, &mut batch, |_| Ok::<_, NodeError>(())).unwrap();
     records::put_coordinators(&mut batch, &CoordinatorHistory::new(&params));
     let record = MilestoneRecord { milestone, block, waiting_page: 0, confirmed: 0 };
     batch.put(MILESTONES, &1_u64.to_be_bytes(), codec::encode(&record));

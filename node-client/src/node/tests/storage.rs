@@ -6,7 +6,7 @@ use flash_proto::{Action, ChannelId, Side, Transaction};
 use super::support::*;
 use crate::{
     ledger::tests::support::*,
-    node::{Node, NodeConfig, NodeError, records::STATE},
+    node::{Node, NodeConfig, NodeError, outputs::PAGES},
     protocol::{NodeInfo, NodeRequest, NodeResponse, RefusedCode, TransactionAnswer},
 };
 
@@ -142,15 +142,15 @@ fn a_state_that_is_not_the_milestones_is_found_at_the_start() {
     let node = node_on(&store);
     history(&node);
     drop(node);
-    let (key, value) = store.last(STATE, &[]).unwrap().unwrap();
+    let (key, value) = store.last(PAGES, &[]).unwrap().unwrap();
     let lost = store.snapshot();
     let mut batch = Batch::new();
-    batch.delete(STATE, &key);
+    batch.delete(PAGES, &key);
     let _durable = lost.commit(&batch).unwrap();
     let opened = Node::with_store(params(), Box::new(lost));
     assert!(matches!(opened, Err(NodeError::StateRoot { index: 3, .. })), "{opened:?}");
     let flipped = store.snapshot();
-    assert!(flipped.flip_bit(STATE, &key, value.len() * 4));
+    assert!(flipped.flip_bit(PAGES, &key, value.len() * 4));
     assert!(matches!(Node::with_store(params(), Box::new(flipped)), Err(NodeError::Store(_))));
 }
 
