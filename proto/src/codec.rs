@@ -29,7 +29,8 @@ pub enum CodecError {
 
 /// Encodes a value.
 pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
-    let mut bytes = Vec::new();
+    // Most values fit, and need no growing.
+    let mut bytes = Vec::with_capacity(128);
     encode_into(value, &mut bytes);
     bytes
 }

@@ -21,8 +21,8 @@ use crate::{
 const REQUESTS_MAX: usize = 2;
 /// How long a request's bytes, or the neighbour's reading of one frame, may take.
 const PATIENCE: Duration = Duration::from_secs(10);
-/// Blocks read from the disk at a time.
-const PAGE_BLOCKS: usize = 64;
+/// Blocks read from the disk at a time; their bytes are bounded, too.
+const PAGE_BLOCKS: usize = 1_024;
 /// Bytes of blocks in one frame, beside at most one more block.
 const FRAME_BLOCK_BYTES: usize = 128 * 1024;
 

@@ -9,7 +9,7 @@ use flash_proto::{Block, BlockId, PublicKey};
 use quinn::Connection;
 use tokio::{
     sync::Notify,
-    task::JoinHandle,
+    task::{JoinHandle, spawn_blocking},
     time::{sleep, timeout},
 };
 use tracing::{debug, info};
@@ -22,7 +22,7 @@ use super::{
     state::Shared,
 };
 use crate::{
-    node::{NodeError, Received, Source},
+    node::{NodeError, PreparedBlocks, Received, Source},
     protocol::RefusedCode,
 };
 
@@ -34,6 +34,9 @@ const DOUBT: Duration = Duration::from_secs(1);
 const LINK_WAIT: Duration = Duration::from_millis(100);
 /// Blocks that may wait for a milestone at a neighbour: more than any node takes.
 const WAITING_IDS_MAX: usize = 300_000;
+
+/// Bytes of blocks that are taken in together, beside the last frame's.
+const PAGE_BYTES: usize = 512 * 1024;
 
 /// Why catching up with a neighbour ended early.
 #[derive(Debug, thiserror::Error)]
@@ -103,7 +106,8 @@ pub(super) async fn run(shared: Arc<Shared>) -> NodeError {
     }
 }
 
-/// Takes in all that the milestones after `after` confirmed: while one page is applied, the next ones come.
+/// Takes in all that the milestones after `after` confirmed. Three pages are worked on at a time: while one is
+/// taken in, the next is checked, and those after it come.
 async fn follow(
     shared: &Arc<Shared>,
     key: PublicKey,
@@ -111,23 +115,53 @@ async fn follow(
     after: u64,
 ) -> Result<usize, SyncError> {
     let mut answer = Answer::to(connection, &Request::Sync { after }).await?;
-    let mut applying: Option<JoinHandle<Result<(), SyncError>>> = None;
+    let mut taking: Option<JoinHandle<Result<(), SyncError>>> = None;
     let mut count = 0_usize;
     loop {
-        let page = answer.blocks().await;
-        if let Some(applied) = applying.take() {
-            let applied = applied.await;
-            applied.map_err(|_| NodeError::Halted("an invariant did not hold".to_owned()))??;
+        let page = next_page(shared, &mut answer).await;
+        if let Some(taken) = taking.take() {
+            taken.await.map_err(|_| broken())??;
         }
         let Some(page) = page? else { return Ok(count) };
-        count = count.saturating_add(page.len());
+        count = count.saturating_add(page.ids.len());
         let shared = Arc::clone(shared);
-        applying = Some(tokio::task::spawn_blocking(move || apply(&shared, &key, &page)));
+        taking = Some(spawn_blocking(move || take(&shared, &key, page)));
     }
 }
 
-fn apply(shared: &Shared, key: &PublicKey, page: &[Vec<u8>]) -> Result<(), SyncError> {
-    let ids: Vec<BlockId> = page.iter().map(|bytes| Block::id_of(bytes)).collect();
+/// Blocks that come next, checked.
+struct Page {
+    ids: Vec<BlockId>,
+    blocks: PreparedBlocks,
+}
+
+/// The next frames of an answer, as many as are worth a commit; `None` if it is over.
+async fn next_page(shared: &Arc<Shared>, answer: &mut Answer) -> Result<Option<Page>, SyncError> {
+    let (mut blocks, mut bytes) = (Vec::new(), 0_usize);
+    while bytes < PAGE_BYTES
+        && let Some(frame) = answer.blocks().await?
+    {
+        bytes = frame.iter().map(Vec::len).fold(bytes, usize::saturating_add);
+        blocks.extend(frame);
+    }
+    if blocks.is_empty() {
+        return Ok(None);
+    }
+    let node = shared.node.clone();
+    let page = spawn_blocking(move || Page {
+        ids: blocks.iter().map(|bytes| Block::id_of(bytes)).collect(),
+        blocks: node.prepare(&blocks, Source::Asked),
+    });
+    Ok(Some(page.await.map_err(|_| broken())?))
+}
+
+/// Why there is no answer from a thread.
+fn broken() -> NodeError {
+    NodeError::Halted("an invariant did not hold".to_owned())
+}
+
+fn take(shared: &Shared, key: &PublicKey, page: Page) -> Result<(), SyncError> {
+    let Page { ids, blocks } = page;
     {
         // Before they are here, so that they are not sent on to those who have them.
         let mut state = shared.state();
@@ -135,7 +169,7 @@ fn apply(shared: &Shared, key: &PublicKey, page: &[Vec<u8>]) -> Result<(), SyncE
             state.old.insert(id.as_bytes());
         }
     }
-    let received = shared.node.receive(page, Source::Asked)?;
+    let received = shared.node.take(blocks)?;
     let mut state = shared.state();
     for (id, received) in ids.iter().zip(received) {
         match received {
@@ -145,7 +179,7 @@ fn apply(shared: &Shared, key: &PublicKey, page: &[Vec<u8>]) -> Result<(), SyncE
         }
     }
     if let Some(neighbour) = state.neighbours.get_mut(key) {
-        let count = u64::try_from(page.len()).unwrap_or(u64::MAX);
+        let count = u64::try_from(ids.len()).unwrap_or(u64::MAX);
         neighbour.standing.received = neighbour.standing.received.saturating_add(count);
         neighbour.standing.useful_at = shared.now();
     }

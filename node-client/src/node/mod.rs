@@ -55,7 +55,7 @@ pub use index::Find;
 pub use milestone::Judgement;
 pub use prune::{KEEP_MILESTONES_MIN, Keep};
 pub use queries::ConePage;
-pub use receive::{Received, Source};
+pub use receive::{PreparedBlocks, Received, Source};
 pub use records::Past;
 pub use snapshot::{SnapshotError, SnapshotInfo, verify_snapshot};
 use tokio::sync::{broadcast, watch};

@@ -3,7 +3,7 @@
 
 use bincode::{Decode, Encode};
 use flash_channel::store::{Batch, LARGE_VALUE_BYTES_MAX, Store, Table};
-use flash_proto::limits::BLOCK_BYTES_MAX;
+use flash_proto::{Block, BlockId, limits::BLOCK_BYTES_MAX};
 
 use super::NodeError;
 
@@ -73,9 +73,22 @@ pub(super) fn delete(batch: &mut Batch, page: u64) {
 #[derive(Debug, Default)]
 pub(super) struct Reader {
     last: Option<(u64, Vec<u8>)>,
+    /// Where the block behind the last one stands in the page.
+    behind: usize,
 }
 
 impl Reader {
+    /// The block behind the last one in its page, if it is this one: its place need not be looked up then.
+    pub(super) fn next(&mut self, id: &BlockId) -> Option<Vec<u8>> {
+        let (_, page) = self.last.as_ref()?;
+        let (block, rest) = first(page.get(self.behind..)?)?;
+        if Block::id_of(block) != *id {
+            return None;
+        }
+        self.behind = page.len().saturating_sub(rest.len());
+        Some(block.to_vec())
+    }
+
     /// The block at a place, or `None` if its page is gone.
     pub(super) fn block(&mut self, store: &dyn Store, place: Place) -> Result<Option<Vec<u8>>, NodeError> {
         if self.last.as_ref().is_none_or(|(number, _)| *number != place.page) {
@@ -85,7 +98,9 @@ impl Reader {
         let page = self.last.as_ref().map_or(&[][..], |(_, page)| page);
         let offset = usize::try_from(place.offset).ok();
         let found = offset.and_then(|offset| page.get(offset..)).and_then(first);
-        found.map(|(block, _)| Some(block.to_vec())).ok_or(NodeError::Damaged("page of blocks"))
+        let (block, rest) = found.ok_or(NodeError::Damaged("page of blocks"))?;
+        self.behind = page.len().saturating_sub(rest.len());
+        Ok(Some(block.to_vec()))
     }
 }
 

@@ -17,6 +17,9 @@ use crate::{
     },
 };
 
+/// A part of what a milestone confirmed has so many bytes, and its last block's, at most.
+const CONE_BYTES: usize = 256 * 1024;
+
 /// A part of what a milestone confirmed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConePage {
@@ -51,7 +54,7 @@ impl Node {
     }
 
     /// The blocks that milestone `index` confirmed and then its own, after the first `after` of these and at
-    /// most `limit`; `None` if they are not here: not yet, or not any more ([`Node::past`]).
+    /// most `limit`, fewer where they are long; `None` if they are not here: not yet, or not any more ([`Node::past`]).
     ///
     /// # Errors
     /// [`NodeError::Halted`], or the store's failure.
@@ -63,11 +66,17 @@ impl Node {
         let Some(record) = self.stored(records::milestone(self.store(), index))? else { return Ok(None) };
         let included = self.stored(records::ids(self.store(), INCLUDED, index).map_err(NodeError::from))?;
         let mut ids = included.map(BlockId::new).chain([record.block]).skip(after);
-        let (mut reader, mut blocks) = (Reader::default(), Vec::new());
-        for id in ids.by_ref().take(limit) {
+        let (mut reader, mut blocks, mut bytes) = (Reader::default(), Vec::new(), 0_usize);
+        while blocks.len() < limit
+            && bytes < CONE_BYTES
+            && let Some(id) = ids.next()
+        {
             // Pruned between two pages: as if it had never been here.
-            let Some(bytes) = self.read_block(&mut reader, &id)? else { return Ok(None) };
-            blocks.push(bytes);
+            let next =
+                reader.next(&id).map_or_else(|| self.read_block(&mut reader, &id), |next| Ok(Some(next)));
+            let Some(block) = next? else { return Ok(None) };
+            bytes = bytes.saturating_add(block.len());
+            blocks.push(block);
         }
         Ok(Some(ConePage { blocks, more: ids.next().is_some() }))
     }

@@ -36,8 +36,8 @@ const WAITING_BYTES_MAX: usize = 128 * 1024 * 1024;
 const ASKED_FACTOR: usize = 2;
 /// Blocks that are worth another thread: some milliseconds.
 const PART_MIN: usize = 64;
-/// Blocks in one commit.
-const GROUP_MAX: usize = 512;
+/// Blocks in one commit: so many wait for the disk once.
+const GROUP_MAX: usize = 2_048;
 
 /// How blocks come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -76,6 +76,10 @@ pub(super) struct Prepared {
     pub(super) bytes: Vec<u8>,
     source: Source,
 }
+
+/// Blocks that were checked as far as they can be without the Tangle, in the order in which they came.
+#[derive(Debug)]
+pub struct PreparedBlocks(Vec<Result<Prepared, Received>>);
 
 /// A block on its way to the disk, and where its sender finds the answer.
 #[derive(Debug)]
@@ -123,9 +127,19 @@ impl Node {
     /// [`NodeError::Halted`]: the node has stopped, perhaps over one of these blocks.
     pub fn receive(&self, blocks: &[Vec<u8>], source: Source) -> Result<Vec<Received>, NodeError> {
         self.alive()?;
+        self.take(self.prepare(blocks, source))
+    }
+
+    /// Takes blocks in that were checked before, as [`Node::receive`] does: whoever has many prepares the next
+    /// ones in the meantime.
+    ///
+    /// # Errors
+    /// [`NodeError::Halted`]: the node has stopped, perhaps over one of these blocks.
+    pub fn take(&self, PreparedBlocks(blocks): PreparedBlocks) -> Result<Vec<Received>, NodeError> {
+        self.alive()?;
         let mut answers = Vec::with_capacity(blocks.len());
         let mut queued = Vec::new();
-        for prepared in self.prepare_all(blocks, source) {
+        for prepared in blocks {
             let answer = Arc::new(OnceLock::new());
             match prepared {
                 Ok(block) => queued.push(Queued { block, answer: Arc::clone(&answer) }),
@@ -201,27 +215,29 @@ impl Node {
         Ok(())
     }
 
-    /// Checks all that needs no Tangle, on all cores where there is enough to do.
-    fn prepare_all(&self, blocks: &[Vec<u8>], source: Source) -> Vec<Result<Prepared, Received>> {
+    /// Checks all that needs no Tangle, on all cores where there is enough to do: the form, the proof of work,
+    /// signatures.
+    pub fn prepare(&self, blocks: &[Vec<u8>], source: Source) -> PreparedBlocks {
         let cores = thread::available_parallelism().map_or(1, NonZero::get);
         let part = blocks.len().div_ceil(cores).max(PART_MIN);
         thread::scope(|scope| {
             let mut parts = blocks.chunks(part);
             let first = parts.next().unwrap_or_default();
-            let others: Vec<_> =
-                parts.map(|part| (part.len(), scope.spawn(move || self.prepare(part, source)))).collect();
-            let mut prepared = self.prepare(first, source);
+            let others: Vec<_> = parts
+                .map(|part| (part.len(), scope.spawn(move || self.prepare_part(part, source))))
+                .collect();
+            let mut prepared = self.prepare_part(first, source);
             for (count, other) in others {
                 prepared.extend(other.join().unwrap_or_else(|_| {
                     let lost = || Received::refused(RefusedCode::Busy, "the check was lost; send it again");
                     (0..count).map(|_| Err(lost())).collect()
                 }));
             }
-            prepared
+            PreparedBlocks(prepared)
         })
     }
 
-    fn prepare(&self, blocks: &[Vec<u8>], source: Source) -> Vec<Result<Prepared, Received>> {
+    fn prepare_part(&self, blocks: &[Vec<u8>], source: Source) -> Vec<Result<Prepared, Received>> {
         let mut transactions = Vec::new();
         let read: Vec<_> =
             blocks.iter().map(|bytes| self.read_new(bytes, source, &mut transactions)).collect();
@@ -248,8 +264,11 @@ impl Node {
         let block = Block::from_bytes(bytes, self.shared.params.pow_bits)
             .map_err(|error| Received::refused(RefusedCode::InvalidBlock, &error))?;
         let id = Block::id_of(bytes);
+        // What was asked for is mostly new, and the disk is not searched for it in vain: if it was confirmed
+        // long ago, that shows when it is to be taken in.
+        let sent = source == Source::Sent;
         if self.read().tangle.contains(&id)
-            || self.is_confirmed(&id).map_err(|error| Received::halted(&error))?
+            || sent && self.is_confirmed(&id).map_err(|error| Received::halted(&error))?
         {
             return Err(Received::Known);
         }
@@ -310,13 +329,17 @@ impl Node {
         if core.tangle.contains(&block.id) || group.ids.contains(&block.id) {
             return Ok(Received::Known);
         }
+        let unknown = |parent: &&BlockId| !core.tangle.contains(parent) && !group.ids.contains(parent);
+        let unknown: Vec<BlockId> = block.parents.iter().filter(unknown).copied().collect();
+        // A confirmed block leaves the Tangle not before what it approves.
+        if !unknown.is_empty() && self.is_confirmed(&block.id)? {
+            return Ok(Received::Known);
+        }
         if let Some(milestone) = &block.milestone
             && let Some(received) = self.judge_milestone(&core, milestone)?
         {
             return Ok(received);
         }
-        let unknown = |parent: &&BlockId| !core.tangle.contains(parent) && !group.ids.contains(parent);
-        let unknown: Vec<BlockId> = block.parents.iter().filter(unknown).copied().collect();
         for parent in &unknown {
             if self.is_confirmed(parent)? {
                 let reason = format!(

@@ -219,11 +219,20 @@ impl Tangle {
     /// The waiting blocks that expire when `milestone` confirms `cone`, with their numbers, in the order of
     /// arrival.
     pub fn expiring(&self, milestone: u64, cone: &[BlockId]) -> Vec<(u64, BlockId)> {
+        // What stands on nothing old approves nothing that leaves: mostly that is all.
+        let on_old = |block: &BlockId| match self.blocks.get(block).map(|vertex| vertex.state) {
+            Some(State::Waiting { roots }) => milestone.saturating_sub(roots.oldest) >= CONFIRMED_MILESTONES,
+            _ => true,
+        };
+        let mut waiting = self.waiting.iter().filter(|(_, block)| on_old(block)).peekable();
+        if waiting.peek().is_none() {
+            return Vec::new();
+        }
         let cone: HashSet<&BlockId> = cone.iter().collect();
         let mut expiring = HashSet::new();
         let mut found = Vec::new();
         // Parents come before their children, so one pass finds the descendants, too.
-        for (number, block) in &self.waiting {
+        for (number, block) in waiting {
             let parents = self.blocks.get(block).map_or(&[][..], |vertex| &vertex.parents);
             let leaves = |parent: &BlockId| match self.blocks.get(parent).map(|vertex| vertex.state) {
                 Some(State::Confirmed(at)) => milestone.saturating_sub(at) >= CONFIRMED_MILESTONES,

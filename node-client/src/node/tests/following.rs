@@ -107,6 +107,24 @@ fn a_follower_catches_up_milestone_by_milestone_and_survives_a_restart() {
 }
 
 #[test]
+fn what_was_confirmed_long_ago_is_known_however_it_comes() {
+    let leader = node();
+    leader.submit(&data_block(&leader, tips(&leader), 1)).unwrap();
+    leader.submit(&data_block(&leader, tips(&leader), 2)).unwrap();
+    for now in 1..=CONFIRMED_MILESTONES + 3 {
+        leader.issue_milestone(now, &signers()).unwrap();
+    }
+    let old = [cone(&leader, 1), cone(&leader, 2)].concat();
+    assert!(old.iter().all(|bytes| !leader.read().tangle.contains(&Block::id_of(bytes))));
+    let waiting = leader.read().waiting.len();
+    for source in [Source::Sent, Source::Asked] {
+        let received = leader.receive(&old, source).unwrap();
+        assert!(received.iter().all(|received| *received == Received::Known), "{source:?}: {received:?}");
+    }
+    assert_eq!(leader.read().waiting.len(), waiting);
+}
+
+#[test]
 fn a_block_whose_parents_are_not_here_names_them() {
     let node = node();
     let first = data_block(&node, tips(&node), 1);
