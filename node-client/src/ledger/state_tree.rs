@@ -8,7 +8,7 @@
 //! path to what it changes. Subtrees of a few entries are one list of them, whose inner hashes are worked
 //! out when they are needed: that takes half the memory of a node for each.
 
-use std::sync::Arc;
+use std::{sync::Arc, thread};
 
 use bincode::{Decode, Encode};
 use flash_proto::{
@@ -21,6 +21,10 @@ use thiserror::Error;
 const DEPTH_MAX: usize = 256;
 /// Entries of a subtree that is kept as a list. More would take less memory, but longer to hash at a change.
 const LEAVES_MAX: usize = 8;
+/// Down to here the halves are hashed side by side: four threads at most,
+const DEPTH_APART: usize = 2;
+/// if so many entries change that it is worth it.
+const CHANGES_APART: usize = 512;
 
 /// The tree. A clone is a snapshot.
 #[derive(Clone, Debug, Default)]
@@ -169,9 +173,24 @@ fn update(node: &Node, depth: usize, changes: &[Change]) -> Node {
             let [left, right] = &**halves;
             let (to_left, to_right) = halves_of(changes, depth);
             let next = depth.saturating_add(1);
-            join(update(left, next, to_left), update(right, next, to_right))
+            let update_right = || update(right, next, to_right);
+            if depth >= DEPTH_APART || changes.len() < CHANGES_APART {
+                return join(update(left, next, to_left), update_right());
+            }
+            thread::scope(|scope| {
+                // Where there is no thread to be had, the right half waits for its turn.
+                let apart = thread::Builder::new().spawn_scoped(scope, update_right);
+                let left = update(left, next, to_left);
+                let right = apart.map_or_else(|_| update_right(), joined);
+                join(left, right)
+            })
         }
     }
+}
+
+/// What a thread has worked out; its panic, a broken invariant, goes on here.
+fn joined<T>(apart: thread::ScopedJoinHandle<'_, T>) -> T {
+    apart.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))
 }
 
 /// The same for a subtree that held few entries.
@@ -402,6 +421,20 @@ mod tests {
         refused(|proof| proof.present[31] ^= 1);
         refused(|proof| proof.present[0] ^= 0x80);
         refused(|proof| proof.other = Some((key(8), value(1))));
+    }
+
+    #[test]
+    fn halves_that_are_hashed_side_by_side_come_to_the_same() {
+        let hashed = |n: u32| Layout::new(Tag::STATE_KEY).u32(n).hash();
+        let entries: Vec<_> = (0..5_000).map(|n| (hashed(n), Some(value(1)))).collect();
+        let (mut at_once, mut in_steps) = (StateTree::new(), StateTree::new());
+        at_once.apply(entries.clone());
+        entries.chunks(CHANGES_APART / 2).for_each(|few| in_steps.apply(few.to_vec()));
+        assert_eq!(at_once.root(), in_steps.root());
+        let other: Vec<_> = (1_000..4_000).map(|n| (hashed(n), (n % 3 > 0).then(|| value(2)))).collect();
+        at_once.apply(other.clone());
+        other.chunks(CHANGES_APART / 2).for_each(|few| in_steps.apply(few.to_vec()));
+        assert_eq!(at_once.root(), in_steps.root());
     }
 
     #[test]
