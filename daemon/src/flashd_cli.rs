@@ -24,7 +24,9 @@ use crate::{
     node_http::HttpOptions,
     node_service::{self, HttpListen, MakeNode, NodeOptions},
     node_setup::{self, NetworkPlan},
-    node_snapshot, run, treasury,
+    node_snapshot, run,
+    size::size,
+    treasury,
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 done or stopped in order, 1 failed, 2 wrong use or configuration, \
@@ -398,22 +400,6 @@ fn snapshot(command: &SnapshotCommand) -> Result<(), Failure> {
     Ok(())
 }
 
-/// Bytes as a number, or one of kB, MB, GB or TB.
-fn size(text: &str) -> Result<u64, String> {
-    let text = text.trim();
-    let digits = text.trim_end_matches(|letter: char| letter.is_ascii_alphabetic());
-    let unit: u64 = match text.get(digits.len()..).unwrap_or_default() {
-        "" | "B" => 1,
-        "kB" => 1_000,
-        "MB" => 1_000_000,
-        "GB" => 1_000_000_000,
-        "TB" => 1_000_000_000_000,
-        other => return Err(format!("`{other}` is no unit; use kB, MB, GB or TB")),
-    };
-    let number: u64 = digits.trim().parse().map_err(|_| format!("`{digits}` is no whole number"))?;
-    number.checked_mul(unit).ok_or_else(|| "that is more than any disk holds".to_owned())
-}
-
 fn fund(args: &FundArgs) -> Result<(), Failure> {
     let output = Output { address: args.address, amount: args.amount };
     let data = node_data(args.data.as_deref());
@@ -435,15 +421,5 @@ mod tests {
     #[test]
     fn the_command_line_is_consistent() {
         Cli::command().debug_assert();
-    }
-
-    #[test]
-    fn sizes_have_units() {
-        assert_eq!(size("17"), Ok(17));
-        assert_eq!(size("500MB"), Ok(500_000_000));
-        assert_eq!(size("2 GB"), Ok(2_000_000_000));
-        for wrong in ["", "MB", "1.5GB", "5mb", "99999999999TB", "-1"] {
-            assert!(size(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -17,6 +17,7 @@ use crate::{
     client::{Client, Ready},
     datadir,
     failure::Failure,
+    memory_limit::MemoryLimit,
     node_service::NodeReady,
     rpc::Scope,
     setup,
@@ -40,6 +41,8 @@ const POLL: Duration = Duration::from_millis(20);
 pub struct LocalNetwork {
     dir: PathBuf,
     node: LocalProcess,
+    /// Bytes of memory that each process may take.
+    memory_max: Option<u64>,
     address: PeerAddress,
 }
 
@@ -62,6 +65,7 @@ pub struct LocalDaemon {
 struct LocalProcess {
     child: Child,
     log: PathBuf,
+    _limit: Option<MemoryLimit>,
 }
 
 impl From<ApiError> for Failure {
@@ -75,10 +79,22 @@ impl From<ApiError> for Failure {
 
 impl LocalProcess {
     /// Starts `flashd` with these arguments: this very program, whichever of the two it is.
-    fn start(log: PathBuf, args: &[&std::ffi::OsStr]) -> Result<Self, Failure> {
+    fn start(log: PathBuf, args: &[&std::ffi::OsStr], memory_max: Option<u64>) -> Result<Self, Failure> {
         let program = std::env::current_exe().map_err(Failure::new)?;
+        let limit = memory_max.map(|bytes| {
+            let name = log.file_stem().unwrap_or_default().to_string_lossy();
+            MemoryLimit::new(&name, bytes).map_err(|error| {
+                Failure::new(format!(
+                    "memory cannot be limited, which needs Linux, its memory cgroups, and root: {error}"
+                ))
+            })
+        });
+        let limit = limit.transpose()?;
         let output = File::create(&log).map_err(datadir::DataDirError::io(&log))?;
-        let mut command = Command::new(&program);
+        let mut command = match &limit {
+            Some(limit) => limit.command(program.as_os_str()),
+            None => Command::new(&program),
+        };
         if program.file_stem().is_none_or(|name| name != "flashd") {
             command.arg("flashd");
         }
@@ -98,7 +114,7 @@ impl LocalProcess {
             .kill_on_drop(true)
             .spawn()
             .map_err(|error| Failure::new(format!("cannot start {}: {error}", program.display())))?;
-        Ok(Self { child, log })
+        Ok(Self { child, log, _limit: limit })
     }
 
     /// Waits until the process has written the file that says it is ready.
@@ -137,20 +153,20 @@ impl LocalProcess {
 
 impl LocalNetwork {
     /// Starts a node with a development network of its own in `dir`, which exists; with the one that is in
-    /// `dir/node`, if there is one.
+    /// `dir/node`, if there is one. Each process may take `memory_max` bytes of memory, if that is given.
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn start(dir: &Path, milestone_ms: u64) -> Result<Self, Failure> {
+    pub async fn start(dir: &Path, milestone_ms: u64, memory_max: Option<u64>) -> Result<Self, Failure> {
         let data = dir.join("node");
         let milestone_ms = milestone_ms.to_string();
         let args =
             ["node", "--init-dev", "--listen", "127.0.0.1:0", "--milestone-ms", &milestone_ms, "--data"]
                 .map(std::ffi::OsStr::new);
         let args = [args.as_slice(), &[data.as_os_str()]].concat();
-        let mut node = LocalProcess::start(dir.join("node.log"), &args)?;
+        let mut node = LocalProcess::start(dir.join("node.log"), &args, memory_max)?;
         let ready: NodeReady = node.ready(&datadir::ready_path(&data)).await?;
-        Ok(Self { dir: dir.to_path_buf(), node, address: ready.node })
+        Ok(Self { dir: dir.to_path_buf(), node, memory_max, address: ready.node })
     }
 
     /// The node's process.
@@ -188,7 +204,7 @@ impl LocalNetwork {
             ["--listen", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--accept-deposit-max", &deposit, "--data"]
                 .map(std::ffi::OsStr::new);
         let args = [args.as_slice(), &[data.as_os_str()]].concat();
-        let mut process = LocalProcess::start(self.dir.join(format!("{name}.log")), &args)?;
+        let mut process = LocalProcess::start(self.dir.join(format!("{name}.log")), &args, self.memory_max)?;
         let ready: Ready = process.ready(&datadir::ready_path(&data)).await?;
         let client = Client::of_data_dir(&data, Scope::Admin, Some(&ready.rpc), None)?;
         let ticket = client.info().await?.ticket;

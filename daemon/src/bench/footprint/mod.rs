@@ -38,6 +38,7 @@ use crate::{
     failure::Failure,
     local::{LocalDaemon, LocalNetwork},
     node_service,
+    size::size,
 };
 
 /// Bits of proof of work, as a development network has them.
@@ -69,6 +70,9 @@ pub struct Footprint {
     /// Milliseconds between milestones
     #[arg(long, value_name = "MS", default_value_t = 1_000, value_parser = clap::value_parser!(u64).range(10..=60_000))]
     milestone_ms: u64,
+    /// Let each process take only so much memory, such as 64MB, with the files that it has open: Linux, as root
+    #[arg(long, value_name = "SIZE", value_parser = size)]
+    memory_max: Option<u64>,
 }
 
 /// A process that is measured.
@@ -97,7 +101,7 @@ impl Footprint {
     async fn measure(&self, dir: &Path, say: &impl Fn(&str)) -> Result<FootprintReport, Failure> {
         say("making a ledger");
         let outputs = self.fill(dir).await?;
-        let network = LocalNetwork::start(dir, self.milestone_ms).await?;
+        let network = LocalNetwork::start(dir, self.milestone_ms, self.memory_max).await?;
         let node = Watched { name: "node", pid: known(network.pid())?, client: None };
         say("the node alone");
         tokio::time::sleep(SETTLE).await;
