@@ -2,7 +2,8 @@
 
 use std::{
     ffi::OsStr,
-    fs, io,
+    fs::{self, File},
+    io::{self, Write},
     path::{Path, PathBuf},
 };
 
@@ -25,11 +26,13 @@ impl MemoryLimit {
     /// # Errors
     /// What the system said: this needs root, and memory control groups.
     pub(crate) fn new(name: &str, bytes: u64) -> io::Result<Self> {
+        let wanted = bytes.to_string().into_bytes();
         let mut refused = io::Error::other("there are no memory control groups");
         for (root, limit) in ROOTS.map(|(root, limit)| (Path::new(root), limit)) {
             let group = root.join(format!("flash-{}-{name}", std::process::id()));
-            let made = fs::create_dir(&group).and_then(|()| fs::write(group.join(limit), bytes.to_string()));
-            match made {
+            // Made by the kernel; a file that had to be made would limit nothing.
+            let set = |()| File::options().write(true).open(group.join(limit))?.write_all(&wanted);
+            match fs::create_dir(&group).and_then(set) {
                 Ok(()) => return Ok(Self { group }),
                 Err(error) => {
                     let _ = fs::remove_dir(&group);
@@ -52,5 +55,25 @@ impl MemoryLimit {
 impl Drop for MemoryLimit {
     fn drop(&mut self) {
         let _ = fs::remove_dir(&self.group);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_process_is_in_its_group_from_the_start() {
+        let limit = match MemoryLimit::new("test", 64_000_000) {
+            Ok(limit) => limit,
+            Err(error) => return println!("NOT RUN: {error}"),
+        };
+        let ended = limit.command(OsStr::new("/bin/cat")).arg("/proc/self/cgroup").output().await.unwrap();
+        let name = limit.group.file_name().unwrap().to_str().unwrap().to_owned();
+        let groups = String::from_utf8(ended.stdout).unwrap();
+        assert!(groups.contains(&name), "{groups}");
+        let group = limit.group.clone();
+        drop(limit);
+        assert!(!group.exists());
     }
 }
