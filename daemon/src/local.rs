@@ -153,11 +153,23 @@ impl LocalProcess {
 
 impl LocalNetwork {
     /// Starts a node with a development network of its own in `dir`, which exists; with the one that is in
-    /// `dir/node`, if there is one. Each process may take `memory_max` bytes of memory, if that is given.
+    /// `dir/node`, if there is one.
     ///
     /// # Errors
     /// [`Failure`].
-    pub async fn start(dir: &Path, milestone_ms: u64, memory_max: Option<u64>) -> Result<Self, Failure> {
+    pub async fn start(dir: &Path, milestone_ms: u64) -> Result<Self, Failure> {
+        Self::start_within(dir, milestone_ms, None).await
+    }
+
+    /// The same; each process, also those of its daemons, may take so many bytes of memory.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub(crate) async fn start_within(
+        dir: &Path,
+        milestone_ms: u64,
+        memory_max: Option<u64>,
+    ) -> Result<Self, Failure> {
         let data = dir.join("node");
         let milestone_ms = milestone_ms.to_string();
         let args =

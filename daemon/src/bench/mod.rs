@@ -107,7 +107,7 @@ impl Bench {
     async fn measure(&self, dir: &Path, plan: Plan, say: &impl Fn(&str)) -> Result<Report, Failure> {
         let disk = machine::disk_sync(dir)?;
         say("starting a node and two daemons");
-        let network = LocalNetwork::start(dir, self.milestone_ms, None).await?;
+        let network = LocalNetwork::start(dir, self.milestone_ms).await?;
         let payer = network.daemon("payer", Amount::ZERO).await?;
         let receiver = network.daemon("payee", plan.deposits[1]).await?;
         channels::fund(&network, [&payer, &receiver], &plan).await?;

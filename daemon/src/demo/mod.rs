@@ -116,7 +116,7 @@ impl Demo {
     }
 
     async fn bring_up(&self, dir: &std::path::Path) -> Result<Machines, Failure> {
-        let network = LocalNetwork::start(dir, self.milestone_ms, None).await?;
+        let network = LocalNetwork::start(dir, self.milestone_ms).await?;
         let operator = network.daemon("operator", Amount::ZERO).await?;
         let mut cars = Vec::new();
         for number in 1..=self.cars {

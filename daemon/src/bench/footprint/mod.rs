@@ -101,7 +101,7 @@ impl Footprint {
     async fn measure(&self, dir: &Path, say: &impl Fn(&str)) -> Result<FootprintReport, Failure> {
         say("making a ledger");
         let outputs = self.fill(dir).await?;
-        let network = LocalNetwork::start(dir, self.milestone_ms, self.memory_max).await?;
+        let network = LocalNetwork::start_within(dir, self.milestone_ms, self.memory_max).await?;
         let node = Watched { name: "node", pid: known(network.pid())?, client: None };
         say("the node alone");
         tokio::time::sleep(SETTLE).await;
