@@ -264,10 +264,14 @@ async fn a_block_opens(scene: &Scene, made: &Made) {
     scene.shown("block", &made.data).await;
     scene.js("history.back()", &[]).await;
     until("the picture", || async { scene.js("return location.hash.length < 3", &[]).await == true }).await;
-    scene.live("painter.following = true; feed.resume(); document.getElementById('dag').focus()", &[]).await;
-    // The arrow and Enter, as WebDriver names them.
-    scene.browser.press(&["\u{e012}"]).await;
-    assert_eq!(scene.js("return document.getElementById('tip').hidden", &[]).await, false);
+    scene.live("painter.following = true; feed.resume()", &[]).await;
+    // The arrow and Enter, as WebDriver names them. The picture takes keys once it is shown again.
+    until("an arrow to pick a block", || async {
+        scene.js("document.getElementById('dag').focus()", &[]).await;
+        scene.browser.press(&["\u{e012}"]).await;
+        scene.js("return document.getElementById('tip').hidden", &[]).await == false
+    })
+    .await;
     scene.browser.press(&["\u{e007}"]).await;
     until("a block's view", || async { scene.text("#view .kind").await == "Block" }).await;
 }
