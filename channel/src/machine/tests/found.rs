@@ -176,6 +176,7 @@ fn a_peer_that_holds_back_what_it_paid_shows_nothing() {
     pair.lose(Side::B);
     let standing = Reestablish {
         signed: None,
+        signed_ticks: None,
         held: spent,
         held_ticks: None,
         stakes: pair.of(Side::A).channel.stakes(),
