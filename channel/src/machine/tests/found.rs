@@ -6,7 +6,7 @@ use super::*;
 
 impl Pair {
     /// This side loses everything, and finds the channel as the ledger shows it.
-    fn lose(&mut self, side: Side) {
+    pub(super) fn lose(&mut self, side: Side) {
         let deposits = Side::BOTH.map(|side| open_terms(self).party(side).deposit.units());
         let lost = agreement(side, deposits);
         let found = Agreement {
