@@ -118,6 +118,7 @@ fn read_routes() -> Router<Rpc> {
 fn pay_routes() -> Router<Rpc> {
     Router::new()
         .route("/v1/channels/{id}/payments", post(handlers::pay))
+        .route("/v1/channels/{id}/ticks", post(handlers::tick))
         .route("/v1/channels/{id}/stream", post(stream::stream).layer(DefaultBodyLimit::disable()))
         .route("/v1/ledger/data", post(ledger::publish))
 }
