@@ -38,7 +38,7 @@ use axum::{
     routing::post,
     serve::ListenerExt,
 };
-use flash_node_client::node::{Node, NodeError};
+use flash_node_client::node::Node;
 use listener::Bounded;
 use neighbours::Neighbours;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
@@ -161,16 +161,6 @@ async fn wrong_method(request: Request) -> ApiError {
 }
 
 impl Api {
-    /// Asks the node where it may wait for the disk.
-    async fn ask<T: Send + 'static, E: From<NodeError> + Send + 'static>(
-        &self,
-        work: impl FnOnce(&Node) -> Result<T, E> + Send + 'static,
-    ) -> Result<T, E> {
-        let node = self.node.clone();
-        let done = tokio::task::spawn_blocking(move || work(&node)).await;
-        done.unwrap_or_else(|_| Err(NodeError::Halted("an invariant did not hold".to_owned()).into()))
-    }
-
     /// Whether this caller may change the node and have it work.
     fn trusts(&self, peer: SocketAddr, headers: &axum::http::HeaderMap) -> bool {
         self.options.remote_commands || guard::is_this_machine(peer, headers)

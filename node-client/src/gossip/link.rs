@@ -14,7 +14,6 @@ use tracing::debug;
 use super::{
     answer,
     ask::deed_of,
-    intake::Parcel,
     message::{
         ADDRESSES_MAX, GOSSIP_VERSION, Hello, LIVE_FRAME_BYTES_MAX, Live, NodeAddress, Reached, TIPS_MAX,
         TooMuch,
@@ -22,7 +21,7 @@ use super::{
     neighbours::Deed,
     relay::Verdict,
     roster::{Admitted, Greeted},
-    state::{CLOSE_DONE, CLOSE_FULL, Shared},
+    state::{CLOSE_DONE, CLOSE_FULL, Parcel, Shared},
     sync,
 };
 use crate::{

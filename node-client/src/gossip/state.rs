@@ -17,7 +17,6 @@ use tracing::info;
 use super::{
     GossipConfig, Relay,
     book::Book,
-    intake::Parcel,
     message::{Live, NodeAddress, Reached},
     neighbours::{Bans, Standing},
     orphans::Orphans,
@@ -25,7 +24,7 @@ use super::{
 };
 use crate::{
     node::{
-        Node, NodeError,
+        Node, NodeError, Source,
         rate::{Budget, RateRule},
     },
     quic::{Endpoint, PeerAddress},
@@ -77,6 +76,14 @@ pub(super) struct Shared {
     pub(super) dial: Notify,
     /// Whether this node is catching up.
     pub(super) syncing: AtomicBool,
+}
+
+/// Blocks of one neighbour on their way in.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) from: PublicKey,
+    pub(super) blocks: Vec<(BlockId, Vec<u8>)>,
+    pub(super) source: Source,
 }
 
 /// Where tasks get their work.

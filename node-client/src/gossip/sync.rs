@@ -9,13 +9,11 @@ use flash_proto::{Block, BlockId, PublicKey};
 use quinn::Connection;
 use tokio::{
     sync::Notify,
-    task::{JoinHandle, spawn_blocking},
     time::{sleep, timeout},
 };
 use tracing::{debug, info};
 
 use super::{
-    answer::blocking,
     ask::{Answer, AskError, want},
     message::{Request, WANT_IDS_MAX},
     neighbours::Deed,
@@ -115,18 +113,17 @@ async fn follow(
     after: u64,
 ) -> Result<usize, SyncError> {
     let mut answer = Answer::to(connection, &Request::Sync { after }).await?;
-    let mut taking: Option<JoinHandle<Result<(), SyncError>>> = None;
+    let mut next = next_page(shared, &mut answer).await?;
     let mut count = 0_usize;
-    loop {
-        let page = next_page(shared, &mut answer).await;
-        if let Some(taken) = taking.take() {
-            taken.await.map_err(|_| broken())??;
-        }
-        let Some(page) = page? else { return Ok(count) };
+    while let Some(page) = next {
         count = count.saturating_add(page.ids.len());
-        let shared = Arc::clone(shared);
-        taking = Some(spawn_blocking(move || take(&shared, &key, page)));
+        let taking = Arc::clone(shared);
+        let taken = shared.node.blocking(move |_| take(&taking, &key, page));
+        let (taken, page) = tokio::join!(taken, next_page(shared, &mut answer));
+        taken?;
+        next = page?;
     }
+    Ok(count)
 }
 
 /// Blocks that come next, checked.
@@ -147,17 +144,11 @@ async fn next_page(shared: &Arc<Shared>, answer: &mut Answer) -> Result<Option<P
     if blocks.is_empty() {
         return Ok(None);
     }
-    let node = shared.node.clone();
-    let page = spawn_blocking(move || Page {
-        ids: blocks.iter().map(|bytes| Block::id_of(bytes)).collect(),
-        blocks: node.prepare(&blocks, Source::Asked),
+    let page = shared.node.blocking(move |node| {
+        let ids = blocks.iter().map(|bytes| Block::id_of(bytes)).collect();
+        Ok(Some(Page { ids, blocks: node.prepare(&blocks, Source::Asked) }))
     });
-    Ok(Some(page.await.map_err(|_| broken())?))
-}
-
-/// Why there is no answer from a thread.
-fn broken() -> NodeError {
-    NodeError::Halted("an invariant did not hold".to_owned())
+    page.await
 }
 
 fn take(shared: &Shared, key: &PublicKey, page: Page) -> Result<(), SyncError> {
@@ -250,7 +241,7 @@ async fn fetch_missed(
 
 /// Those that are not here; none if the node has stopped.
 async fn lacking(shared: &Shared, ids: Vec<BlockId>) -> Vec<BlockId> {
-    blocking(&shared.node, move |node| node.lacks(&ids)).await.unwrap_or_default()
+    shared.node.blocking(move |node| node.lacks(&ids)).await.unwrap_or_default()
 }
 
 impl Shared {

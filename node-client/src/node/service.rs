@@ -164,8 +164,8 @@ impl Client {
         {
             return respond(writer, NodeResponse::Refused(more)).await;
         }
-        let response = blocking(&self.service.node, move |node| Ok(node.answer(request))).await;
-        let response = response.unwrap_or_else(|error| refused(RefusedCode::Halted, &error));
+        let response = self.service.node.blocking(move |node| Ok(node.answer(request))).await;
+        let response = response.unwrap_or_else(|error: NodeError| refused(RefusedCode::Halted, &error));
         respond(writer, response).await
     }
 
@@ -175,7 +175,7 @@ impl Client {
         let mut newest = node.newest();
         loop {
             newest.mark_unchanged();
-            let page = blocking(node, move |node| node.followed_after(after, FOLLOWED_PAGE)).await;
+            let page = node.blocking(move |node| node.followed_after(after, FOLLOWED_PAGE)).await;
             let page = match page {
                 Ok(page) => page,
                 Err(error @ NodeError::Pruned { .. }) => {
@@ -217,14 +217,4 @@ async fn flush(writer: &mut FrameWriter) -> Result<(), FrameError> {
 
 async fn finish(writer: FrameWriter) -> Result<(), FrameError> {
     timeout(PATIENCE, writer.finish()).await.unwrap_or(Err(FrameError::Finished))
-}
-
-/// Runs what may wait for the disk where it holds up nobody else.
-async fn blocking<T: Send + 'static>(
-    node: &Node,
-    work: impl FnOnce(&Node) -> Result<T, NodeError> + Send + 'static,
-) -> Result<T, NodeError> {
-    let node = node.clone();
-    let done = tokio::task::spawn_blocking(move || work(&node)).await;
-    done.unwrap_or_else(|_| Err(NodeError::Halted("an invariant did not hold".to_owned())))
 }

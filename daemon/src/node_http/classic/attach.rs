@@ -74,7 +74,9 @@ impl Api {
         super::bounded("trytes", &call.trytes)?;
         let blocks = call.trytes.iter().map(|text| form::block(text).map(|(_, bytes)| bytes));
         let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
-        self.ask(move |node| take_in_order(blocks, |bytes| node.submit_from(from, bytes).map(drop))).await
+        self.node
+            .blocking(move |node| take_in_order(blocks, |bytes| node.submit_from(from, bytes).map(drop)))
+            .await
     }
 }
 

@@ -115,7 +115,8 @@ impl Api {
     /// The fields about a Java machine say 0, and `none` for its version: there is none.
     pub(super) async fn get_node_info(&self) -> Result<NodeInfo, Failed> {
         let (CarriedMilestone { milestone, block }, tips) = self
-            .ask(|node| {
+            .node
+            .blocking(|node| {
                 let NodeResponse::Info(info) = node.answer(NodeRequest::Info) else {
                     return Err(Failed::Node("the node does not tell about itself".to_owned()));
                 };
@@ -157,7 +158,7 @@ impl Api {
     /// The blocks that are found by one value at least of every list that is given.
     pub(super) async fn find_transactions(&self, call: FindTransactions) -> Result<Hashes, Failed> {
         let lists = call.lists()?;
-        let found = self.ask(move |node| find(node, &lists)).await?;
+        let found = self.node.blocking(move |node| find(node, &lists)).await?;
         Ok(Hashes { hashes: found.iter().map(form::block_hash).collect() })
     }
 
@@ -176,7 +177,7 @@ impl Api {
             }
             Ok(blocks)
         };
-        Ok(Trytes { trytes: self.ask(trytes).await? })
+        Ok(Trytes { trytes: self.node.blocking(trytes).await? })
     }
 
     /// Whether each block is in the past of one of the tips; of the newest milestone if none are given.
@@ -197,7 +198,7 @@ impl Api {
                 Failed::invalid("the tips' past is too long to look through; give a milestone as the tip")
             })
         };
-        Ok(States { states: self.ask(states).await? })
+        Ok(States { states: self.node.blocking(states).await? })
     }
 
     /// The confirmed balances at the newest milestone.
@@ -212,7 +213,8 @@ impl Api {
         let addresses: Vec<Address> =
             call.addresses.iter().map(|text| form::address(text)).collect::<Result<_, _>>()?;
         let (balances, milestone) = self
-            .ask(move |node| {
+            .node
+            .blocking(move |node| {
                 let balances = node.balances(&addresses);
                 let milestone = node.milestone(Some(balances.milestone_index))?;
                 Ok::<_, NodeError>((balances, milestone.ok_or(NodeError::Damaged("milestone"))?))
@@ -239,11 +241,12 @@ impl Api {
             let reason = format!("reference {reference} is not known here, or too old to be approved");
             return Err(Failed::Invalid(reason));
         }
-        let mut tips = match self.ask(|node| Ok::<_, NodeError>(node.answer(NodeRequest::Tips))).await? {
-            NodeResponse::Tips(tips) => tips,
-            NodeResponse::Refused(refused) => return Err(refused.into()),
-            _ => return Err(Failed::Node("the node did not answer with tips".to_owned())),
-        };
+        let mut tips =
+            match self.node.blocking(|node| Ok::<_, NodeError>(node.answer(NodeRequest::Tips))).await? {
+                NodeResponse::Tips(tips) => tips,
+                NodeResponse::Refused(refused) => return Err(refused.into()),
+                _ => return Err(Failed::Node("the node did not answer with tips".to_owned())),
+            };
         tips.retain(|tip| Some(*tip) != reference);
         // They stand in order of their ids; which two come first is left to chance.
         let draw = getrandom::u64().map_err(|error| Failed::Node(error.to_string()))?;
