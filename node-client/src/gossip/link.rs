@@ -200,11 +200,7 @@ async fn read(shared: &Arc<Shared>, key: PublicKey, reader: &mut FrameReader) ->
                     continue;
                 }
                 match shared.relay.judge(&message) {
-                    Verdict::News => {
-                        shared.tell_all(&Live::Coordinator(message.clone()), Some(&key));
-                        // Nobody listening is no error.
-                        let _ = shared.channels.flooded.send(Arc::new(message));
-                    }
+                    Verdict::News => shared.tell_all(&Live::Coordinator(message), Some(&key)),
                     Verdict::Stale => {}
                     Verdict::Bad => shared.count(&key, Deed::Worthless),
                 }

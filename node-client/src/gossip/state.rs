@@ -11,7 +11,7 @@ use std::{
 
 use flash_proto::{BlockId, PublicKey, codec};
 use quinn::{Connection, VarInt};
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tracing::info;
 
 use super::{
@@ -34,8 +34,6 @@ use crate::{
 pub(super) const INTAKE_MAX: usize = 16;
 /// Accepted connections that wait for their greeting.
 pub(super) const ACCEPTED_WAITING_MAX: usize = 32;
-/// Coordinators' messages that a listener may be behind.
-pub(super) const FLOODED_MAX: usize = 256;
 /// Messages that wait to be sent to one neighbour, beside blocks.
 pub(super) const OUTBOX_MAX: usize = 128;
 /// Blocks that are remembered to be here.
@@ -94,8 +92,6 @@ pub(super) struct Channels {
     pub(super) accepted: mpsc::Sender<Connection>,
     /// Addresses at which neighbours say that they are reached.
     pub(super) claims: mpsc::Sender<PeerAddress>,
-    /// Coordinators' messages.
-    pub(super) flooded: broadcast::Sender<Arc<Vec<u8>>>,
 }
 
 #[derive(Debug)]
