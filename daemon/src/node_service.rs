@@ -121,12 +121,7 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let mut node = start(data, options, &stop).await?;
     node.tasks.spawn(stop_on_signal(stop.clone()));
     node.ended().await;
-    match stop.running() {
-        crate::stop::Running::Failed { reason, .. } => {
-            Err(Failure { message: reason, exit: Exit::StoreFailed })
-        }
-        _ => Ok(()),
-    }
+    stop.outcome()
 }
 
 /// Starts a node that runs until `stop`.

@@ -4,6 +4,8 @@ use std::sync::Arc;
 
 use tokio::sync::watch;
 
+use crate::{exit::Exit, failure::Failure};
+
 /// Whether the daemon runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Running {
@@ -57,6 +59,19 @@ impl Stop {
     /// Whether the daemon runs.
     pub fn running(&self) -> Running {
         self.0.borrow().clone()
+    }
+
+    /// With what the process ends, now that it has stopped.
+    ///
+    /// # Errors
+    /// [`Failure`]: what failed, if something did.
+    pub(crate) fn outcome(&self) -> Result<(), Failure> {
+        match self.running() {
+            Running::Failed { reason, store } => {
+                Err(Failure { message: reason, exit: if store { Exit::StoreFailed } else { Exit::Failed } })
+            }
+            Running::Yes | Running::Stopping => Ok(()),
+        }
     }
 
     /// Waits until it no longer runs.
