@@ -35,7 +35,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     node_http::{self, HttpOptions, neighbours::Neighbours},
-    node_keys::{Keys, hidden, keys_path, new_key, read_keys, shown, write_keys},
+    node_keys::{Keys, hidden, keys_path, new_key, random_bytes, read_keys, shown, write_keys},
     stop::{Stop, stop_on_signal},
 };
 
@@ -315,11 +315,7 @@ async fn keep_up(node: Node, upkeep: Upkeep, stop: Stop) {
 /// # Errors
 /// [`Failure`].
 pub(crate) fn make_dev(dir: &DataDir, dev: DevNetwork) -> Result<DevKeys, Failure> {
-    let mut entropy = [[0; 32]; 3];
-    for bytes in &mut entropy {
-        getrandom::fill(bytes).map_err(|error| Failure::new(format!("no randomness: {error}")))?;
-    }
-    let made = dev.make(now_ms(), entropy);
+    let made = dev.make(now_ms(), [*random_bytes()?, *random_bytes()?, *random_bytes()?]);
     let keys = Keys {
         node: hidden(&made.node),
         coordinator: Some(hidden(&made.coordinator)),
