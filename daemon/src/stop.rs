@@ -1,8 +1,9 @@
 //! How the daemon stops: in order, or because something failed that must not be worked around.
 
-use std::sync::Arc;
+use std::{io, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
+use tokio_util::sync::CancellationToken;
 
 use crate::{exit::Exit, failure::Failure};
 
@@ -82,6 +83,27 @@ impl Stop {
     }
 }
 
+/// How long HTTP calls that are under way may still take once the process stops.
+const CALLS_WAIT: Duration = Duration::from_secs(5);
+
+/// Runs an HTTP server, which ends in order on `stopping`, until `stop` resolves; calls that are under way then
+/// have a few seconds to end.
+pub(crate) async fn serve_until(
+    server: impl IntoFuture<Output = io::Result<()>>,
+    stopping: CancellationToken,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let mut server = std::pin::pin!(server.into_future());
+    tokio::select! {
+        ended = &mut server => return ended,
+        () = stop => stopping.cancel(),
+    }
+    timeout(CALLS_WAIT, server).await.unwrap_or_else(|_elapsed| {
+        tracing::info!("HTTP calls that were still under way are cut off");
+        Ok(())
+    })
+}
+
 /// If this variable is set, the end of standard input stops the process in order: so it ends with the
 /// one that started it, however that ends.
 pub const STOP_WITH_STDIN_ENV: &str = "FLASH_STOP_WITH_STDIN";
@@ -94,7 +116,7 @@ async fn stdin_ended() {
     let (ended, end) = tokio::sync::oneshot::channel();
     // A thread of its own, because a read from standard input cannot be given up.
     std::thread::spawn(move || {
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
         let _ = ended.send(());
     });
     let _ = end.await;

@@ -45,7 +45,11 @@ use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 use work::Workshop;
 
-use crate::api::{ApiError, ErrorCode};
+use crate::{
+    api::{ApiError, ErrorCode},
+    rpc::request::{unknown_path, wrong_method},
+    stop::serve_until,
+};
 
 pub use rest::document;
 
@@ -62,8 +66,6 @@ const CALLS_MAX: usize = 64;
 const FOLLOWERS_MAX: usize = 32;
 /// How long a call may take, its request's bytes included, proof of work apart.
 const CALL_WAIT: Duration = Duration::from_secs(30);
-/// How long calls that are under way may still take once the node stops.
-const STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// What the operator decides.
 #[derive(Clone, Copy, Debug, Default)]
@@ -113,15 +115,7 @@ pub async fn serve(
     });
     let service = router(api).into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown(stopping.clone().cancelled_owned());
-    let mut server = std::pin::pin!(server.into_future());
-    tokio::select! {
-        ended = &mut server => return ended,
-        () = stop => stopping.cancel(),
-    }
-    timeout(STOP_WAIT, server).await.unwrap_or_else(|_elapsed| {
-        tracing::info!("HTTP calls that were still under way are cut off");
-        Ok(())
-    })
+    serve_until(server, stopping, stop).await
 }
 
 fn router(api: Api) -> Router {
@@ -148,16 +142,6 @@ async fn bounded(State(api): State<Api>, request: Request, next: Next) -> Result
         let message = format!("the call took longer than {} s", CALL_WAIT.as_secs());
         ApiError::new(ErrorCode::Timeout, message, "try again when the node has less to do")
     })
-}
-
-async fn unknown_path(request: Request) -> ApiError {
-    let message = format!("there is nothing at {}", request.uri().path());
-    ApiError::new(ErrorCode::NotFound, message, "GET /openapi.json lists every path")
-}
-
-async fn wrong_method(request: Request) -> ApiError {
-    let message = format!("{} does not take {}", request.uri().path(), request.method());
-    ApiError::new(ErrorCode::WrongMethod, message, "GET /openapi.json lists the methods of every path")
 }
 
 impl Api {
