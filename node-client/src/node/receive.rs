@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
     num::NonZero,
     sync::{Arc, OnceLock, PoisonError},
-    thread,
+    thread::{self, ScopedJoinHandle},
 };
 
 use flash_channel::store::Batch;
@@ -224,13 +224,19 @@ impl Node {
             let mut parts = blocks.chunks(part);
             let first = parts.next().unwrap_or_default();
             let others: Vec<_> = parts
-                .map(|part| (part.len(), scope.spawn(move || self.prepare_part(part, source))))
+                .map(|part| {
+                    let check = move || self.prepare_part(part, source);
+                    (part, thread::Builder::new().spawn_scoped(scope, check))
+                })
                 .collect();
             let mut prepared = self.prepare_part(first, source);
-            for (count, other) in others {
-                prepared.extend(other.join().unwrap_or_else(|_| {
+            for (part, other) in others {
+                // Where there is no thread to be had, the part waits for its turn.
+                let other =
+                    other.map_or_else(|_| Ok(self.prepare_part(part, source)), ScopedJoinHandle::join);
+                prepared.extend(other.unwrap_or_else(|_| {
                     let lost = || Received::refused(RefusedCode::Busy, "the check was lost; send it again");
-                    (0..count).map(|_| Err(lost())).collect()
+                    part.iter().map(|_| Err(lost())).collect()
                 }));
             }
             PreparedBlocks(prepared)
