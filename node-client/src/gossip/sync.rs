@@ -5,7 +5,7 @@ use std::{
     time::Duration,
 };
 
-use flash_proto::{Block, BlockId, PublicKey};
+use flash_proto::{BlockId, PublicKey};
 use quinn::Connection;
 use tokio::{
     sync::Notify,
@@ -116,9 +116,10 @@ async fn follow(
     let mut next = next_page(shared, &mut answer).await?;
     let mut count = 0_usize;
     while let Some(page) = next {
-        count = count.saturating_add(page.ids.len());
+        let ids = page.ids();
+        count = count.saturating_add(ids.len());
         let taking = Arc::clone(shared);
-        let taken = shared.node.blocking(move |_| take(&taking, &key, page));
+        let taken = shared.node.blocking(move |_| take(&taking, &key, &ids, page));
         let (taken, page) = tokio::join!(taken, next_page(shared, &mut answer));
         taken?;
         next = page?;
@@ -126,14 +127,8 @@ async fn follow(
     Ok(count)
 }
 
-/// Blocks that come next, checked.
-struct Page {
-    ids: Vec<BlockId>,
-    blocks: PreparedBlocks,
-}
-
-/// The next frames of an answer, as many as are worth a commit; `None` if it is over.
-async fn next_page(shared: &Arc<Shared>, answer: &mut Answer) -> Result<Option<Page>, SyncError> {
+/// The next frames of an answer, as many as are worth a commit, checked; `None` if it is over.
+async fn next_page(shared: &Shared, answer: &mut Answer) -> Result<Option<PreparedBlocks>, SyncError> {
     let (mut blocks, mut bytes) = (Vec::new(), 0_usize);
     while bytes < PAGE_BYTES
         && let Some(frame) = answer.blocks().await?
@@ -144,19 +139,14 @@ async fn next_page(shared: &Arc<Shared>, answer: &mut Answer) -> Result<Option<P
     if blocks.is_empty() {
         return Ok(None);
     }
-    let page = shared.node.blocking(move |node| {
-        let ids = blocks.iter().map(|bytes| Block::id_of(bytes)).collect();
-        Ok(Some(Page { ids, blocks: node.prepare(&blocks, Source::Asked) }))
-    });
-    page.await
+    shared.node.blocking(move |node| Ok(Some(node.prepare(&blocks, Source::Asked)))).await
 }
 
-fn take(shared: &Shared, key: &PublicKey, page: Page) -> Result<(), SyncError> {
-    let Page { ids, blocks } = page;
+fn take(shared: &Shared, key: &PublicKey, ids: &[BlockId], blocks: PreparedBlocks) -> Result<(), SyncError> {
     {
         // Before they are here, so that they are not sent on to those who have them.
         let mut state = shared.state();
-        for id in &ids {
+        for id in ids {
             state.old.insert(id.as_bytes());
         }
     }
