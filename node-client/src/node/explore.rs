@@ -2,7 +2,7 @@
 //! proofs apart.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     ops::Bound,
 };
 
@@ -148,10 +148,8 @@ impl Node {
             let core = self.read();
             (core.tangle.waiting_children(parent).collect(), core.index())
         };
-        let Some(BlockState::Confirmed(confirmed)) = self.block_state(*parent)? else {
-            return Ok(Some(found));
-        };
-        let (first, mut reader, mut looked_at) = (confirmed.milestone_index, Reader::default(), 0_usize);
+        let Some(Some(first)) = self.confirmed_by(*parent)? else { return Ok(Some(found)) };
+        let (mut reader, mut looked_at) = (Reader::default(), 0_usize);
         let last = first.saturating_add(CONFIRMED_MILESTONES).min(newest);
         for index in first..=last {
             let included =
@@ -175,10 +173,22 @@ impl Node {
     /// # Errors
     /// [`NodeError::Halted`], or the store's failure.
     pub fn block_state(&self, block: BlockId) -> Result<Option<BlockState>, NodeError> {
+        let milestone_index = match self.confirmed_by(block)? {
+            None => return Ok(None),
+            Some(None) => return Ok(Some(BlockState::Waiting)),
+            Some(Some(index)) => index,
+        };
+        let is_applied = self.applied_by(milestone_index)?.any(|applied| applied == block);
+        let outcome = self.outcome(block, is_applied)?;
+        Ok(Some(BlockState::Confirmed(Confirmed { milestone_index, outcome })))
+    }
+
+    /// The milestone that confirmed a block, `Some(None)` while it waits for one; `None` if the node does not have
+    /// it.
+    fn confirmed_by(&self, block: BlockId) -> Result<Option<Option<u64>>, NodeError> {
         self.alive()?;
         if block == self.shared.params.genesis_block() {
-            let genesis = Confirmed { milestone_index: 0, outcome: BlockOutcome::Included };
-            return Ok(Some(BlockState::Confirmed(genesis)));
+            return Ok(Some(Some(0)));
         }
         // First, so that a block is never missed on its way from waiting to confirmed.
         let (waits, newest) = {
@@ -186,17 +196,11 @@ impl Node {
             (core.waiting.contains_key(&block), core.index())
         };
         if waits {
-            return Ok(Some(BlockState::Waiting));
+            return Ok(Some(None));
         }
-        let Some(confirmed) = self.stored(records::confirmed(self.store(), &block))? else { return Ok(None) };
-        if confirmed.milestone > newest {
-            // On the disk already, but not yet taken over.
-            return Ok(Some(BlockState::Waiting));
-        }
-        let mut applied = self.applied_by(confirmed.milestone)?;
-        let is_applied = applied.any(|applied| applied == block);
-        let outcome = self.outcome(block, is_applied)?;
-        Ok(Some(BlockState::Confirmed(Confirmed { milestone_index: confirmed.milestone, outcome })))
+        let confirmed = self.stored(records::confirmed(self.store(), &block))?;
+        // One of a later milestone is on the disk already, but not yet taken over.
+        Ok(confirmed.map(|confirmed| Some(confirmed.milestone).filter(|index| *index <= newest)))
     }
 
     /// The blocks with which a milestone changed the ledger.
@@ -264,12 +268,13 @@ impl Node {
     /// The unspent money at each of these addresses.
     pub fn balances(&self, addresses: &[Address]) -> AddressBalances {
         let core = self.read();
-        // The supply bounds every sum.
-        let sum = |address| {
-            let amounts = core.ledger.outputs_at(address).map(|(_, output)| output.amount);
-            Amount::checked_sum(amounts).unwrap_or(Amount::MAX)
+        // The supply bounds every sum. One that is asked for again is not summed up again.
+        let mut sums = HashMap::new();
+        let mut sum = |address| {
+            let amounts = || core.ledger.outputs_at(address).map(|(_, output)| output.amount);
+            *sums.entry(address).or_insert_with(|| Amount::checked_sum(amounts()).unwrap_or(Amount::MAX))
         };
-        AddressBalances { milestone_index: core.index(), amounts: addresses.iter().map(sum).collect() }
+        AddressBalances { milestone_index: core.index(), amounts: addresses.iter().map(&mut sum).collect() }
     }
 
     /// An unspent output, or that there is none.
@@ -296,7 +301,7 @@ impl Node {
         // What the wanted blocks are confirmed by; older blocks need no look.
         let mut wanted = Vec::new();
         for block in blocks {
-            wanted.push(self.confirmed_by(*block)?);
+            wanted.push(self.confirmed_by(*block)?.flatten());
         }
         let oldest = wanted.iter().flatten().copied().min().unwrap_or(u64::MAX);
         let (mut seen, mut newest_milestone) = (HashSet::new(), None);
@@ -315,7 +320,7 @@ impl Node {
                 newest_milestone = newest_milestone.max(Some(milestone.essence.index));
                 continue;
             }
-            if self.confirmed_by(block)?.is_none_or(|index| index >= oldest) {
+            if self.confirmed_by(block)?.flatten().is_none_or(|index| index >= oldest) {
                 next.extend(decoded.parents);
             }
         }
@@ -323,13 +328,6 @@ impl Node {
             seen.contains(block) || confirmed.is_some_and(|index| Some(index) <= newest_milestone)
         });
         Ok(Some(told.collect()))
-    }
-
-    fn confirmed_by(&self, block: BlockId) -> Result<Option<u64>, NodeError> {
-        Ok(match self.block_state(block)? {
-            Some(BlockState::Confirmed(confirmed)) => Some(confirmed.milestone_index),
-            _ => None,
-        })
     }
 }
 
