@@ -38,7 +38,7 @@ use axum::{
     routing::post,
     serve::ListenerExt,
 };
-use flash_node_client::node::Node;
+use flash_node_client::node::{Node, NodeError};
 use listener::Bounded;
 use neighbours::Neighbours;
 use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
@@ -62,6 +62,9 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 const CONNECTIONS_MAX: usize = 256;
 /// Calls in work at once; the others wait for their turn.
 const CALLS_MAX: usize = 64;
+/// Calls for which the node works at once, those included whose caller has left: what has begun is not broken
+/// off.
+const ASKS_MAX: usize = 64;
 /// Callers at once that follow what happens.
 const FOLLOWERS_MAX: usize = 32;
 /// How long a call may take, its request's bytes included, proof of work apart.
@@ -82,6 +85,8 @@ struct Api {
     options: HttpOptions,
     workshop: Arc<Workshop>,
     calls: Arc<Semaphore>,
+    /// Taken while the node works for a call.
+    asks: Arc<Semaphore>,
     followers: Arc<Semaphore>,
     /// Ends what would go on for ever.
     stop: CancellationToken,
@@ -99,15 +104,7 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let stopping = CancellationToken::new();
-    let api = Api {
-        node,
-        neighbours,
-        options,
-        workshop: Arc::new(Workshop::new(stopping.clone())),
-        calls: Arc::new(Semaphore::new(CALLS_MAX)),
-        followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
-        stop: stopping.clone(),
-    };
+    let api = Api::new(node, neighbours, options, stopping.clone());
     let listener = Bounded::new(listener, CONNECTIONS_MAX).tap_io(|connection| {
         if let Err(error) = connection.send_at_once() {
             tracing::debug!(%error, "an HTTP connection cannot be told to send at once");
@@ -145,6 +142,37 @@ async fn bounded(State(api): State<Api>, request: Request, next: Next) -> Result
 }
 
 impl Api {
+    fn new(
+        node: Node,
+        neighbours: Option<Arc<dyn Neighbours>>,
+        options: HttpOptions,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            node,
+            neighbours,
+            options,
+            workshop: Arc::new(Workshop::new(stop.clone())),
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            asks: Arc::new(Semaphore::new(ASKS_MAX)),
+            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+            stop,
+        }
+    }
+
+    /// Asks the node where it may wait for the disk.
+    async fn ask<T: Send + 'static, E: From<NodeError> + Send + 'static>(
+        &self,
+        work: impl FnOnce(&Node) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let turn = Arc::clone(&self.asks).acquire_owned().await;
+        let work = move |node: &Node| {
+            let _turn = turn;
+            work(node)
+        };
+        self.node.blocking(work).await
+    }
+
     /// Whether this caller may change the node and have it work.
     fn trusts(&self, peer: SocketAddr, headers: &axum::http::HeaderMap) -> bool {
         self.options.remote_commands || guard::is_this_machine(peer, headers)

@@ -1,6 +1,6 @@
 //! The commands that ask.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 use flash_node_client::{
     node::{CarriedMilestone, Find, Node, NodeError},
@@ -11,7 +11,7 @@ use flash_proto::{Address, BlockId, TransactionId};
 use serde::{Deserialize, Serialize};
 
 use super::{Api, Failed, bounded, form};
-use crate::events::now_ms;
+use crate::{events::now_ms, node_http::CALL_WAIT};
 
 /// Tips that are listed.
 const TIPS_MAX: usize = 1_000;
@@ -115,8 +115,7 @@ impl Api {
     /// The fields about a Java machine say 0, and `none` for its version: there is none.
     pub(super) async fn get_node_info(&self) -> Result<NodeInfo, Failed> {
         let (CarriedMilestone { milestone, block }, tips) = self
-            .node
-            .blocking(|node| {
+            .ask(|node| {
                 let NodeResponse::Info(info) = node.answer(NodeRequest::Info) else {
                     return Err(Failed::Node("the node does not tell about itself".to_owned()));
                 };
@@ -158,7 +157,7 @@ impl Api {
     /// The blocks that are found by one value at least of every list that is given.
     pub(super) async fn find_transactions(&self, call: FindTransactions) -> Result<Hashes, Failed> {
         let lists = call.lists()?;
-        let found = self.node.blocking(move |node| find(node, &lists)).await?;
+        let found = self.ask(move |node| find(node, &lists)).await?;
         Ok(Hashes { hashes: found.iter().map(form::block_hash).collect() })
     }
 
@@ -177,7 +176,7 @@ impl Api {
             }
             Ok(blocks)
         };
-        Ok(Trytes { trytes: self.node.blocking(trytes).await? })
+        Ok(Trytes { trytes: self.ask(trytes).await? })
     }
 
     /// Whether each block is in the past of one of the tips; of the newest milestone if none are given.
@@ -198,7 +197,7 @@ impl Api {
                 Failed::invalid("the tips' past is too long to look through; give a milestone as the tip")
             })
         };
-        Ok(States { states: self.node.blocking(states).await? })
+        Ok(States { states: self.ask(states).await? })
     }
 
     /// The confirmed balances at the newest milestone.
@@ -213,8 +212,7 @@ impl Api {
         let addresses: Vec<Address> =
             call.addresses.iter().map(|text| form::address(text)).collect::<Result<_, _>>()?;
         let (balances, milestone) = self
-            .node
-            .blocking(move |node| {
+            .ask(move |node| {
                 let balances = node.balances(&addresses);
                 let milestone = node.milestone(Some(balances.milestone_index))?;
                 Ok::<_, NodeError>((balances, milestone.ok_or(NodeError::Damaged("milestone"))?))
@@ -241,12 +239,11 @@ impl Api {
             let reason = format!("reference {reference} is not known here, or too old to be approved");
             return Err(Failed::Invalid(reason));
         }
-        let mut tips =
-            match self.node.blocking(|node| Ok::<_, NodeError>(node.answer(NodeRequest::Tips))).await? {
-                NodeResponse::Tips(tips) => tips,
-                NodeResponse::Refused(refused) => return Err(refused.into()),
-                _ => return Err(Failed::Node("the node did not answer with tips".to_owned())),
-            };
+        let mut tips = match self.ask(|node| Ok::<_, NodeError>(node.answer(NodeRequest::Tips))).await? {
+            NodeResponse::Tips(tips) => tips,
+            NodeResponse::Refused(refused) => return Err(refused.into()),
+            _ => return Err(Failed::Node("the node did not answer with tips".to_owned())),
+        };
         tips.retain(|tip| Some(*tip) != reference);
         // They stand in order of their ids; which two come first is left to chance.
         let draw = getrandom::u64().map_err(|error| Failed::Node(error.to_string()))?;
@@ -284,6 +281,7 @@ impl FindTransactions {
         for (name, texts, parse) in given {
             let Some(texts) = texts else { continue };
             bounded(name, &texts)?;
+            let texts: BTreeSet<String> = texts.into_iter().collect();
             lists.push(texts.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?);
         }
         if lists.is_empty() {
@@ -294,10 +292,15 @@ impl FindTransactions {
 }
 
 fn find(node: &Node, lists: &[Vec<Find>]) -> Result<BTreeSet<BlockId>, Failed> {
+    let began = Instant::now();
     let mut common: Option<BTreeSet<BlockId>> = None;
     for list in lists {
         let mut found = BTreeSet::new();
         for what in list {
+            if began.elapsed() > CALL_WAIT {
+                // Nobody waits for the answer any more.
+                return Err(Failed::Node("the search took too long; look for less at once".to_owned()));
+            }
             let left = FOUND_MAX.saturating_sub(found.len()).saturating_add(1);
             let blocks = node.find(what, None, left)?;
             found.extend(blocks.ok_or_else(|| {

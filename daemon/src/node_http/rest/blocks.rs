@@ -75,7 +75,7 @@ impl FindParams {
     responses((status = 200, body = BlockList), (status = "default", body = ApiError)))]
 pub(super) async fn find(State(api): State<Api>, Params(params): Params<FindParams>) -> Answer<BlockList> {
     let (what, limit) = (params.what()?, limit(params.limit)?);
-    let blocks = api.node.blocking(move |node| node.find(&what, params.after, limit)).await?;
+    let blocks = api.ask(move |node| node.find(&what, params.after, limit)).await?;
     let blocks = blocks.ok_or_else(|| {
         let hint = "look through the blocks of the milestones after it";
         ApiError::new(ErrorCode::TooLarge, "too many blocks came after this parent to look through", hint)
@@ -93,8 +93,7 @@ pub(super) async fn submit(
     body: Result<Bytes, axum::extract::rejection::BytesRejection>,
 ) -> Result<(StatusCode, Json<Submitted>), ApiError> {
     let bytes = bytes(body)?;
-    let id =
-        api.node.blocking(move |node| node.submit_from(peer.ip(), &bytes).map_err(ApiError::from)).await?;
+    let id = api.ask(move |node| node.submit_from(peer.ip(), &bytes).map_err(ApiError::from)).await?;
     Ok((StatusCode::CREATED, Json(Submitted { id })))
 }
 
@@ -118,14 +117,14 @@ pub(super) async fn attach(
     let bytes = bytes(body)?;
     let payload = codec::decode::<Payload, BLOCK_BYTES_MAX>(&bytes)
         .map_err(|error| invalid(format!("not a payload: {error}")))?;
-    let tips = match api.node.blocking(|node| Ok::<_, ApiError>(node.answer(NodeRequest::Tips))).await? {
+    let tips = match api.ask(|node| Ok::<_, ApiError>(node.answer(NodeRequest::Tips))).await? {
         NodeResponse::Tips(tips) => tips,
         NodeResponse::Refused(refused) => return Err(refused.into()),
         _ => return Err(unexpected()),
     };
     let bits = api.node.params().pow_bits;
     let block = api.workshop.work(&order, Block::new(tips, payload), bits).await?;
-    let id = api.node.blocking(move |node| node.submit(&block.to_bytes()).map_err(ApiError::from)).await?;
+    let id = api.ask(move |node| node.submit(&block.to_bytes()).map_err(ApiError::from)).await?;
     Ok((StatusCode::CREATED, Json(Submitted { id })))
 }
 
@@ -159,10 +158,7 @@ pub(super) async fn raw(State(api): State<Api>, Id(id): Id<BlockId>) -> Result<i
     responses((status = 200, body = MeasuredBlock), (status = "default", body = ApiError)))]
 pub(super) async fn metadata(State(api): State<Api>, Id(id): Id<BlockId>) -> Answer<MeasuredBlock> {
     let (state, measures, score) = api
-        .node
-        .blocking(move |node| {
-            Ok::<_, NodeError>((node.block_state(id)?, node.measures(&id), node.score(&id)))
-        })
+        .ask(move |node| Ok::<_, NodeError>((node.block_state(id)?, node.measures(&id), node.score(&id))))
         .await?;
     let state = state.ok_or_else(|| not_found(format!("block {id}")))?;
     let measures = measures.map(MeasuresView::from);
@@ -171,7 +167,7 @@ pub(super) async fn metadata(State(api): State<Api>, Id(id): Id<BlockId>) -> Ans
 }
 
 async fn stored(api: &Api, id: BlockId) -> Result<Vec<u8>, ApiError> {
-    let bytes = api.node.blocking(move |node| node.block(&id)).await?;
+    let bytes = api.ask(move |node| node.block(&id)).await?;
     bytes.ok_or_else(|| not_found(format!("block {id}")))
 }
 

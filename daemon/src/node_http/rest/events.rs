@@ -129,7 +129,7 @@ impl Follower {
             }
         }
         let index = self.told.saturating_add(1);
-        let milestone = self.api.node.blocking(move |node| told(node, index)).await.ok()?;
+        let milestone = self.api.ask(move |node| told(node, index)).await.ok()?;
         self.told = index;
         self.ready.push_back(event("milestone", &milestone));
         Some(())

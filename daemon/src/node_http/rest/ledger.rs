@@ -28,12 +28,11 @@ use crate::{
 };
 
 async fn asked(api: &Api, request: NodeRequest) -> Result<NodeResponse, ApiError> {
-    api.node
-        .blocking(move |node| match node.answer(request) {
-            NodeResponse::Refused(refused) => Err(refused.into()),
-            answer => Ok(answer),
-        })
-        .await
+    api.ask(move |node| match node.answer(request) {
+        NodeResponse::Refused(refused) => Err(refused.into()),
+        answer => Ok(answer),
+    })
+    .await
 }
 
 /// Which outputs.
@@ -74,7 +73,7 @@ pub(super) async fn outputs(
     params(("id" = String, Path, description = "The output's id, `TRANSACTION:INDEX`")),
     responses((status = 200, body = OutputAnswer), (status = "default", body = ApiError)))]
 pub(super) async fn output(State(api): State<Api>, Id(id): Id<OutputId>) -> Answer<OutputAnswer> {
-    let proven = api.node.blocking(move |node| Ok::<_, ApiError>(node.output(id))).await?;
+    let proven = api.ask(move |node| Ok::<_, ApiError>(node.output(id))).await?;
     Ok(Json(OutputAnswer {
         milestone_index: proven.milestone_index,
         output: proven.output.map(|output| OutputView { id, address: output.address, amount: output.amount }),
@@ -140,7 +139,7 @@ pub(super) async fn transaction(
     params(("index" = String, Path, description = "The milestone's index, or `latest`")),
     responses((status = 200, body = MilestoneView), (status = "default", body = ApiError)))]
 pub(super) async fn milestone(State(api): State<Api>, Id(Index(index)): Id<Index>) -> Answer<MilestoneView> {
-    let found = api.node.blocking(move |node| node.milestone(index)).await?;
+    let found = api.ask(move |node| node.milestone(index)).await?;
     found.map(|found| Json(found.into())).ok_or_else(|| not_found("this milestone"))
 }
 
@@ -167,7 +166,7 @@ pub(super) async fn included(
 ) -> Answer<Included> {
     let limit = limit(params.limit)?;
     let index = index.unwrap_or_else(|| *api.node.newest().borrow());
-    let found = api.node.blocking(move |node| node.included(index, params.skip, limit)).await?;
+    let found = api.ask(move |node| node.included(index, params.skip, limit)).await?;
     let found = found.ok_or_else(|| not_found(format!("milestone {index}")))?;
     let more = found.len() == limit;
     let blocks = found.into_iter().map(|(id, outcome)| {

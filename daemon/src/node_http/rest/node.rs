@@ -11,7 +11,7 @@ use crate::{api::ApiError, node_http::neighbours::Neighbour};
 #[utoipa::path(get, path = "/api/v1/info", tag = "node",
     responses((status = 200, body = NodeView), (status = "default", body = ApiError)))]
 pub(super) async fn info(State(api): State<Api>) -> Answer<NodeView> {
-    let answer = api.node.blocking(|node| Ok::<_, ApiError>(node.answer(NodeRequest::Info))).await?;
+    let answer = api.ask(|node| Ok::<_, ApiError>(node.answer(NodeRequest::Info))).await?;
     let info = match answer {
         NodeResponse::Info(info) => info,
         NodeResponse::Refused(refused) => return Err(refused.into()),
