@@ -56,6 +56,22 @@ pub enum BlockState {
     Confirmed(Confirmed),
 }
 
+/// The same without what the milestone made of the block.
+#[derive(Clone, Copy)]
+enum Stage {
+    Waiting,
+    ConfirmedBy(u64),
+}
+
+impl Stage {
+    const fn milestone(self) -> Option<u64> {
+        match self {
+            Self::Waiting => None,
+            Self::ConfirmedBy(index) => Some(index),
+        }
+    }
+}
+
 /// A milestone and the block that carries it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CarriedMilestone {
@@ -148,7 +164,7 @@ impl Node {
             let core = self.read();
             (core.tangle.waiting_children(parent).collect(), core.index())
         };
-        let Some(Some(first)) = self.confirmed_by(*parent)? else { return Ok(Some(found)) };
+        let Some(Stage::ConfirmedBy(first)) = self.stage(*parent)? else { return Ok(Some(found)) };
         let (mut reader, mut looked_at) = (Reader::default(), 0_usize);
         let last = first.saturating_add(CONFIRMED_MILESTONES).min(newest);
         for index in first..=last {
@@ -173,22 +189,20 @@ impl Node {
     /// # Errors
     /// [`NodeError::Halted`], or the store's failure.
     pub fn block_state(&self, block: BlockId) -> Result<Option<BlockState>, NodeError> {
-        let milestone_index = match self.confirmed_by(block)? {
+        let milestone_index = match self.stage(block)? {
             None => return Ok(None),
-            Some(None) => return Ok(Some(BlockState::Waiting)),
-            Some(Some(index)) => index,
+            Some(Stage::Waiting) => return Ok(Some(BlockState::Waiting)),
+            Some(Stage::ConfirmedBy(index)) => index,
         };
         let is_applied = self.applied_by(milestone_index)?.any(|applied| applied == block);
         let outcome = self.outcome(block, is_applied)?;
         Ok(Some(BlockState::Confirmed(Confirmed { milestone_index, outcome })))
     }
 
-    /// The milestone that confirmed a block, `Some(None)` while it waits for one; `None` if the node does not have
-    /// it.
-    fn confirmed_by(&self, block: BlockId) -> Result<Option<Option<u64>>, NodeError> {
+    fn stage(&self, block: BlockId) -> Result<Option<Stage>, NodeError> {
         self.alive()?;
         if block == self.shared.params.genesis_block() {
-            return Ok(Some(Some(0)));
+            return Ok(Some(Stage::ConfirmedBy(0)));
         }
         // First, so that a block is never missed on its way from waiting to confirmed.
         let (waits, newest) = {
@@ -196,11 +210,14 @@ impl Node {
             (core.waiting.contains_key(&block), core.index())
         };
         if waits {
-            return Ok(Some(None));
+            return Ok(Some(Stage::Waiting));
         }
         let confirmed = self.stored(records::confirmed(self.store(), &block))?;
         // One of a later milestone is on the disk already, but not yet taken over.
-        Ok(confirmed.map(|confirmed| Some(confirmed.milestone).filter(|index| *index <= newest)))
+        Ok(confirmed.map(|confirmed| match confirmed.milestone {
+            index if index <= newest => Stage::ConfirmedBy(index),
+            _ => Stage::Waiting,
+        }))
     }
 
     /// The blocks with which a milestone changed the ledger.
@@ -301,7 +318,7 @@ impl Node {
         // What the wanted blocks are confirmed by; older blocks need no look.
         let mut wanted = Vec::new();
         for block in blocks {
-            wanted.push(self.confirmed_by(*block)?.flatten());
+            wanted.push(self.stage(*block)?.and_then(Stage::milestone));
         }
         let oldest = wanted.iter().flatten().copied().min().unwrap_or(u64::MAX);
         let (mut seen, mut newest_milestone) = (HashSet::new(), None);
@@ -320,7 +337,7 @@ impl Node {
                 newest_milestone = newest_milestone.max(Some(milestone.essence.index));
                 continue;
             }
-            if self.confirmed_by(block)?.flatten().is_none_or(|index| index >= oldest) {
+            if self.stage(block)?.and_then(Stage::milestone).is_none_or(|index| index >= oldest) {
                 next.extend(decoded.parents);
             }
         }

@@ -352,17 +352,19 @@ async fn the_document_describes_every_route() {
 #[tokio::test]
 async fn work_for_callers_that_have_left_still_counts() {
     let api = Api::new(node().0, None, HttpOptions::default(), CancellationToken::new());
-    let (begin, begun) = std::sync::mpsc::channel();
+    let (begins, starts) = std::sync::mpsc::channel();
     let (end, ended) = std::sync::mpsc::channel::<()>();
     let work = move |_: &Node| {
-        begin.send(()).unwrap();
-        Ok::<_, NodeError>(ended.recv().unwrap_or_default())
+        begins.send(()).unwrap();
+        // It ends, too, if the test fails before it says so.
+        let _ = ended.recv();
+        Ok::<_, NodeError>(())
     };
     let caller = tokio::spawn({
         let api = api.clone();
         async move { api.ask(work).await }
     });
-    tokio::task::spawn_blocking(move || begun.recv().unwrap()).await.unwrap();
+    tokio::task::spawn_blocking(move || starts.recv().unwrap()).await.unwrap();
     caller.abort();
     assert!(caller.await.unwrap_err().is_cancelled());
     assert_eq!(api.asks.available_permits(), ASKS_MAX - 1);
