@@ -17,7 +17,10 @@ use super::{
     state::{Parcel, Shared},
 };
 use crate::{
-    node::{NodeError, Received, Source, rate::work_bits},
+    node::{
+        NodeError, Received, Source,
+        rate::{weight, work_bits},
+    },
     protocol::{Refused, RefusedCode},
 };
 
@@ -200,8 +203,14 @@ fn ask_for_parents(shared: &Arc<Shared>, wants: &mut JoinSet<()>) {
 
 impl Shared {
     /// Blocks that a neighbour sent because it was asked.
-    pub(super) fn received(&self, from: &PublicKey, blocks: &[(BlockId, Vec<u8>)]) {
+    pub(super) fn received(&self, from: &PublicKey, blocks: &[(BlockId, Vec<u8>)], source: Source) {
+        // Each counted as one block before it was asked for; what those that weigh more cost shows only now.
+        let more = match source {
+            Source::Sent => blocks.iter().map(|(_, bytes)| weight(bytes).saturating_sub(1)).sum(),
+            Source::Asked => 0,
+        };
         if let Some(neighbour) = self.state().neighbours.get_mut(from) {
+            neighbour.budget.spend(0, more);
             let count = u64::try_from(blocks.len()).unwrap_or(u64::MAX);
             neighbour.standing.received = neighbour.standing.received.saturating_add(count);
             for (id, _) in blocks {
@@ -237,10 +246,11 @@ impl Shared {
         // Counted only where it matters, and not under the lock.
         let extra =
             if wanted == 0 { 0 } else { work_bits(bytes).saturating_sub(self.node.params().pow_bits) };
+        let blocks = weight(bytes);
         let mut state = self.state();
         let Some(neighbour) = state.neighbours.get_mut(from) else { return false };
         if extra >= wanted {
-            neighbour.budget.spend(extra);
+            neighbour.budget.spend(extra, blocks);
             return true;
         }
         if neighbour.standing.count_over_budget(now) {

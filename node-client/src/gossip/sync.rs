@@ -243,7 +243,7 @@ impl Shared {
             let mut state = self.state();
             let Some(neighbour) = state.neighbours.get_mut(key) else { return };
             let wait = neighbour.budget.wait(self.rule, now, blocks);
-            (0..blocks).for_each(|_| neighbour.budget.spend(0));
+            neighbour.budget.spend(0, u64::try_from(blocks).unwrap_or(u64::MAX));
             wait
         };
         sleep(wait).await;
