@@ -55,6 +55,9 @@ impl Channel {
         }
         if let Some(signed) = &standing.signed {
             self.take_balance(signed, effects)?;
+            if let Some(proof) = standing.signed_ticks {
+                self.take_tick(signed.state.seq, proof, effects)?;
+            }
         }
         if let Origin::Found { shown: shown @ false, .. } = &mut self.agreement.origin {
             *shown = true;

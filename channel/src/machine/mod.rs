@@ -16,6 +16,7 @@
 //! | `state.rs` | what is durable about it |
 //! | `io.rs`, `errors.rs` | what goes in and comes out, and why something is not done |
 //! | `lanes.rs` | paying and being paid, re-establishing after a break |
+//! | `ticks.rs` | payments of one hash each |
 //! | `closing.rs` | closing together |
 //! | `ledger.rs` | what the ledger shows, closing alone, claiming |
 //! | `found.rs` | a channel that was found again after its records were lost |
@@ -33,6 +34,7 @@ mod state;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+mod ticks;
 
 use std::collections::VecDeque;
 
@@ -47,18 +49,41 @@ pub use state::{Agreement, CLOSE_EXPIRY_MILESTONES, Incoming, Origin, Outgoing, 
 
 use crate::store::{Store, StoreError};
 
-/// A payment that waits for the next update.
+/// What waits to be paid.
 #[derive(Clone, Debug)]
 struct Queued {
-    payment: Payment,
+    item: Item,
     key: Option<PaymentKey>,
+}
+
+/// How something is to be paid.
+#[derive(Clone, Copy, Debug)]
+enum Item {
+    /// By the next update.
+    Payment(Payment),
+    /// By revealing ticks.
+    Ticks { unit: Amount, count: u32 },
+}
+
+impl Item {
+    /// Payments on the lane, each tick counted as one, and what they pay in all.
+    fn worth(&self) -> (u64, Amount) {
+        match *self {
+            Self::Payment(payment) => (1, payment.amount),
+            Self::Ticks { unit, count } => {
+                let count = u64::from(count);
+                // More than 64 bits hold is more than anybody owns.
+                (count, unit.checked_mul(count).unwrap_or(Amount::MAX))
+            }
+        }
+    }
 }
 
 /// An update that the peer is not known to hold.
 #[derive(Clone, Debug)]
 struct Sent {
     update: Update,
-    /// Payments on the lane up to it.
+    /// Payments on the lane up to it, without the ticks under it.
     payments: u64,
 }
 
@@ -93,7 +118,11 @@ pub struct Channel {
     seen: Option<u64>,
     queue: VecDeque<Queued>,
     queued_amount: Amount,
+    /// Payments that wait, each tick counted as one.
+    queued_payments: u64,
     sent: VecDeque<Sent>,
+    /// The chain of ticks under the newest balance, if this life has begun it.
+    chain: Option<ticks::ChainInUse>,
     /// Updates up to this number are no longer in the store.
     forgotten: u64,
     /// Why the peer takes no payments, if it said so.
@@ -115,6 +144,7 @@ struct Dirty {
     outgoing: bool,
     incoming: bool,
     acknowledge: bool,
+    acknowledge_ticks: bool,
 }
 
 impl Channel {
@@ -173,7 +203,9 @@ impl Channel {
             seen: None,
             queue: VecDeque::new(),
             queued_amount: Amount::ZERO,
+            queued_payments: 0,
             sent,
+            chain: None,
             forgotten,
             peer_paused: None,
             paused: false,
@@ -223,9 +255,9 @@ impl Channel {
             ChannelMessage::CloseSigned { close, signature } => self.take_close(close, signature, effects),
             ChannelMessage::CloseComplete { signature } => self.complete_close(signature),
             ChannelMessage::Refuse(refusal) => Err(Misbehaviour::Refused(refusal.detail)),
-            ChannelMessage::Tick { .. }
-            | ChannelMessage::TickAck { .. }
-            | ChannelMessage::Stakes(_)
+            ChannelMessage::Tick { seq, proof } => self.take_tick(seq, proof, effects),
+            ChannelMessage::TickAck { seq, index } => self.take_tick_ack(seq, index),
+            ChannelMessage::Stakes(_)
             | ChannelMessage::WithdrawSigned { .. }
             | ChannelMessage::WithdrawComplete { .. }
             | ChannelMessage::ReceiptRequest { .. }
@@ -254,6 +286,9 @@ impl Channel {
         }
         if dirty.acknowledge {
             effects.after.push(After::Send(ChannelMessage::Ack { seq: self.incoming_seq() }));
+        }
+        if dirty.acknowledge_ticks {
+            effects.after.extend(self.tick_ack().map(After::Send));
         }
         assert!(self.checked_balances().is_some(), "I2: both balances must be at least zero and add up");
     }
@@ -298,7 +333,7 @@ impl Channel {
         self.fresh
     }
 
-    /// Payments that wait for the next update.
+    /// Calls to pay that wait.
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
@@ -339,11 +374,11 @@ impl Channel {
     }
 
     fn totals(&self, side: Side) -> Totals {
-        let sent = if side == self.agreement.side { self.outgoing_state() } else { self.incoming_state() };
+        let ours = side == self.agreement.side;
         Totals {
             deposit: self.agreement.open.party(side).deposit,
             withdrawn: Amount::ZERO,
-            sent: sent.cumulative,
+            sent: if ours { self.outgoing.total() } else { self.incoming.total() },
         }
     }
 

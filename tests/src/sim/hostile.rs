@@ -73,7 +73,7 @@ fn bad_standing(party: &Party, network: NetworkId, rng: &mut Rng) -> Option<Rees
         signed = Some(state.sign(network, &setup::channel_key(party.side)));
     }
     let stakes = Stakes { a: Amount::new(rng.below(200_000)), b: Amount::new(rng.below(200_000)) };
-    Some(Reestablish { signed, held: if rng.chance(20) { None } else { held }, held_ticks: None, stakes })
+    Some(Reestablish { signed, signed_ticks: None, held: if rng.chance(20) { None } else { held }, held_ticks: None, stakes })
 }
 
 /// A balance beyond everything that was agreed on, rightly signed.
