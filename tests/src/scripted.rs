@@ -11,14 +11,17 @@ use flash_proto::{
     SignedBalance, Transaction, codec, limits,
     message::{
         ChannelMessage, Funding, Hello, OpenParty, OpenProposal, OpenReply, PROTOCOL_VERSION, Reestablish,
-        Refusal, Stakes, StreamStart, Update,
+        Refusal, Stake, Stakes, StreamStart, Update,
     },
 };
 
 use crate::Net;
 
 /// What a scripted peer says that is locked: the smaller view decides, so this leaves it to the daemon.
-pub const STAKES: Stakes = Stakes { a: Amount::MAX, b: Amount::MAX };
+pub const STAKES: Stakes = {
+    let stake = Stake { deposit: Amount::MAX, withdrawn: Amount::ZERO };
+    Stakes { a: stake, b: stake }
+};
 
 const FRAME_BYTES_MAX: usize = limits::PEER_FRAME_BYTES_MAX;
 

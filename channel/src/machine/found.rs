@@ -54,7 +54,11 @@ impl Channel {
             return Ok(());
         }
         if let Some(signed) = &standing.signed {
+            self.check_peers(signed)?;
+            self.check_shown(signed)?;
             self.take_balance(signed, effects)?;
+        } else if self.checked_balances().is_none() {
+            return Err(Misbehaviour::HeldBack);
         }
         if let Origin::Found { shown: shown @ false, .. } = &mut self.agreement.origin {
             *shown = true;
@@ -62,6 +66,18 @@ impl Channel {
         }
         self.say_no_payments(effects);
         Ok(())
+    }
+
+    /// Checks that the balances make sense with this one of the peer's: what was taken out may have been paid
+    /// with what it holds back.
+    fn check_shown(&mut self, balance: &SignedBalance) -> Result<(), Misbehaviour> {
+        let held = self.incoming.held;
+        if balance.state.seq > self.incoming_seq() {
+            self.incoming.held = Some(*balance);
+        }
+        let makes_sense = self.checked_balances().is_some();
+        self.incoming.held = held;
+        if makes_sense { Ok(()) } else { Err(Misbehaviour::HeldBack) }
     }
 
     /// The user wishes to close: the peer may have signed a close already that was not taken before.

@@ -71,6 +71,7 @@ impl Channel {
         let may_pay = self.phase == Phase::Open
             && self.link == Link::Established
             && self.peer_paused.is_none()
+            && self.queue_is_covered()
             && self.sent.len() < limits::UPDATES_UNACKNOWLEDGED_MAX;
         if !may_pay || self.queue.is_empty() {
             return;
@@ -142,6 +143,7 @@ impl Channel {
         self.resending = false;
         self.peer_wants_close = false;
         self.close_requested = false;
+        self.stated = None;
     }
 
     pub(super) fn send_standing(&self, effects: &mut Effects) {
@@ -176,6 +178,7 @@ impl Channel {
         self.shown(standing, effects)?;
         self.link = Link::Established;
         self.peer_paused = None;
+        self.stated = Some(standing.stakes);
         let held_seq = standing.held.map_or(0, |held| held.state.seq);
         if held_seq < self.outgoing.acknowledged {
             // The peer lost what it had; the updates are gone here, but the newest balance says it all.
@@ -188,6 +191,7 @@ impl Channel {
             effects.after.extend(updates.map(After::Send));
         }
         self.resume_close(effects);
+        self.resume_withdraw(effects);
         Ok(())
     }
 
@@ -238,7 +242,7 @@ impl Channel {
         }
     }
 
-    fn check_peers(&self, balance: &SignedBalance) -> Result<(), Misbehaviour> {
+    pub(super) fn check_peers(&self, balance: &SignedBalance) -> Result<(), Misbehaviour> {
         self.check_terms(&balance.state, !self.agreement.side)?;
         let valid = self
             .peer_verifier
@@ -268,19 +272,27 @@ impl Channel {
         Ok(())
     }
 
+    /// [`Self::check_owned`], and false if nothing can be taken yet.
+    fn is_owned(&mut self, state: &LaneState, effects: &mut Effects) -> Result<bool, Misbehaviour> {
+        match self.check_owned(state) {
+            Err(_) if self.waits_for_lapse(state, effects) => Ok(false),
+            owned => owned.map(|()| true),
+        }
+    }
+
     /// Why nothing is taken now, if so.
     pub(super) fn refusal(&self) -> Option<PauseReason> {
         match self.phase {
             Phase::Opening => Some(PauseReason::NotOpenYet),
             _ if self.is_found() => Some(PauseReason::Closing),
-            Phase::Open if self.fresh && self.seen.is_some() => None,
+            Phase::Open if self.fresh && self.seen.is_some() && !self.behind => None,
             Phase::Open => Some(PauseReason::StaleLedgerView),
             _ => Some(PauseReason::Closing),
         }
     }
 
     /// Tells the peer once that nothing is taken now. True if so.
-    fn pauses(&mut self, effects: &mut Effects) -> bool {
+    pub(super) fn pauses(&mut self, effects: &mut Effects) -> bool {
         let Some(reason) = self.refusal() else { return false };
         if !self.paused {
             self.paused = true;
@@ -300,8 +312,12 @@ impl Channel {
     }
 
     pub(super) fn freshness(&mut self, fresh: bool, effects: &mut Effects) {
+        let again = fresh && !self.fresh;
         self.fresh = fresh;
         self.resume(effects);
+        if again {
+            self.state_stakes(effects); // what could not be signed before is asked for again
+        }
     }
 
     pub(super) fn take_update(&mut self, update: Update, effects: &mut Effects) -> Result<(), Misbehaviour> {
@@ -330,7 +346,9 @@ impl Channel {
         if state.cumulative != update.cumulative {
             return Err(Misbehaviour::Cumulative { got: update.cumulative, wanted: state.cumulative });
         }
-        self.check_owned(&state)?;
+        if !self.is_owned(&state, effects)? {
+            return Ok(());
+        }
         let balance = SignedBalance { state, signature: update.signature };
         self.check_peers(&balance)?;
         self.resending = false;
@@ -365,7 +383,9 @@ impl Channel {
         if !self.takes_shown() && self.pauses(effects) {
             return Ok(());
         }
-        self.check_owned(&balance.state)?;
+        if !self.is_owned(&balance.state, effects)? {
+            return Ok(());
+        }
         self.resending = false;
         self.hold(*balance);
         recovered(balance, effects);
