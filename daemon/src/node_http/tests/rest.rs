@@ -370,5 +370,6 @@ async fn work_for_callers_that_have_left_still_counts() {
     assert_eq!(api.asks.available_permits(), ASKS_MAX - 1);
     end.send(()).unwrap();
     let all = u32::try_from(ASKS_MAX).unwrap();
-    let _all = tokio::time::timeout(Duration::from_secs(30), api.asks.acquire_many(all)).await.unwrap().unwrap();
+    let _all =
+        tokio::time::timeout(Duration::from_secs(30), api.asks.acquire_many(all)).await.unwrap().unwrap();
 }
