@@ -103,7 +103,7 @@ impl Floodgate {
         }
         let Some(heard) = self.take_message(message) else { return Verdict::Stale };
         // Only what it has signed itself counts.
-        said.spend(sender, now, 0);
+        said.spend(sender, now, 0, 1);
         drop(said);
         // Where nobody listens, or too slowly, it is still passed on.
         let _ = self.heard.try_send(heard);
