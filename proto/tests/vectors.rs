@@ -15,8 +15,8 @@ use flash_proto::{
     block::{Data, Work},
     codec,
     message::{
-        ChannelMessage, Hello, PROTOCOL_VERSION, PauseReason, Reestablish, Refusal, RefusalCode, Stakes,
-        StreamStart, Update,
+        ChannelMessage, Hello, PROTOCOL_VERSION, PauseReason, Reestablish, Refusal, RefusalCode, Stake,
+        Stakes, StreamStart, Update,
     },
     record::Party,
     transaction::{CooperativeClose, TopUp, UnilateralClose, Withdraw, commit_inputs},
@@ -371,7 +371,10 @@ fn messages() {
     let balance = state.sign(NETWORK, &key(1));
     let Action::CooperativeClose(close) = essences()[2].action else { unreachable!("the third is a close") };
     let signature = essences()[2].unlock(&key(1)).signature;
-    let stakes = Stakes { a: Amount::new(10), b: Amount::new(20) };
+    let stakes = Stakes {
+        a: Stake { deposit: Amount::new(10), withdrawn: Amount::new(3) },
+        b: Stake { deposit: Amount::new(20), withdrawn: Amount::ZERO },
+    };
     let hello = Hello { version: PROTOCOL_VERSION, features: 0, network: NETWORK };
     let (mut chain, ticking) = (chain(), ticking());
     let third = chain.reveal(3);

@@ -44,6 +44,34 @@ pub enum CommandError {
     /// The records were lost, and the peer has not shown its own.
     #[error("nothing is known of this channel's balances until the peer has shown them")]
     NotShown,
+    /// One at a time.
+    #[error("a top-up or withdraw of this side is under way")]
+    StakeChanging,
+    /// The peer is needed and not there.
+    #[error("the peer is not connected")]
+    NotConnected,
+    /// The ledger is out of sight.
+    #[error("the ledger has not been seen here for too long")]
+    StaleLedgerView,
+    /// More than can be taken out.
+    #[error("{amount} cannot be taken out; at most {available} can")]
+    Insufficient {
+        /// What was asked for.
+        amount: Amount,
+        /// What can be taken out, payments that wait counted as paid.
+        available: Amount,
+    },
+    /// A channel cannot hold so little.
+    #[error("{left} would be left in the channel, and it must be at least {min}: close it instead")]
+    TooLittleLeft {
+        /// What would be left of both sides' money.
+        left: Amount,
+        /// What must be.
+        min: Amount,
+    },
+    /// Not a top-up of this side of this channel.
+    #[error("the transaction does not top up this side of this channel")]
+    NotThisTopUp,
     /// The peer is known already.
     #[error("the channel's peer is known since it was opened")]
     PeerKnown,
@@ -125,6 +153,25 @@ pub enum Misbehaviour {
     /// A close that is not what the records say.
     #[error("the close that the peer signed is not what the records say")]
     WrongClose,
+    /// A withdraw of another channel or side, or of nothing.
+    #[error("the withdraw that the peer signed makes no sense")]
+    WrongWithdraw,
+    /// The peer would take out more than it has.
+    #[error("the peer owns {owned} and cannot take out {amount}")]
+    WithdrawsTooMuch {
+        /// What it would take out.
+        amount: Amount,
+        /// What it owns.
+        owned: Amount,
+    },
+    /// What the peer wants signed would be valid for too long.
+    #[error("what the peer signed expires with milestone {got}, and at most {max} is accepted")]
+    Expiry {
+        /// Its expiry.
+        got: u64,
+        /// The latest that is accepted.
+        max: u64,
+    },
     /// A message that has no meaning now.
     #[error("{0} has no meaning now")]
     Unexpected(&'static str),

@@ -83,8 +83,10 @@ impl Channel {
 
     /// Pays what waits: as many payments as fit one update, and ticks before and after it.
     pub(super) fn cut(&mut self, effects: &mut Effects) {
-        let may_pay =
-            self.phase == Phase::Open && self.link == Link::Established && self.peer_paused.is_none();
+        let may_pay = self.phase == Phase::Open
+            && self.link == Link::Established
+            && self.peer_paused.is_none()
+            && self.queue_is_covered();
         if !may_pay {
             return;
         }
@@ -176,6 +178,7 @@ impl Channel {
         self.resending = false;
         self.peer_wants_close = false;
         self.close_requested = false;
+        self.stated = None;
     }
 
     pub(super) fn send_standing(&self, effects: &mut Effects) {
@@ -212,6 +215,7 @@ impl Channel {
         self.shown(standing, effects)?;
         self.link = Link::Established;
         self.peer_paused = None;
+        self.stated = Some(standing.stakes);
         let held_seq = standing.held.map_or(0, |held| held.state.seq);
         if held_seq < self.outgoing.acknowledged {
             // The peer lost what it had; the updates are gone here, but the newest balance says it all.
@@ -225,6 +229,7 @@ impl Channel {
         }
         self.resume_ticks(standing, effects);
         self.resume_close(effects);
+        self.resume_withdraw(effects);
         Ok(())
     }
 
@@ -291,7 +296,7 @@ impl Channel {
     }
 
     /// The payee's rule: the payer never paid more than it ever owned.
-    pub(super) fn check_owned(&self, total: Amount) -> Result<(), Misbehaviour> {
+    fn check_owned(&self, total: Amount) -> Result<(), Misbehaviour> {
         let totals = self.totals(!self.agreement.side);
         let received = self.outgoing.total();
         let owned = totals
@@ -305,12 +310,20 @@ impl Channel {
         Ok(())
     }
 
+    /// [`Self::check_owned`], and false if nothing can be taken yet.
+    pub(super) fn is_owned(&mut self, total: Amount, effects: &mut Effects) -> Result<bool, Misbehaviour> {
+        match self.check_owned(total) {
+            Err(_) if self.waits_for_lapse(total, effects) => Ok(false),
+            owned => owned.map(|()| true),
+        }
+    }
+
     /// Why nothing is taken now, if so.
     pub(super) fn refusal(&self) -> Option<PauseReason> {
         match self.phase {
             Phase::Opening => Some(PauseReason::NotOpenYet),
             _ if self.is_found() => Some(PauseReason::Closing),
-            Phase::Open if self.fresh && self.seen.is_some() => None,
+            Phase::Open if self.fresh && self.seen.is_some() && !self.behind => None,
             Phase::Open => Some(PauseReason::StaleLedgerView),
             _ => Some(PauseReason::Closing),
         }
@@ -337,8 +350,12 @@ impl Channel {
     }
 
     pub(super) fn freshness(&mut self, fresh: bool, effects: &mut Effects) {
+        let again = fresh && !self.fresh;
         self.fresh = fresh;
         self.resume(effects);
+        if again {
+            self.state_stakes(effects); // what could not be signed before is asked for again
+        }
     }
 
     pub(super) fn take_update(&mut self, update: Update, effects: &mut Effects) -> Result<(), Misbehaviour> {
@@ -369,7 +386,9 @@ impl Channel {
         if state.cumulative != update.cumulative {
             return Err(Misbehaviour::Cumulative { got: update.cumulative, wanted: state.cumulative });
         }
-        self.check_owned(state.cumulative)?;
+        if !self.is_owned(state.cumulative, effects)? {
+            return Ok(());
+        }
         let balance = SignedBalance { state, signature: update.signature };
         self.check_peers(&balance)?;
         self.resending = false;
@@ -403,7 +422,9 @@ impl Channel {
         if !self.takes_shown() && self.pauses(effects) {
             return Ok(());
         }
-        self.check_owned(got)?;
+        if !self.is_owned(got, effects)? {
+            return Ok(());
+        }
         self.resending = false;
         self.hold(*balance);
         self.recovered(balance.state.payer, effects);

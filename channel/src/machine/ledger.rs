@@ -15,6 +15,7 @@ impl Channel {
             return;
         }
         self.seen = Some(view.index);
+        self.behind = false;
         match &view.record {
             Some(record) => self.on_ledger(record, view.index, effects),
             None => self.not_on_ledger(view, effects),
@@ -30,6 +31,7 @@ impl Channel {
             self.set_phase(Phase::Open);
             effects.after.push(After::Event(ChannelEvent::Opened));
         }
+        self.see_stakes(record, index, effects);
         match (record.phase, &self.phase) {
             (ChannelPhase::Open, Phase::ClosingTogether { close, .. }) if index > close.expiry_milestone => {
                 self.set_phase(Phase::Open);
@@ -72,6 +74,7 @@ impl Channel {
             }
             _ => {
                 self.drop_queue(effects);
+                self.end_changes(view.payouts, effects);
                 let expected = self.balances_known().then(|| self.balances());
                 let payouts = view.payouts;
                 let close = self.close_transaction_id();
@@ -127,6 +130,7 @@ impl Channel {
             Phase::ClosingTogether { close, ours, theirs: Some(theirs) } => {
                 Some(self.close_transaction(*close, *ours, *theirs))
             }
+            Phase::Open => self.wanted_change(),
             Phase::ClosingAlone => Some(self.unilateral_close()),
             Phase::Contested { peer_lane, .. } => self.claim(*peer_lane),
             _ => None,

@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 use flash_proto::{Amount, ChannelId, Payment, codec, message::Update};
 
-use super::{Agreement, Incoming, Item, Outgoing, Phase};
+use super::{Agreement, Incoming, Item, Locked, Outgoing, Phase};
 use crate::store::{
     Batch, Store, StoreError, Table,
     records::{corrupt, decode, for_each, load},
@@ -21,6 +21,8 @@ const INCOMING: Table = Table::small(4, "incoming lanes");
 const UPDATES: Table = Table::large(5, "updates");
 /// Payments by the channel's id and their key.
 const KEYS: Table = Table::small(6, "payment keys");
+/// What both sides have locked, by the channel's id; none while that is what the agreement says.
+const LOCKED: Table = Table::large(9, "locked");
 
 /// What is stored of a channel beside its agreement.
 #[derive(Clone, Debug)]
@@ -31,6 +33,7 @@ pub(super) struct Stored {
     pub(super) seen: u64,
     pub(super) outgoing: Outgoing,
     pub(super) incoming: Incoming,
+    pub(super) locked: Option<Locked>,
 }
 
 impl Default for Stored {
@@ -41,6 +44,7 @@ impl Default for Stored {
             seen: 0,
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
+            locked: None,
         }
     }
 }
@@ -119,7 +123,8 @@ pub(super) fn stored(store: &dyn Store, id: ChannelId) -> Result<Stored, StoreEr
         load(store, PHASES, id.as_bytes())?.ok_or_else(|| corrupt(PHASES, id.as_bytes(), "missing"))?;
     let outgoing = load(store, OUTGOING, id.as_bytes())?.unwrap_or_default();
     let incoming = load(store, INCOMING, id.as_bytes())?.unwrap_or_default();
-    Ok(Stored { phase, wants_close, seen, outgoing, incoming })
+    let locked = load(store, LOCKED, id.as_bytes())?;
+    Ok(Stored { phase, wants_close, seen, outgoing, incoming, locked })
 }
 
 pub(super) fn put_phase(batch: &mut Batch, id: ChannelId, phase: &Phase, wants_close: bool, seen: u64) {
@@ -132,6 +137,10 @@ pub(super) fn put_outgoing(batch: &mut Batch, id: ChannelId, outgoing: &Outgoing
 
 pub(super) fn put_incoming(batch: &mut Batch, id: ChannelId, incoming: &Incoming) {
     batch.put(INCOMING, id.as_bytes(), codec::encode(incoming));
+}
+
+pub(super) fn put_locked(batch: &mut Batch, id: ChannelId, locked: &Locked) {
+    batch.put(LOCKED, id.as_bytes(), codec::encode(locked));
 }
 
 fn update_key(id: ChannelId, seq: u64) -> Vec<u8> {

@@ -110,6 +110,20 @@ pub(super) fn event(channel: &Channel, event: ChannelEvent) -> NewEvent {
             ("balance_recovered", json!({ "payer": ours(payer), "cumulative": cumulative }))
         }
         ChannelEvent::NotMade { payments } => ("payments_not_made", json!({ "payments": payments })),
+        ChannelEvent::ToppingUp { amount } => ("topping_up", json!({ "amount": amount })),
+        ChannelEvent::ToppedUp { side, amount } => {
+            ("topped_up", json!({ "by": ours(side), "amount": amount }))
+        }
+        ChannelEvent::TopUpLapsed { amount } => ("top_up_lapsed", json!({ "amount": amount })),
+        ChannelEvent::Withdrawing { side, amount } => {
+            ("withdrawing", json!({ "by": ours(side), "amount": amount }))
+        }
+        ChannelEvent::Withdrawn { side, amount } => {
+            ("withdrawn", json!({ "by": ours(side), "amount": amount }))
+        }
+        ChannelEvent::WithdrawLapsed { side, amount } => {
+            ("withdraw_lapsed", json!({ "by": ours(side), "amount": amount }))
+        }
         ChannelEvent::ClosingTogether => {
             ("channel_closing", json!({ "together": true, "balances": pair(channel.balances(), channel) }))
         }

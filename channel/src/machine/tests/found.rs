@@ -11,7 +11,12 @@ impl Pair {
         let lost = agreement(side, deposits);
         let found = Agreement {
             peer: open_terms(self).party(!side).key,
-            origin: Origin::Found { channel: lost.channel(), shown: false },
+            origin: Origin::Found {
+                channel: lost.channel(),
+                withdrawn_a: Amount::ZERO,
+                withdrawn_b: Amount::ZERO,
+                shown: false,
+            },
             ..lost
         };
         let mut effects = Effects::default();
