@@ -6,7 +6,7 @@ use flash_node_client::wallet::Account;
 use flash_proto::{
     Action, Amount, ChannelId, Essence, SecretKey, Side, Transaction, transaction::UnilateralClose,
 };
-use flash_tests::{Daemon, Net, Random, RawNode, full};
+use flash_tests::{Daemon, Net, Random, RawNode, rounds};
 use flashd::api::{ChannelInfo, CloseRequest};
 
 const DEPOSIT: u64 = 1_000_000;
@@ -182,7 +182,7 @@ async fn closing_together_raced_by_closing_alone_pays_the_same() {
     let net = Net::start().await;
     let money = Amount::new(10 * DEPOSIT);
     let (car, charger) = tokio::join!(net.daemon("car", money), net.daemon("charger", money));
-    let races = (0..if full() { 20 } else { 4 }).map(|_| Duration::from_millis(random.between(0, 250)));
+    let races = (0..rounds(4, 20)).map(|_| Duration::from_millis(random.between(0, 250)));
     for head_start in races.collect::<Vec<_>>() {
         let channel = car.open(&charger, DEPOSIT, DEPOSIT, 8).await;
         car.pay(channel, 111_111).await.expect("the car pays");

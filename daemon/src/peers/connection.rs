@@ -146,6 +146,7 @@ async fn greet(shared: &Shared, link: &Link) -> Result<(), String> {
 async fn greet_back(shared: &Shared, link: &Link) -> Result<(), String> {
     let streams = link.connection.accept_bi().await.map_err(|error| error.to_string())?;
     let (mut writer, mut reader) = frame_streams(streams);
+    reader.set_frame_bytes_max(limits::START_FRAME_BYTES_MAX);
     let StreamStart::Control(theirs) = next(&mut reader).await? else {
         return Err("the first stream must be the control stream".to_owned());
     };
@@ -275,7 +276,10 @@ async fn start_stream(
     negotiations: Arc<Semaphore>,
 ) {
     let (mut writer, mut reader) = frame_streams(streams);
+    // Until it is known what a stream is for, it may be one of thousands.
+    reader.set_frame_bytes_max(limits::START_FRAME_BYTES_MAX);
     let start = tokio::time::timeout(GREETING_MAX, next::<StreamStart>(&mut reader)).await;
+    reader.set_frame_bytes_max(limits::PEER_FRAME_BYTES_MAX);
     let refusal = match start {
         Ok(Ok(StreamStart::Channel(channel))) => {
             match shared.views.get(channel).ok().filter(|view| view.info.peer == link.peer) {
