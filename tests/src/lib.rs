@@ -34,7 +34,7 @@ pub use liar::LyingNode;
 pub use net::{Net, NetOptions, Node};
 pub use payments::{Flow, Lane};
 pub use poll::{poll, until};
-pub use process::{Ended, Process, kill_all_on_panic, run};
+pub use process::{Ended, Process, copy, kill_all_on_panic, run};
 pub use proxy::{Proxy, Weather};
 pub use random::{Random, full, rounds};
 pub use raw::RawNode;

@@ -113,6 +113,12 @@ fn open_log(path: &Path) -> File {
     opened.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
 }
 
+/// Copies a file or a whole directory, with its modes, to a name that is not there yet.
+pub fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.is_ok_and(|status| status.success()), "cp -a {} {}", from.display(), to.display());
+}
+
 /// Runs a command to its end, which must come within a minute.
 pub async fn run(mut command: Command) -> Ended {
     let done = tokio::task::spawn_blocking(move || command.stdin(Stdio::null()).output());

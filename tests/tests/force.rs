@@ -1,12 +1,12 @@
 //! Closing alone: who is honest gets the exact balance, whatever the other does or leaves undone.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::time::Duration;
 
 use flash_node_client::wallet::Account;
 use flash_proto::{
     Action, Amount, ChannelId, Essence, SecretKey, Side, Transaction, transaction::UnilateralClose,
 };
-use flash_tests::{Daemon, Net, Random, RawNode, rounds};
+use flash_tests::{Daemon, Net, Random, RawNode, copy, rounds};
 use flashd::api::{ChannelInfo, CloseRequest};
 
 const DEPOSIT: u64 = 1_000_000;
@@ -136,11 +136,6 @@ async fn a_close_while_the_honest_side_is_down_is_corrected_when_it_is_back() {
     scene.car.start().await;
     scene.assert_exact().await;
     assert_eq!(scene.kinds().await, ["claim", "open", "unilateral_close"]);
-}
-
-fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp").arg("-a").args([from, to]).status();
-    assert!(copied.is_ok_and(|status| status.success()), "cp -a {} {}", from.display(), to.display());
 }
 
 /// The old state is a real one: a copy of the charger's directory from before the later payments, with a

@@ -210,7 +210,7 @@ fn install(shared: &Shared, link: &Link) -> bool {
 async fn run(shared: Arc<Shared>, link: Link) {
     shared.link_changed();
     tracing::info!(peer = %link.peer, dialled = link.dialled_here, "connected");
-    serve(&shared, &link).await;
+    let mut streams = serve(&shared, &link).await;
     {
         let mut links = shared.links();
         if links.get(&link.peer).is_some_and(|current| current.id == link.id) {
@@ -219,10 +219,13 @@ async fn run(shared: Arc<Shared>, link: Link) {
     }
     shared.link_changed();
     tracing::info!(peer = %link.peer, reason = ?link.connection.close_reason(), "disconnected");
+    // Each of them finds that the connection has ended, and tells the engine. Were they dropped instead, the engine
+    // would go on to take their channels for connected.
+    while streams.join_next().await.is_some() {}
 }
 
-async fn serve(shared: &Arc<Shared>, link: &Link) {
-    // Everything of this connection ends with it: dropping the set ends its tasks.
+/// Serves the connection until it ends; gives back its streams that have not ended yet.
+async fn serve(shared: &Arc<Shared>, link: &Link) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let mut opened: std::collections::HashSet<ChannelId> = std::collections::HashSet::new();
     let mut added = shared.views.added();
@@ -244,6 +247,7 @@ async fn serve(shared: &Arc<Shared>, link: &Link) {
             () = shared.stop.stopped() => break,
         }
     }
+    tasks
 }
 
 /// Party A's part: keeps the channel's stream open while the channel lives.
@@ -257,6 +261,9 @@ async fn keep_stream(shared: Arc<Shared>, link: Link, channel: ChannelId) {
             return;
         }
         stream::run(&shared.engine, &shared.metrics, &link, channel, writer, reader).await;
+        if link.connection.close_reason().is_some() {
+            return;
+        }
         if started.elapsed() > longest {
             (pause, _) = REOPEN;
         }

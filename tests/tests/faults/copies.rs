@@ -3,22 +3,16 @@
 use std::{
     fs,
     path::{Path, PathBuf},
-    process::Command,
 };
 
 use flash_proto::{
     Amount, ChannelId, SignedBalance,
     message::{ChannelMessage, Reestablish, StreamStart, Update},
 };
-use flash_tests::{Daemon, Net, ScriptedPeer, Stream, poll, rounds, run};
+use flash_tests::{Daemon, Net, ScriptedPeer, Stream, copy, poll, rounds, run};
 use flashd::api::PayRequest;
 
 const DEPOSIT: u64 = 1_000_000;
-
-fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp").arg("-a").args([from, to]).status();
-    assert!(copied.is_ok_and(|status| status.success()), "cp -a {} {}", from.display(), to.display());
-}
 
 /// Stops a daemon in order, copies its directory and starts it again.
 async fn copy_of(net: &Net, daemon: &mut Daemon, name: &str) -> PathBuf {
@@ -146,9 +140,9 @@ async fn an_old_copy_loses_to_a_lying_peer_only_what_its_records_proved() {
     assert_eq!(charger.channel(channel).await.balance, Some(Amount::new(550)));
 
     restore(&mut charger, &old).await;
-    charger.wait(channel, "open", |info| info.state == "open" && info.paused.is_none()).await;
     // The peer shows neither what it paid since then nor what it holds.
     let mut stream = standing(&peer, channel, Reestablish { signed: Some(peers_first), held: None }).await;
+    charger.wait(channel, "in use", |info| info.connected && info.paused.is_none()).await;
     let (update, _) = peer.update(peers_first.state, &[30]);
     stream.say(&ChannelMessage::Update(update)).await;
     stream.acknowledged(2).await;

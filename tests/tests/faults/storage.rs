@@ -1,9 +1,9 @@
 //! What a disk does to a daemon: delays it or stops it, but never makes it say what is not so.
 
-use std::{fs, time::Instant};
+use std::{fs, path::Path, time::Instant};
 
 use flash_proto::{Amount, ChannelId};
-use flash_tests::{Daemon, Flow, Net, Process, Random, Tampering, poll, rounds, strace_missing};
+use flash_tests::{Daemon, Flow, Net, Process, Random, Tampering, copy, poll, rounds, strace_missing};
 use flashd::api::{PayRequest, PayResult};
 
 const DEPOSIT: u64 = 100_000_000;
@@ -212,7 +212,13 @@ async fn a_slow_disk_keeps_the_order_and_starves_nobody() {
     scene.end().await;
 }
 
-/// A flipped bit in the file of the store: wherever it is, it is found, or it is where nothing is read.
+/// Puts a copy in the place of a directory.
+fn replace(from: &Path, to: &Path) {
+    fs::remove_dir_all(to).unwrap();
+    copy(from, to);
+}
+
+/// A flipped bit in the file of a store that was closed: wherever it is, it is found, or it is where nothing is read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_flipped_bit_on_the_disk_never_becomes_another_number() {
     let mut random = Random::new();
@@ -223,15 +229,18 @@ async fn a_flipped_bit_on_the_disk_never_becomes_another_number() {
     }
     let before = scene.charger.channel(scene.channel).await;
     assert_eq!(scene.charger.stop().await.code, Some(0));
-    let file = scene.charger.data().join("store/db");
-    let good = fs::read(&file).expect("the store's file");
+    let store = scene.charger.data().join("store");
+    let kept = scene.charger.data().with_extension("kept");
+    copy(&store, &kept);
+    let good = fs::read(store.join("db")).expect("the store's file");
     let used: Vec<usize> = (0..good.len()).filter(|at| good[*at] != 0).collect();
     let mut found = 0;
     for _ in 0..rounds(10, 300) {
         let at = used[usize::try_from(random.between(0, used.len() as u64 - 1)).unwrap()];
         let mut bad = good.clone();
         bad[at] ^= 1 << random.between(0, 7);
-        fs::write(&file, bad).unwrap();
+        replace(&kept, &store);
+        fs::write(store.join("db"), bad).unwrap();
         let command = scene.charger.command();
         scene.charger.spawn(command);
         let started = poll("the daemon to start or to refuse", || {
@@ -257,7 +266,7 @@ async fn a_flipped_bit_on_the_disk_never_becomes_another_number() {
         let _ = fs::remove_file(scene.charger.data().join("ready.json"));
     }
     println!("{found} were found at the start");
-    fs::write(&file, good).unwrap();
+    replace(&kept, &store);
     scene.charger.start().await;
     scene.end().await;
 }

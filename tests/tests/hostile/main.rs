@@ -350,13 +350,13 @@ async fn endless_proposals_are_bounded() {
     let greeted = std::sync::Arc::new(scene.peer.greet().await);
     let expiry = scene.net.info().await.milestone_index + 500;
     // Nothing is behind them: a daemon that locks nothing itself cannot know that yet.
-    let output = flash_proto::Output {
-        address: flash_proto::Address::of(&scene.peer.key.public()),
+    let output = Output {
+        address: Address::of(&scene.peer.key.public()),
         amount: Amount::new(DEPOSIT),
     };
     let proposal = |index: u16| {
-        let id = flash_proto::OutputId { transaction: flash_proto::TransactionId::new([5; 32]), index };
-        scene.peer.proposal(vec![flash_proto::message::Funding { id, output }], expiry)
+        let id = OutputId { transaction: flash_proto::TransactionId::new([5; 32]), index };
+        scene.peer.proposal(vec![Funding { id, output }], expiry)
     };
     let asked: Vec<_> = (0..200)
         .map(|index| {
