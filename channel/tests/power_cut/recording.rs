@@ -67,7 +67,7 @@ pub(crate) fn unavailable() -> Option<String> {
 /// counts, an absolute path.
 pub(crate) fn record(writer: &Command, root: &Path) -> PathBuf {
     let recording = root.with_extension("trace");
-    let output = recorder(writer, &recording, &[]).stdout(Stdio::null()).output().unwrap();
+    let output = recorder(writer, &recording, &["-qq"]).stdout(Stdio::null()).output().unwrap();
     assert!(output.status.success(), "the writer failed: {}", String::from_utf8_lossy(&output.stderr));
     recording
 }
@@ -76,7 +76,7 @@ pub(crate) fn record(writer: &Command, root: &Path) -> PathBuf {
 pub(crate) fn recorder(writer: &Command, recording: &Path, options: &[&str]) -> Command {
     let mut command = Command::new("strace");
     command
-        .args(["-f", "-y", "-xx", "-qq", "--signal=none", "-s", STRING_BYTES, "-e", CALLS])
+        .args(["-f", "-y", "-xx", "--signal=none", "-s", STRING_BYTES, "-e", CALLS])
         .args(options)
         .arg("-o")
         .arg(recording)

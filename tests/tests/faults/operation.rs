@@ -38,7 +38,7 @@ async fn a_clock_that_jumps_a_day_either_way_costs_at_most_a_pause() {
     let net = Net::start().await;
     let money = Amount::new(2 * DEPOSIT);
     let (car, mut charger) = tokio::join!(net.daemon("car", money), net.daemon("charger", money));
-    let channel = car.open(&charger, DEPOSIT, DEPOSIT, 400).await;
+    let channel = car.open(&charger, DEPOSIT, DEPOSIT, 100).await;
     let clock = net.path().join("clock");
     fs::write(&clock, "+0").unwrap();
     assert_eq!(charger.stop().await.code, Some(0));

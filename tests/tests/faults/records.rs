@@ -11,7 +11,7 @@ use std::{
 use flash_channel::store::{Batch, SledStore, Store, Table};
 use flash_proto::{Amount, ChannelId};
 use flash_tests::{Daemon, Net, copy, rounds};
-use flashd::api::{ChannelInfo, PayRequest};
+use flashd::api::{ChannelInfo, ErrorCode, PayRequest};
 use serde_json::{Value, json};
 
 /// Bytes in front of a stored value: the number of its further parts, the version, the checksum.
@@ -195,6 +195,8 @@ async fn make_fixture() {
     for part in ["seed", "network.json", "flash.toml", "store"] {
         copy(&car.data().join(part), &to.join(part));
     }
+    // Empty, which a repository does not keep.
+    fs::remove_dir(to.join("store/blobs")).unwrap();
     let expected = json!({ "channel": numbers(&info), "events": events });
     fs::write(to.join("expected.json"), format!("{expected:#}\n")).unwrap();
 }
@@ -208,7 +210,7 @@ async fn the_records_of_an_older_release_are_read() {
     let data = dir.path().join("car");
     copy(&fixture(), &data);
     // A repository keeps neither of these modes.
-    for (path, mode) in [(data.clone(), 0o700), (data.join("seed"), 0o600)] {
+    for (path, mode) in [(data.clone(), 0o700), (data.join("store"), 0o700), (data.join("seed"), 0o600)] {
         fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
     }
     let expected: Value = serde_json::from_slice(&fs::read(data.join("expected.json")).unwrap()).unwrap();
@@ -221,10 +223,10 @@ async fn the_records_of_an_older_release_are_read() {
     let before = expected["events"].as_array().unwrap();
     assert_eq!(&events[..before.len()], &before[..]);
     let channel = channels[0].id;
-    // A payment that was made under a key is not made again.
-    let request = PayRequest { amount: Amount::new(9), reference: None, key: Some("a key".to_owned()) };
-    let paid = car.client().pay(channel, &request).await.expect("it is known");
-    assert!(paid.repeated, "{paid:?}");
+    // It knows what was paid under a key.
+    let request = PayRequest { amount: Amount::new(8), reference: None, key: Some("a key".to_owned()) };
+    let refused = car.client().pay(channel, &request).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::KeyReused, "{refused:?}");
     // And what this release wrote into the directory it reads again.
     assert_eq!(car.stop().await.code, Some(0));
     car.start().await;
