@@ -122,7 +122,10 @@ impl Parser {
         }
         let (began, call) = if text.starts_with("<... ") {
             let (began, start) = self.unfinished.remove(thread).unwrap();
-            (began, start + text.split_once("resumed>").unwrap().1)
+            let rest = text.split_once("resumed>").unwrap().1;
+            // What a call reads is written down only when it returns.
+            let between = if start.ends_with(',') { " " } else { "" };
+            (began, format!("{start}{between}{rest}"))
         } else {
             (number, text.to_owned())
         };
