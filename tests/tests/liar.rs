@@ -84,8 +84,10 @@ async fn a_claim_is_made_again_until_it_is_final() {
     let essence = Essence::acting(net.params().id(), Action::UnilateralClose(close));
     let unlocks = vec![essence.unlock(&peer.key)];
     net.client.submit_and_wait(Transaction { essence, unlocks }, None).await.expect("the close is applied");
-    poll("the claim to be lost again and again", || std::future::ready((node.still_loses() == 0).then_some(())))
-        .await;
+    poll("the claim to be lost again and again", || {
+        std::future::ready((node.still_loses() == 0).then_some(()))
+    })
+    .await;
     let claimed = poll("the claim to be applied", || async {
         let record = net.client.channel(channel).await.ok()?.value?;
         (record.lane_a.cumulative == Amount::new(700)).then_some(record)

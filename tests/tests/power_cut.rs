@@ -28,7 +28,7 @@ use disk::{Disk, Unsynced};
 use flash_proto::{Amount, ChannelId, SignedBalance, message::ChannelMessage};
 use flash_tests::{Daemon, Net, ScriptedPeer, Stream, poll, rounds, strace_missing};
 use flashd::{
-    api::PayRequest,
+    api::{ChannelInfo, PayRequest},
     client::{Client, Ready},
 };
 use random::Random;
@@ -122,7 +122,8 @@ impl Life {
         }
         // The power may fail while it stops, too.
         assert_eq!(daemon.stop().await.code, Some(0));
-        poll("strace to end", || std::future::ready((!is_argument_of_a_process(&recording)).then_some(()))).await;
+        poll("strace to end", || std::future::ready((!is_argument_of_a_process(&recording)).then_some(())))
+            .await;
         let mut recorded = recording::read(&recording);
         recorded.sort_by_key(|recorded| match recorded.event {
             Event::Sync { .. } => recorded.returned,
@@ -158,7 +159,8 @@ impl Life {
         assert!(sent >= told * STEP.1, "I10, {case}: {sent} sent, step {told} was acknowledged");
         let channel = self.channel;
         let mut stream = self.peer.greet().await.channel(channel, Some(self.newest)).await;
-        self.daemon.wait(channel, "in use", |info| info.connected && info.paused.is_none()).await;
+        let in_use = |info: &ChannelInfo| info.state == "open" && info.connected && info.paused.is_none();
+        self.daemon.wait(channel, "in use", in_use).await;
         stream.say(&ChannelMessage::Balance(Box::new(self.newest))).await;
         let (update, _) = self.peer.update(self.newest.state, &[STEP.0]);
         let seq = update.seq;
@@ -186,7 +188,7 @@ async fn what_a_daemon_acknowledged_survives_a_power_cut() {
         println!("skipped: {why}");
         return;
     }
-    let (steps, cuts) = rounds((30, 10), (400, 200));
+    let (steps, cuts) = rounds((30, 20), (400, 200));
     let begun = Instant::now();
     let mut life = Life::record(steps).await;
     let seed = std::env::var("FLASH_SEED").map_or(1, |seed| seed.parse().expect("a number"));

@@ -37,7 +37,9 @@ async fn an_old_copy_learns_from_an_honest_peer_what_it_has_forgotten() {
     let money = Amount::new(2 * DEPOSIT);
     let (mut car, mut charger) = tokio::join!(net.daemon("car", money), net.daemon("charger", money));
     let channel = car.open(&charger, DEPOSIT, DEPOSIT, 400).await;
-    for (behind, restores_car) in [(1, false), (1, true), (rounds(150, 1_000), false), (rounds(150, 1_000), true)] {
+    for (behind, restores_car) in
+        [(1, false), (1, true), (rounds(150, 1_000), false), (rounds(150, 1_000), true)]
+    {
         car.agree(&charger, channel).await;
         let old = net.path().join(format!("old-{behind}-{restores_car}"));
         let daemon = if restores_car { &mut car } else { &mut charger };
@@ -192,7 +194,8 @@ async fn one_identity_on_two_machines_loses_nothing_that_was_acknowledged() {
         }
     }
     println!("{acknowledged} acknowledged by the two together");
-    let counted = charger.channel(channel).await.received.cumulative.units() - before.received.cumulative.units();
+    let counted =
+        charger.channel(channel).await.received.cumulative.units() - before.received.cumulative.units();
     assert!(counted >= acknowledged, "I4: {acknowledged} acknowledged, {counted} counted");
     twin.kill();
     let paid_back = charger.channel(channel).await.sent.cumulative;

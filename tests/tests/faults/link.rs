@@ -77,7 +77,8 @@ async fn a_black_hole_in_a_burst_is_survived() {
     let (car, channel, charger) = (scene.car.client().clone(), scene.channel, &scene.charger);
     let random = scene.random.split();
     // One update after the other: a stream sends what waits as one.
-    let paying = tokio::spawn(async move { Flow { count: 1_000, amount_max: 100 }.pay(&car, channel, random).await });
+    let paying =
+        tokio::spawn(async move { Flow { count: 1_000, amount_max: 100 }.pay(&car, channel, random).await });
     charger.wait(channel, "being paid", |info| info.received.payments > 0).await;
     scene.proxy.set(Weather::BLACK_HOLE);
     for side in [&scene.car, charger] {
@@ -132,7 +133,8 @@ async fn an_address_that_changes_breaks_no_connection() {
     let begun = scene.proxy.begun();
     assert!(begun > 0, "the path is used");
     let count = rounds(3_000, 300_000);
-    let paying = tokio::spawn(async move { Flow { count, amount_max: 100 }.pay(&car, channel, random).await });
+    let paying =
+        tokio::spawn(async move { Flow { count, amount_max: 100 }.pay(&car, channel, random).await });
     for part in 1..=5 {
         let so_far = |info: &ChannelInfo| info.received.payments >= part * count / 6;
         scene.charger.wait(channel, "being paid", so_far).await;
@@ -178,7 +180,9 @@ async fn a_storm_of_reconnects_from_both_sides_ends_with_one_connection() {
         }
         // While the two connections meet, one of them ends: what was asked for under a key is asked for again.
         for (number, (payer, channel)) in
-            [(&scene.car, scene.channel), (&scene.charger, scene.channel), (&scene.charger, back)].iter().enumerate()
+            [(&scene.car, scene.channel), (&scene.charger, scene.channel), (&scene.charger, back)]
+                .iter()
+                .enumerate()
         {
             let key = Some(format!("{round} {number}"));
             let request = PayRequest { amount: Amount::new(1), reference: None, key };

@@ -1,6 +1,6 @@
 //! Faults around two real daemons: of the link between them, of the disk, of the system, of people.
 //!
-//! `tests/failure_cases.txt` says which of these tests stands for which failure case.
+//! `docs/testing-cases.md` says which of these tests stands for which failure case.
 
 mod copies;
 mod flat;

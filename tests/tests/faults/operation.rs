@@ -105,7 +105,11 @@ async fn with_many_channels_a_daemon_restarts_and_all_are_in_use() {
             car.wait(*channel, "in use", |info| info.connected && info.paused.is_none()).await;
             poll("the payment", || async { car.pay(*channel, 1).await.ok() }).await;
         }
-        println!("{} channels: started in {started:?}, all paid on after {:?}", channels.len(), begun.elapsed());
+        println!(
+            "{} channels: started in {started:?}, all paid on after {:?}",
+            channels.len(),
+            begun.elapsed()
+        );
     }
     println!("the memory was {} KiB", memory / 1024);
     for (_, channel) in &channels {

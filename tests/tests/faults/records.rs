@@ -57,7 +57,9 @@ async fn a_damaged_or_newer_record_of_any_kind_is_named_and_stops_the_daemon() {
     assert!(entries.len() > 5, "{:?}", entries.keys());
     let mut at_start = 0;
     for (table, (key, value)) in &entries {
-        for (at, says) in [(VALUE_AT, "is damaged (checksum)"), (VERSION_AT, "newer than this software knows")] {
+        for (at, says) in
+            [(VALUE_AT, "is damaged (checksum)"), (VERSION_AT, "newer than this software knows")]
+        {
             let mut bad = value.to_vec();
             bad[at] = if at == VERSION_AT { 2 } else { bad[at] ^ 1 };
             fs::remove_dir_all(&store).unwrap();
@@ -117,7 +119,8 @@ fn newest(directory: &Path) -> Result<u64, String> {
     let head = store.get(HEAD, b"head").map_err(|error| error.to_string())?;
     let number = head.map_or(0, |head| u64::from_le_bytes(head.try_into().unwrap()));
     for written in (1..=number).rev().take(7) {
-        let body = store.get(BODY, &[u8::try_from(written % 7).unwrap()]).map_err(|error| error.to_string())?;
+        let body =
+            store.get(BODY, &[u8::try_from(written % 7).unwrap()]).map_err(|error| error.to_string())?;
         assert_eq!(body.unwrap()[0], u8::try_from(written % 251).unwrap(), "commit {number} is not whole");
     }
     Ok(number)

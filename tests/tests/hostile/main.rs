@@ -8,7 +8,8 @@ use flash_proto::{
     Action, Address, Amount, ChannelId, Essence, NetworkId, Output, OutputId, PaymentList, SecretKey, Side,
     Signature, SignedBalance, Transaction, codec, limits,
     message::{
-        ChannelMessage, Funding, Hello, OpenReply, PauseReason, Reestablish, Refusal, RefusalCode, StreamStart, Update,
+        ChannelMessage, Funding, Hello, OpenReply, PauseReason, Reestablish, Refusal, RefusalCode,
+        StreamStart, Update,
     },
     transaction::CooperativeClose,
 };
@@ -78,8 +79,8 @@ impl Scene {
 /// The same signature with the group's order added to its second half.
 fn malleated(signature: Signature) -> Signature {
     const ORDER: [u8; 32] = [
-        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0, 0,
-        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
     ];
     let mut bytes = *signature.as_bytes();
     let mut carry = 0;
@@ -350,10 +351,7 @@ async fn endless_proposals_are_bounded() {
     let greeted = std::sync::Arc::new(scene.peer.greet().await);
     let expiry = scene.net.info().await.milestone_index + 500;
     // Nothing is behind them: a daemon that locks nothing itself cannot know that yet.
-    let output = Output {
-        address: Address::of(&scene.peer.key.public()),
-        amount: Amount::new(DEPOSIT),
-    };
+    let output = Output { address: Address::of(&scene.peer.key.public()), amount: Amount::new(DEPOSIT) };
     let proposal = |index: u16| {
         let id = OutputId { transaction: flash_proto::TransactionId::new([5; 32]), index };
         scene.peer.proposal(vec![Funding { id, output }], expiry)
