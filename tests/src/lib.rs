@@ -38,5 +38,5 @@ pub use process::{Ended, Process, copy, kill_all_on_panic, run};
 pub use proxy::{Proxy, Weather};
 pub use random::{Random, full, rounds};
 pub use raw::RawNode;
-pub use scripted::{Ending, Greeted, ScriptedPeer, Stream};
+pub use scripted::{Ending, Greeted, STAKES, ScriptedPeer, Stream};
 pub use tamper::{Tampering, strace_missing};

@@ -1,12 +1,24 @@
 //! A node that lies, beside an honest one.
 
-use std::process::Command;
+use std::{net::Ipv4Addr, process::Command};
 
+use flash_node_client::protocol::{NodeResponse, TransactionAnswer};
 use flash_proto::{
     Action, Amount, Essence, Side, Transaction, message::ChannelMessage, transaction::UnilateralClose,
 };
 use flash_tests::{Daemon, LyingNode, Net, ScriptedPeer, binary, poll, rounds, run};
 use serde_json::Value;
+
+/// Lies about channels, outputs and transactions. Its milestones are true.
+fn lie(answer: &mut NodeResponse) -> bool {
+    match answer {
+        NodeResponse::Channel { record, .. } => *record = None,
+        NodeResponse::Outputs { outputs, .. } => outputs.clear(),
+        NodeResponse::Transaction(answer) => **answer = TransactionAnswer::Unknown,
+        _ => return false,
+    }
+    true
+}
 
 /// The state of a node and what it was caught at, as `flash ledger status` shows them.
 async fn shown(daemon: &Daemon, node: &str) -> (String, String) {
@@ -24,7 +36,8 @@ async fn shown(daemon: &Daemon, node: &str) -> (String, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_opens_pays_and_closes_beside_a_lying_node() {
     let net = Net::start().await;
-    let (liar, honest) = (LyingNode::start(&net.node.address), net.node.address.to_string());
+    let (liar, honest) =
+        (LyingNode::start(Ipv4Addr::LOCALHOST.into(), &net.node.address, lie), net.node.address.to_string());
     let charger = net.daemon("charger", Amount::ZERO).await;
     let mut car = Daemon::init(&net, "car").await;
     let mut command = car.command();
@@ -64,7 +77,7 @@ async fn a_channel_opens_pays_and_closes_beside_a_lying_node() {
 async fn a_claim_is_made_again_until_it_is_final() {
     let losses = rounds(8, 50);
     let net = Net::start().await;
-    let node = LyingNode::losing(&net.node.address, losses);
+    let node = LyingNode::losing(Ipv4Addr::LOCALHOST.into(), &net.node.address, losses);
     let mut charger = Daemon::init_at(
         net.path().join("charger"),
         &net.node.network(),

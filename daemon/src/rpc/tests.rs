@@ -8,6 +8,7 @@ use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::*;
+use crate::api::{ApiError, ErrorCode};
 
 pub(super) const ID: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
 

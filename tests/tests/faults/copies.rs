@@ -6,10 +6,10 @@ use std::{
 };
 
 use flash_proto::{
-    Amount, ChannelId, SignedBalance,
+    Amount, ChannelId, Claim, SignedBalance,
     message::{ChannelMessage, Reestablish, StreamStart, Update},
 };
-use flash_tests::{Daemon, Net, ScriptedPeer, Stream, copy, poll, rounds, run};
+use flash_tests::{Daemon, Net, STAKES, ScriptedPeer, Stream, copy, poll, rounds, run};
 use flashd::api::PayRequest;
 
 const DEPOSIT: u64 = 1_000_000;
@@ -108,7 +108,14 @@ async fn paid_by_daemon(
     balance
 }
 
-async fn standing(peer: &ScriptedPeer, channel: ChannelId, standing: Reestablish) -> Stream {
+/// A stream on which both sides have said where they stand.
+async fn standing(
+    peer: &ScriptedPeer,
+    channel: ChannelId,
+    signed: Option<SignedBalance>,
+    held: Option<SignedBalance>,
+) -> Stream {
+    let standing = Reestablish { signed, signed_ticks: None, held, held_ticks: None, stakes: STAKES };
     let mut stream = peer.greet().await.stream(&StreamStart::Channel(channel)).await;
     stream.say(&ChannelMessage::Reestablish(Box::new(standing))).await;
     let theirs: ChannelMessage = stream.next().await.expect("where it stands");
@@ -132,8 +139,7 @@ async fn an_old_copy_loses_to_a_lying_peer_only_what_its_records_proved() {
     let own_first = paid_by_daemon(&charger, &mut stream, channel, None, 100).await;
 
     let old = copy_of(&net, &mut charger, "charger-before").await;
-    let mut stream =
-        standing(&peer, channel, Reestablish { signed: Some(peers_first), held: Some(own_first) }).await;
+    let mut stream = standing(&peer, channel, Some(peers_first), Some(own_first)).await;
     charger.wait(channel, "in use", |info| info.connected && info.paused.is_none()).await;
     let (update, _) = peer.update(peers_first.state, &[200]);
     stream.say(&ChannelMessage::Update(update)).await;
@@ -143,7 +149,7 @@ async fn an_old_copy_loses_to_a_lying_peer_only_what_its_records_proved() {
 
     restore(&mut charger, &old).await;
     // The peer shows neither what it paid since then nor what it holds.
-    let mut stream = standing(&peer, channel, Reestablish { signed: Some(peers_first), held: None }).await;
+    let mut stream = standing(&peer, channel, Some(peers_first), None).await;
     charger.wait(channel, "in use", |info| info.connected && info.paused.is_none()).await;
     let (update, _) = peer.update(peers_first.state, &[30]);
     stream.say(&ChannelMessage::Update(update)).await;
@@ -156,7 +162,7 @@ async fn an_old_copy_loses_to_a_lying_peer_only_what_its_records_proved() {
     let close = flash_proto::transaction::UnilateralClose {
         channel,
         closer: flash_proto::Side::A,
-        balance: Some(own_second.state),
+        balance: Some(Claim::of(own_second.state)),
     };
     let record = net.client.channel(channel).await.expect("the node answers").value.expect("it is open");
     let proof = flash_proto::Unlock { key: record.party_b.key, signature: own_second.signature };

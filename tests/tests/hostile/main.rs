@@ -5,15 +5,15 @@ mod network;
 use std::time::Duration;
 
 use flash_proto::{
-    Action, Address, Amount, ChannelId, Essence, NetworkId, Output, OutputId, PaymentList, SecretKey, Side,
-    Signature, SignedBalance, Transaction, codec, limits,
+    Action, Address, Amount, ChannelId, Essence, Hash, NetworkId, Output, OutputId, PaymentList, SecretKey,
+    Side, Signature, SignedBalance, TickProof, Transaction, codec, limits,
     message::{
         ChannelMessage, Funding, Hello, OpenReply, PauseReason, Reestablish, Refusal, RefusalCode,
         StreamStart, Update,
     },
-    transaction::CooperativeClose,
+    transaction::{CooperativeClose, Withdraw},
 };
-use flash_tests::{Daemon, Ending, Net, ScriptedPeer, Stream, rounds, until};
+use flash_tests::{Daemon, Ending, Net, STAKES, ScriptedPeer, Stream, rounds, until};
 use flashd::api::{CloseRequest, ErrorCode, OpenRequest};
 
 const DEPOSIT: u64 = 1_000_000;
@@ -111,7 +111,13 @@ fn packed(scene: &Scene, payments: &[(u64, &[u8])]) -> ChannelMessage {
     let state = scene.newest.state;
     let next = state.advance(&payments).unwrap_or(flash_proto::LaneState { seq: state.seq + 1, ..state });
     let SignedBalance { state, signature } = next.sign(scene.net.params().id(), &scene.peer.key);
-    ChannelMessage::Update(Update { seq: state.seq, cumulative: state.cumulative, payments, signature })
+    ChannelMessage::Update(Update {
+        seq: state.seq,
+        cumulative: state.cumulative,
+        payments,
+        ticks: None,
+        signature,
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -205,7 +211,13 @@ async fn frames_that_are_no_messages_are_refused_with_the_reason_and_change_noth
     let state = flash_proto::LaneState::new(scene.channel, Side::B);
     let (_, forged) = scene.peer.update(state, &[1]);
     let mut lying = scene.peer.greet().await.stream(&StreamStart::Channel(scene.channel)).await;
-    let standing = Reestablish { signed: Some(scene.newest), held: Some(forged) };
+    let standing = Reestablish {
+        signed: Some(scene.newest),
+        signed_ticks: None,
+        held: Some(forged),
+        held_ticks: None,
+        stakes: STAKES,
+    };
     lying.say(&ChannelMessage::Reestablish(Box::new(standing))).await;
     assert_misbehaved("a forged balance", &lying.ending().await, "a signature");
     scene.assert_unharmed("a forged balance").await;
@@ -224,8 +236,23 @@ async fn messages_cut_off_at_any_byte_are_refused_and_change_nothing() {
         expiry_milestone: 1_000,
     };
     let signature = scene.newest.signature;
+    let standing = Reestablish {
+        signed: Some(scene.newest),
+        signed_ticks: None,
+        held: None,
+        held_ticks: None,
+        stakes: STAKES,
+    };
+    let withdraw = Withdraw {
+        channel: scene.channel,
+        side: Side::A,
+        amount: Amount::new(1),
+        total: Amount::new(1),
+        expiry_milestone: 1_000,
+    };
+    let proof = TickProof { index: 1, preimage: Hash::new([1; 32]) };
     let messages = [
-        ChannelMessage::Reestablish(Box::new(Reestablish { signed: Some(scene.newest), held: None })),
+        ChannelMessage::Reestablish(Box::new(standing)),
         ChannelMessage::Update(scene.peer.update(scene.newest.state, &[5]).0),
         ChannelMessage::Ack { seq: 0 },
         ChannelMessage::Balance(Box::new(scene.newest)),
@@ -234,6 +261,13 @@ async fn messages_cut_off_at_any_byte_are_refused_and_change_nothing() {
         ChannelMessage::CloseSigned { close, signature },
         ChannelMessage::CloseComplete { signature },
         ChannelMessage::Refuse(Refusal::new(RefusalCode::Busy, "busy")),
+        ChannelMessage::Tick { seq: 1, proof },
+        ChannelMessage::TickAck { seq: 0, index: 0 },
+        ChannelMessage::Stakes(STAKES),
+        ChannelMessage::WithdrawSigned { withdraw, signature },
+        ChannelMessage::WithdrawComplete { withdraw, signature },
+        ChannelMessage::ReceiptRequest { seq: 1 },
+        ChannelMessage::Receipt { seq: 0, signature },
     ];
     let greeted = scene.peer.greet().await;
     let mut cut = 0;
