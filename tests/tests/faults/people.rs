@@ -139,7 +139,7 @@ async fn closed_in_both_ways_at_once_under_load_everybody_gets_the_balance() {
     let net = Net::start().await;
     let money = Amount::new(20 * DEPOSIT);
     let (car, charger) = tokio::join!(net.daemon("car", money), net.daemon("charger", money));
-    for round in 0..rounds(3, 20) {
+    for round in 0..rounds(1, 20) {
         let channel = car.open(&charger, DEPOSIT, DEPOSIT, 8).await;
         let paying = [(&car, 3), (&charger, 2)].map(|(daemon, amount): (&Daemon, u64)| {
             let client = daemon.client().clone();

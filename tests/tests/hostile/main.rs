@@ -323,7 +323,7 @@ async fn a_close_that_is_not_what_the_records_say_is_refused() {
         let essence = Essence::acting(scene.net.params().id(), Action::CooperativeClose(close));
         ChannelMessage::CloseSigned { close, signature: essence.unlock(key).signature }
     };
-    let expiry = scene.net.info().await.milestone_index + 1_000;
+    let expiry = scene.net.info().await.milestone_index + 100;
     let unasked = scene.after(signed(close(0, expiry), &scene.peer.key)).await;
     assert_misbehaved("unasked", &unasked, "a close that nobody asked for");
     scene.assert_unharmed("unasked").await;
