@@ -293,6 +293,7 @@ impl Channel {
     /// Signs what is queued, acknowledges what was taken, and writes down what changed. To be called
     /// once after the inputs that are there, before the commit.
     pub fn finish(&mut self, effects: &mut Effects) {
+        self.explain();
         self.advance_close(effects);
         self.cut(effects);
         let dirty = std::mem::take(&mut self.dirty);
@@ -377,7 +378,7 @@ impl Channel {
     /// Why no payment can be made, or none is taken, at the moment.
     pub fn paused(&self) -> Option<&'static str> {
         match (&self.phase, self.peer_paused) {
-            (Phase::Open, _) if !self.balances_known() => {
+            (Phase::Open, _) if !self.balances_known() || self.locked.unexplained => {
                 Some("nothing is known of the balances until the peer has shown them")
             }
             (Phase::Open, _) if self.is_found() => None,
@@ -409,10 +410,10 @@ impl Channel {
         Balances::exact(self.totals(Side::A), self.totals(Side::B))
     }
 
-    /// Whether what is known makes sense; nothing is known of a channel that was found again until the peer has
-    /// shown the lanes.
+    /// Whether what is known makes sense. Until the peer has shown them too little is known of lanes whose
+    /// records were lost.
     fn balances_add_up(&self) -> bool {
-        !self.balances_known() || self.checked_balances().is_some()
+        !self.balances_known() || self.locked.unexplained || self.checked_balances().is_some()
     }
 
     fn totals(&self, side: Side) -> Totals {
