@@ -8,6 +8,7 @@ use super::{
     tests::{ID, Server, error},
     *,
 };
+use crate::api::ErrorCode;
 
 /// What needs no token: the document itself.
 const OPEN: [(&str, &str); 1] = [("/openapi.json", "get")];
