@@ -3,6 +3,8 @@
 //! Every call but `/openapi.json` needs a token (see [`Tokens`]). Every error, of whatever origin, is an
 //! [`ApiError`] with the status that follows from its code.
 
+#[cfg(test)]
+mod credential_tests;
 mod events;
 mod guard;
 mod handlers;
