@@ -39,7 +39,7 @@ use crate::{
     stop::{Running, Stop},
     submitter, tables,
     wallet::WalletService,
-    watcher::Watcher,
+    watcher::{Channels, Watcher},
 };
 
 /// How long the parts may take to end.
@@ -123,14 +123,14 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         stop.clone(),
     );
     reconnect(&peers, &views, store.as_ref())?;
-    let watcher = Watcher {
+    let watching = Channels {
         client: client.clone(),
         engine: engine.clone(),
         views: views.clone(),
-        writer,
+        writer: writer.clone(),
         metrics: metrics.clone(),
-        stop: stop.clone(),
     };
+    let watcher = Watcher { client: client.clone(), watching, stop: stop.clone() };
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(watcher.run());
     tasks.spawn(submitter::run(client.clone(), engine.clone(), views.clone(), submissions, stop.clone()));
