@@ -1,4 +1,4 @@
-//! A watchtower: keeps the newest balance of each lane for the payees of others, and says which claims are due.
+//! A watchtower: keeps the newest balance of each lane, with its newest tick, for the payees of others, and says which claims are due.
 //!
 //! It can do nothing but help. A balance is signed by the payer and pays the payee; a claim raises what the ledger
 //! knows of the lane and needs no signature of the tower; and the tower has no key of its clients. What it holds
@@ -53,7 +53,7 @@ struct Held {
     /// The machine that speaks for the payee.
     client: PublicKey,
     /// What pays the payee the most of all that was shown.
-    balance: SignedBalance,
+    newest: Claimable,
 }
 
 /// A lane: its channel and its payer.
@@ -78,7 +78,7 @@ pub enum Answer {
     /// It holds exactly this balance: its signature over [`receipt_hash`].
     Holds(Signature),
     /// It holds this one, which pays more.
-    Newer(Box<SignedBalance>),
+    Newer(Box<Claimable>),
 }
 
 /// Why a tower refuses a request. Nothing changed.
@@ -122,9 +122,9 @@ impl TowerError {
     }
 }
 
-/// What counts for the payee, in this order: what a balance pays, and which update it is.
-fn rank(state: &LaneState) -> (flash_proto::Amount, u64) {
-    (state.cumulative, state.seq)
+/// How new it is ([`Claimable::rank`]); the least if it makes no sense, which nothing that is held does.
+fn rank(what: &Claimable) -> (Amount, u64, u32) {
+    what.rank().unwrap_or_default()
 }
 
 impl Tower {
@@ -142,7 +142,7 @@ impl Tower {
         let mut tower = Self { network, key, limits, lanes, clients, records };
         for_each(store, LANES, &[], |(key, bytes)| {
             let held: Held = decode(LANES, &key, &bytes)?;
-            let lane = lane_of(&held.balance.state);
+            let lane = lane_of(&held.newest);
             if lane_key(lane) != key {
                 return Err(corrupt(LANES, &key, "another lane's"));
             }
@@ -171,46 +171,51 @@ impl Tower {
         self.clients.len()
     }
 
-    /// Takes a balance from a client that is connected by the key `client`. `proven` is what the ledger shows of
-    /// the channel; it is needed if the channel was not seen since the start.
+    /// Takes what is `newest` of a lane from a client that is connected by the key `client`. `proven` is what the
+    /// ledger shows of the channel; it is needed if the channel was not seen since the start.
     ///
     /// # Errors
     /// [`TowerError`]; [`TowerError::NotSeen`] asks for `proven`.
     pub fn keep(
         &mut self,
         client: PublicKey,
-        balance: &SignedBalance,
+        newest: &Claimable,
         permit: &Signature,
         proven: Option<&LedgerView>,
         batch: &mut Batch,
     ) -> Result<Answer, TowerError> {
-        let lane = lane_of(&balance.state);
-        if balance.state.ticks != TickTerms::NONE || balance.state.locks_root != Hash::ZERO {
+        let lane = lane_of(newest);
+        if newest.balance.state.locks_root != Hash::ZERO || newest.rank().is_err() {
             return Err(TowerError::Terms);
         }
         let seen = self.seen(lane.0, proven)?;
         self.check_client(lane, &seen.1, client, permit)?;
         if let Some(held) = self.lanes.get(&lane).filter(|held| held.client == client) {
-            if held.balance == *balance {
-                return Ok(self.holds(balance));
+            if held.newest == *newest {
+                return Ok(self.holds(newest));
             }
-            if rank(&held.balance.state) > rank(&balance.state) {
-                return Ok(Answer::Newer(Box::new(held.balance)));
+            if rank(&held.newest) > rank(newest) {
+                return Ok(Answer::Newer(Box::new(held.newest)));
             }
         }
-        if !balance.verify(self.network, &seen.1.party(lane.1).key) {
+        if !newest.balance.verify(self.network, &seen.1.party(lane.1).key) {
             return Err(TowerError::Signature);
         }
+        newest.balance.state.ticks.check_form().map_err(|_| TowerError::Terms)?;
+        newest.claim().total().map_err(|_| TowerError::Terms)?;
         self.check_room(lane, client)?;
-        // Of a client that takes another's place the balance may be the older one.
-        let before = self.lanes.get(&lane).map(|held| held.balance);
-        let newest = before.filter(|held| rank(&held.state) > rank(&balance.state)).unwrap_or(*balance);
-        let held = Held { client, balance: newest };
+        // Of a client that takes another's place it may be the older one.
+        let before = self.lanes.get(&lane).map(|held| held.newest);
+        let kept = before.filter(|held| rank(held) > rank(newest)).unwrap_or(*newest);
+        let held = Held { client, newest: kept };
         batch.put(LANES, &lane_key(lane), codec::encode(&held));
         self.insert(lane, held);
         self.records.insert(lane.0, seen);
-        self.assert_not_lower(lane, before);
-        Ok(if newest == *balance { self.holds(balance) } else { Answer::Newer(Box::new(newest)) })
+        assert!(
+            before.is_none_or(|before| rank(&kept) >= rank(&before)),
+            "I3: what is held must not go down"
+        );
+        Ok(if kept == *newest { self.holds(newest) } else { Answer::Newer(Box::new(kept)) })
     }
 
     /// What is held of a lane, for a client that is connected by the key `client`. `proven` as in
@@ -225,11 +230,11 @@ impl Tower {
         payer: Side,
         permit: &Signature,
         proven: Option<&LedgerView>,
-    ) -> Result<Option<SignedBalance>, TowerError> {
+    ) -> Result<Option<Claimable>, TowerError> {
         let Some(held) = self.lanes.get(&(channel, payer)) else { return Ok(None) };
         let (_, record) = self.seen(channel, proven)?;
         self.check_client((channel, payer), &record, client, permit)?;
-        Ok(Some(held.balance))
+        Ok(Some(held.newest))
     }
 
     /// What the ledger shows of a channel, verified against a milestone. A channel that is gone is paid out, and
@@ -258,20 +263,18 @@ impl Tower {
         let Some((index, record)) = self.records.get(&channel) else { return Vec::new() };
         let ChannelPhase::Closing { deadline, .. } = record.phase else { return Vec::new() };
         let held = Side::BOTH.into_iter().filter_map(|side| self.lanes.get(&(channel, side)));
-        held.map(|held| held.balance)
-            .filter(|held| {
-                *index <= deadline && held.state.cumulative > record.lane(held.state.payer).cumulative
-            })
-            .map(|held| {
-                let essence = Essence::acting(self.network, Action::Claim(held.state));
-                let key = record.party(held.state.payer).key;
-                Transaction { essence, unlocks: vec![Unlock { key, signature: held.signature }] }
+        held.map(|held| held.newest)
+            .filter(|newest| *index <= deadline && rank(newest).0 > record.lane(lane_of(newest).1).cumulative)
+            .map(|newest| {
+                let essence = Essence::acting(self.network, Action::Claim(newest.claim()));
+                let key = record.party(lane_of(&newest).1).key;
+                Transaction { essence, unlocks: vec![Unlock { key, signature: newest.balance.signature }] }
             })
             .collect()
     }
 
-    fn holds(&self, balance: &SignedBalance) -> Answer {
-        Answer::Holds(self.key.sign(&receipt_hash(self.network, &balance.state)))
+    fn holds(&self, newest: &Claimable) -> Answer {
+        Answer::Holds(self.key.sign(&receipt_hash(self.network, newest)))
     }
 
     fn seen(
@@ -318,11 +321,6 @@ impl Tower {
         Ok(())
     }
 
-    fn assert_not_lower(&self, lane: Lane, before: Option<SignedBalance>) {
-        let now = self.lanes.get(&lane).map(|held| rank(&held.balance.state));
-        assert!(now >= before.map(|before| rank(&before.state)), "I3: what a tower holds must not go down");
-    }
-
     fn insert(&mut self, lane: Lane, held: Held) {
         let client = held.client;
         if let Some(before) = self.lanes.insert(lane, held) {
@@ -350,8 +348,8 @@ impl Tower {
     }
 }
 
-const fn lane_of(state: &LaneState) -> Lane {
-    (state.channel, state.payer)
+const fn lane_of(what: &Claimable) -> Lane {
+    (what.balance.state.channel, what.balance.state.payer)
 }
 
 fn lane_key((channel, payer): Lane) -> Vec<u8> {

@@ -6,18 +6,47 @@
 use bincode::{Decode, Encode};
 
 use crate::{
-    ChannelId, Hash, LaneState, NetworkId, PublicKey, Side, Signature, SignedBalance,
+    Amount, ChannelId, Claim, Hash, NetworkId, PublicKey, Side, Signature, SignedBalance, TickProof,
     hash::{Layout, Tag},
     message::cut,
+    payment::PaymentError,
 };
+
+/// What is kept of a lane: all that a claim needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Claimable {
+    /// The newest balance.
+    pub balance: SignedBalance,
+    /// The newest tick that was revealed under it, if any.
+    pub ticks: Option<TickProof>,
+}
+
+impl Claimable {
+    /// What the ledger is shown.
+    pub const fn claim(&self) -> Claim {
+        Claim { state: self.balance.state, ticks: self.ticks }
+    }
+
+    /// What it pays, and then which update and which tick it is: what has more of these is newer. The tick itself
+    /// is not checked.
+    ///
+    /// # Errors
+    /// [`PaymentError`] if the sum does not fit or the tick is beyond the chain.
+    pub fn rank(&self) -> Result<(Amount, u64, u32), PaymentError> {
+        let state = &self.balance.state;
+        let tick = self.ticks.map_or(0, |ticks| ticks.index);
+        let total = state.cumulative.checked_add(state.ticks.amount(tick)?).ok_or(PaymentError::Overflow)?;
+        Ok((total, state.seq, tick))
+    }
+}
 
 /// What a client asks of a watchtower.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum TowerRequest {
     /// Keep this balance in place of the one that is held. The answer is `Holds`, `Newer` or `Refused`.
     Keep {
-        /// The newest balance of a lane that the client is paid on.
-        balance: Box<SignedBalance>,
+        /// The newest of a lane that the client is paid on.
+        newest: Box<Claimable>,
         /// What makes this client the party's: see [`client_hash`].
         permit: Signature,
     },
@@ -39,9 +68,9 @@ pub enum TowerResponse {
     /// signature over [`receipt_hash`].
     Holds(Signature),
     /// The tower holds this one, which pays the client more.
-    Newer(Box<SignedBalance>),
+    Newer(Box<Claimable>),
     /// What is held of the lane.
-    Shown(Option<Box<SignedBalance>>),
+    Shown(Option<Box<Claimable>>),
     /// The request is refused, and nothing was changed.
     Refused(TowerRefusal),
 }
@@ -95,15 +124,19 @@ pub fn client_hash(network: NetworkId, channel: ChannelId, payer: Side, client: 
 }
 
 /// What a tower signs: "this is on my disk, and the newest of its lane that I was shown".
-pub fn receipt_hash(network: NetworkId, state: &LaneState) -> Hash {
-    Layout::new(Tag::TOWER).bytes(network.as_bytes()).bytes(state.signing_hash(network).as_bytes()).hash()
+pub fn receipt_hash(network: NetworkId, held: &Claimable) -> Hash {
+    Layout::new(Tag::TOWER)
+        .bytes(network.as_bytes())
+        .bytes(held.balance.state.signing_hash(network).as_bytes())
+        .u32(held.ticks.map_or(0, |ticks| ticks.index))
+        .hash()
 }
 
 /// A tower's word for what it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct TowerReceipt {
     /// What it holds.
-    pub state: LaneState,
+    pub held: Claimable,
     /// Its signature over [`receipt_hash`].
     pub signature: Signature,
 }
@@ -111,6 +144,6 @@ pub struct TowerReceipt {
 impl TowerReceipt {
     /// Whether the tower with this key signed it.
     pub fn verify(&self, network: NetworkId, tower: &PublicKey) -> bool {
-        tower.verify(&receipt_hash(network, &self.state), &self.signature)
+        tower.verify(&receipt_hash(network, &self.held), &self.signature)
     }
 }

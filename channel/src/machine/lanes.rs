@@ -98,8 +98,13 @@ impl Channel {
         }
         self.outgoing.signed = Some(signed);
         self.dirty.outgoing = true;
-        let update =
-            Update { seq: state.seq, cumulative: state.cumulative, payments, signature: signed.signature };
+        let update = Update {
+            seq: state.seq,
+            cumulative: state.cumulative,
+            payments,
+            ticks: None,
+            signature: signed.signature,
+        };
         tables::put_update(&mut effects.batch, self.id, &update);
         self.forget_acknowledged(effects);
         self.sent.push_back(Sent { update: update.clone(), payments: self.outgoing.payments });
@@ -140,7 +145,12 @@ impl Channel {
     }
 
     pub(super) fn send_standing(&self, effects: &mut Effects) {
-        let standing = Reestablish { signed: self.outgoing.signed, held: self.incoming.held };
+        let standing = Reestablish {
+            signed: self.outgoing.signed,
+            held: self.incoming.held,
+            held_ticks: None,
+            stakes: self.stakes(),
+        };
         effects.after.push(After::Send(ChannelMessage::Reestablish(Box::new(standing))));
     }
 

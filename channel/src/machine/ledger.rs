@@ -1,7 +1,7 @@
 //! What the ledger shows, closing alone, and claiming.
 
 use flash_proto::{
-    Action, Amount, ChannelPhase, ChannelRecord, Essence, Side, Transaction, TransactionId, Unlock,
+    Action, Amount, ChannelPhase, ChannelRecord, Claim, Essence, Side, Transaction, TransactionId, Unlock,
     transaction::UnilateralClose,
 };
 
@@ -149,7 +149,7 @@ impl Channel {
         let action = Action::UnilateralClose(UnilateralClose {
             channel: self.id,
             closer: self.agreement.side,
-            balance: held.map(|held| held.state),
+            balance: held.map(|held| Claim::of(held.state)),
         });
         let essence = Essence::acting(self.agreement.network, action);
         let balance = held.map(|held| Unlock { key: self.peer_key(), signature: held.signature });
@@ -160,7 +160,7 @@ impl Channel {
     /// Raises the peer's lane on the ledger to what is held here, if that is more than the ledger knows.
     fn claim(&self, known: Amount) -> Option<Transaction> {
         let held = self.incoming.held.filter(|held| held.state.cumulative > known)?;
-        let essence = Essence::acting(self.agreement.network, Action::Claim(held.state));
+        let essence = Essence::acting(self.agreement.network, Action::Claim(Claim::of(held.state)));
         let unlocks = vec![Unlock { key: self.peer_key(), signature: held.signature }];
         Some(Transaction { essence, unlocks })
     }

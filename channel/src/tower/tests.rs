@@ -1,6 +1,8 @@
 //! What a watchtower takes, keeps, shows and claims.
 
-use flash_proto::{Address, Amount, Open, Payment, PaymentList, record::Party};
+use flash_proto::{
+    Address, Amount, Claim, LaneState, Open, Payment, PaymentList, TickChain, TickTerms, record::Party,
+};
 use proptest::prelude::*;
 
 use super::*;
@@ -33,8 +35,12 @@ fn state(channel: ChannelId, payer: Side, seq: u64, cumulative: u64) -> LaneStat
     LaneState { seq, cumulative: Amount::new(cumulative), ..LaneState::new(channel, payer) }
 }
 
-fn balance(payer: Side, seq: u64, cumulative: u64) -> SignedBalance {
-    state(CHANNEL, payer, seq, cumulative).sign(NETWORK, &key(payer.pick(1, 2)))
+fn balance(payer: Side, seq: u64, cumulative: u64) -> Claimable {
+    signed(state(CHANNEL, payer, seq, cumulative), &key(payer.pick(1, 2)))
+}
+
+fn signed(state: LaneState, key: &SecretKey) -> Claimable {
+    Claimable { balance: state.sign(NETWORK, key), ticks: None }
 }
 
 /// The payee of the lane names the machine `client`.
@@ -56,14 +62,15 @@ impl Scene {
     }
 
     /// Party B's machine, which is paid on A's lane, hands over.
-    fn keep(&mut self, balance: &SignedBalance) -> Result<Answer, TowerError> {
-        self.keep_as(&key(12), balance, permit(balance.state.channel, balance.state.payer, &key(12)))
+    fn keep(&mut self, newest: &Claimable) -> Result<Answer, TowerError> {
+        let (channel, payer) = lane_of(newest);
+        self.keep_as(&key(12), newest, permit(channel, payer, &key(12)))
     }
 
     fn keep_as(
         &mut self,
         client: &SecretKey,
-        balance: &SignedBalance,
+        balance: &Claimable,
         permit: Signature,
     ) -> Result<Answer, TowerError> {
         let proven = view(7, Some(record(ChannelPhase::Open)));
@@ -102,8 +109,8 @@ fn only_the_newest_is_kept_and_the_tower_signs_for_it() {
     let (old, new) = (balance(Side::A, 3, 30), balance(Side::A, 4, 31));
     for handed in [&old, &new, &new] {
         let Ok(Answer::Holds(signature)) = scene.keep(handed) else { panic!("it is taken") };
-        assert!(key(20).public().verify(&receipt_hash(NETWORK, &handed.state), &signature));
-        assert!(!key(21).public().verify(&receipt_hash(NETWORK, &handed.state), &signature));
+        assert!(key(20).public().verify(&receipt_hash(NETWORK, handed), &signature));
+        assert!(!key(21).public().verify(&receipt_hash(NETWORK, handed), &signature));
         assert_eq!(scene.stored(), 1, "one balance for each lane");
     }
     assert_eq!(scene.keep(&old), Ok(Answer::Newer(Box::new(new))));
@@ -118,15 +125,21 @@ fn what_is_not_the_payees_is_refused() {
     let good = balance(Side::A, 1, 10);
     let permitted = permit(CHANNEL, Side::A, &key(12));
     let mut forged = good;
-    forged.state.cumulative = Amount::new(11);
+    forged.balance.state.cumulative = Amount::new(11);
     assert_eq!(scene.keep(&forged), Err(TowerError::Signature));
-    let foreign = good.state.sign(NetworkId::new([8; 32]), &key(1));
+    let foreign = good.balance.state.sign(NetworkId::new([8; 32]), &key(1));
+    let foreign = Claimable { balance: foreign, ticks: None };
     assert_eq!(scene.keep(&foreign), Err(TowerError::Signature), "another network");
-    let own = good.state.sign(NETWORK, &key(2));
+    let own = signed(good.balance.state, &key(2));
     assert_eq!(scene.keep(&own), Err(TowerError::Signature), "signed by the payee");
     let ticks = TickTerms { max: 1, ..TickTerms::NONE };
-    let with_ticks = LaneState { ticks, ..good.state }.sign(NETWORK, &key(1));
-    assert_eq!(scene.keep(&with_ticks), Err(TowerError::Terms));
+    let odd = [
+        LaneState { ticks, ..good.balance.state },
+        LaneState { locks_root: Hash::new([1; 32]), ..good.balance.state },
+    ];
+    for odd in odd {
+        assert_eq!(scene.keep(&signed(odd, &key(1))), Err(TowerError::Terms));
+    }
 
     let stranger = key(13);
     for permit in [permitted, permit(CHANNEL, Side::B, &stranger), Signature::new([0; 64])] {
@@ -192,7 +205,7 @@ fn a_client_and_all_together_have_so_many_lanes() {
     let mut scene = Scene::new(Limits { client_lanes: 2, lanes: 3 });
     let mut on = |n: u8, client: u8| {
         let channel = ChannelId::new([n; 32]);
-        let balance = state(channel, Side::A, 1, 10).sign(NETWORK, &key(1));
+        let balance = signed(state(channel, Side::A, 1, 10), &key(1));
         scene.keep_as(&key(client), &balance, permit(channel, Side::A, &key(client))).map(drop)
     };
     assert_eq!((on(1, 12), on(2, 12), on(3, 12)), (Ok(()), Ok(()), Err(TowerError::ClientFull(2))));
@@ -211,7 +224,7 @@ fn a_close_with_less_is_claimed_until_the_ledger_knows_better() {
     scene.ledger(&view(11, Some(closing(29))));
     let claims = scene.tower.wanted(CHANNEL);
     let [claim] = claims.as_slice() else { panic!("{claims:?}") };
-    assert_eq!(claim.essence.action, Action::Claim(state(CHANNEL, Side::A, 3, 30)));
+    assert_eq!(claim.essence.action, Action::Claim(Claim::of(state(CHANNEL, Side::A, 3, 30))));
     assert_eq!(claim.unlocks[0].key, key(1).public());
     // Of a newer balance another claim.
     scene.keep(&balance(Side::A, 4, 40)).unwrap();
@@ -229,6 +242,32 @@ fn a_close_with_less_is_claimed_until_the_ledger_knows_better() {
     assert!(scene.tower.wanted(CHANNEL).is_empty());
     scene.ledger(&view(22, None));
     assert_eq!((scene.tower.lanes(), scene.tower.clients(), scene.stored()), (0, 0, 0), "it is forgotten");
+}
+
+#[test]
+fn the_newest_tick_counts_and_must_be_of_the_chain() {
+    let mut scene = Scene::new(Limits::default());
+    let chain = TickChain::new(Hash::new([7; 32]), Amount::new(5), 100).unwrap();
+    let with = LaneState { ticks: chain.terms(), ..state(CHANNEL, Side::A, 3, 30) };
+    let balance = signed(with, &key(1));
+    let ticked = |index| Claimable { ticks: chain.reveal(index), ..balance };
+    for newer in [balance, ticked(1), ticked(4)] {
+        let Ok(Answer::Holds(signature)) = scene.keep(&newer) else { panic!("it is taken") };
+        assert!(key(20).public().verify(&receipt_hash(NETWORK, &newer), &signature));
+    }
+    assert_eq!(scene.keep(&ticked(3)), Ok(Answer::Newer(Box::new(ticked(4)))));
+    let mut forged = ticked(5);
+    forged.ticks = forged.ticks.map(|tick| flash_proto::TickProof { index: 6, ..tick });
+    assert_eq!(scene.keep(&forged), Err(TowerError::Terms));
+    scene.ledger(&view(11, Some(closing(49))));
+    let claims = scene.tower.wanted(CHANNEL);
+    assert_eq!(claims[0].essence.action, Action::Claim(ticked(4).claim()));
+    scene.ledger(&view(12, Some(closing(50))));
+    assert!(scene.tower.wanted(CHANNEL).is_empty());
+    // The next balance folds them: it pays the same, and is newer.
+    let folded = signed(state(CHANNEL, Side::A, 4, 50), &key(1));
+    assert!(matches!(scene.keep(&folded), Ok(Answer::Holds(_))));
+    assert_eq!(scene.keep(&ticked(4)), Ok(Answer::Newer(Box::new(folded))));
 }
 
 #[test]
@@ -258,9 +297,9 @@ fn a_balance_that_was_held_has_to_be_signed_by_the_payer_too() {
         list
     };
     let next = state(CHANNEL, Side::A, 3, 30).advance(&list).unwrap();
-    let forged = next.sign(NETWORK, &key(3));
+    let forged = signed(next, &key(3));
     assert_eq!(scene.keep(&forged), Err(TowerError::Signature));
-    assert!(matches!(scene.keep(&next.sign(NETWORK, &key(1))), Ok(Answer::Holds(_))));
+    assert!(matches!(scene.keep(&signed(next, &key(1))), Ok(Answer::Holds(_))));
 }
 
 proptest! {
@@ -270,20 +309,20 @@ proptest! {
         handed in proptest::collection::vec((1_u64..50, 1_u64..50, 0_u8..4), 1..40),
     ) {
         let mut scene = Scene::new(Limits::default());
-        let mut best = (Amount::ZERO, 0);
+        let mut best = (Amount::ZERO, 0, 0);
         for (seq, cumulative, chance) in handed {
             let balance = balance(Side::A, seq, cumulative);
             let valid = chance != 1;
             let mut given = balance;
             if !valid {
-                given.state.cumulative = Amount::new(cumulative + 50);
+                given.balance.state.cumulative = Amount::new(cumulative + 50);
             }
             let answer = scene.keep(&given);
             if valid {
-                best = best.max(rank(&balance.state));
+                best = best.max(rank(&balance));
             }
-            let held = scene.tower.lanes.get(&(CHANNEL, Side::A)).map(|held| rank(&held.balance.state));
-            prop_assert_eq!(held.unwrap_or((Amount::ZERO, 0)), best);
+            let held = scene.tower.lanes.get(&(CHANNEL, Side::A)).map(|held| rank(&held.newest));
+            prop_assert_eq!(held.unwrap_or_default(), best);
             prop_assert_eq!(answer.is_ok(), valid);
             if chance == 0 {
                 scene.reload();

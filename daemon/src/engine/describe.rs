@@ -158,7 +158,7 @@ mod tests {
             payments.push(&Payment::new(Amount::MAX, &[b'"'; 32]).unwrap()).unwrap();
         }
         let signature = Signature::new([0; 64]);
-        let update = Update { seq: u64::MAX, cumulative: Amount::MAX, payments, signature };
+        let update = Update { seq: u64::MAX, cumulative: Amount::MAX, payments, ticks: None, signature };
         let bytes = serde_json::to_vec(&received(&update)).unwrap();
         assert!(bytes.len() + 512 < SMALL_VALUE_BYTES_MAX, "{} bytes", bytes.len());
     }

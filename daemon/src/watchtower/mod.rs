@@ -30,7 +30,9 @@ use flash_node_client::{
     light::Checkpoint,
     quic::{Endpoint, PeerAddress, StreamLimits, TOWER_ALPN},
 };
-use flash_proto::{ChannelId, PublicKey, SecretKey, Side, Signature, SignedBalance, Transaction, TransactionId};
+use flash_proto::{
+    ChannelId, PublicKey, SecretKey, Side, Signature, Transaction, TransactionId, tower::Claimable,
+};
 use tokio::{
     sync::{mpsc, oneshot},
     task::{AbortHandle, JoinSet},
@@ -94,7 +96,7 @@ pub(crate) fn start(config: Config, tasks: &mut JoinSet<()>) -> Result<PeerAddre
 enum Command {
     Keep {
         client: PublicKey,
-        balance: Box<SignedBalance>,
+        newest: Box<Claimable>,
         permit: Signature,
         proven: Option<Box<LedgerView>>,
         reply: oneshot::Sender<Result<Kept, TowerError>>,
@@ -104,7 +106,7 @@ enum Command {
         lane: (ChannelId, Side),
         permit: Signature,
         proven: Option<Box<LedgerView>>,
-        reply: oneshot::Sender<Result<Option<SignedBalance>, TowerError>>,
+        reply: oneshot::Sender<Result<Option<Claimable>, TowerError>>,
     },
     Channels(oneshot::Sender<BTreeSet<ChannelId>>),
     Ledger(Vec<(ChannelId, LedgerView)>),
@@ -156,17 +158,17 @@ impl Handle {
         }
     }
 
-    /// Takes a balance from a client; returns once it is durable.
+    /// Takes the newest of a lane from a client; returns once it is durable.
     async fn keep(
         &self,
         client: PublicKey,
-        balance: &SignedBalance,
+        newest: &Claimable,
         permit: Signature,
     ) -> Result<Answer, AskError> {
         let Kept { answer, durable } = self
-            .ask_seen(balance.state.channel, |proven, reply| Command::Keep {
+            .ask_seen(newest.balance.state.channel, |proven, reply| Command::Keep {
                 client,
-                balance: Box::new(*balance),
+                newest: Box::new(*newest),
                 permit,
                 proven,
                 reply,
@@ -182,7 +184,7 @@ impl Handle {
         client: PublicKey,
         lane: (ChannelId, Side),
         permit: Signature,
-    ) -> Result<Option<SignedBalance>, AskError> {
+    ) -> Result<Option<Claimable>, AskError> {
         let show = |proven, reply| Command::Show { client, lane, permit, proven, reply };
         self.ask_seen(lane.0, show).await
     }
@@ -251,9 +253,9 @@ impl Task {
 
     async fn take(&mut self, command: Command) -> Result<(), crate::engine::Stopped> {
         match command {
-            Command::Keep { client, balance, permit, proven, reply } => {
-                let (channel, mut batch) = (balance.state.channel, Batch::new());
-                let kept = self.tower.keep(client, &balance, &permit, proven.as_deref(), &mut batch);
+            Command::Keep { client, newest, permit, proven, reply } => {
+                let (channel, mut batch) = (newest.balance.state.channel, Batch::new());
+                let kept = self.tower.keep(client, &newest, &permit, proven.as_deref(), &mut batch);
                 let answer = match kept {
                     Ok(answer) => answer,
                     Err(error) => {

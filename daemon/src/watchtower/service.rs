@@ -6,6 +6,7 @@ use std::{
     time::Duration,
 };
 
+use flash_channel::tower::Answer;
 use flash_node_client::quic::{
     Endpoint,
     frames::{FrameError, FrameReader, FrameWriter},
@@ -16,7 +17,6 @@ use flash_proto::{
     limits::TOWER_FRAME_BYTES_MAX,
     tower::{TowerRefusal, TowerRefusalCode, TowerRequest, TowerResponse},
 };
-use flash_channel::tower::Answer;
 use quinn::{Connection, Incoming, VarInt};
 use tokio::{sync::Semaphore, task::JoinSet, time::timeout};
 
@@ -119,15 +119,18 @@ impl Service {
 
     async fn answer(&self, client: PublicKey, request: TowerRequest) -> TowerResponse {
         if !self.clients.is_empty() && !self.clients.contains(&client) {
-            return refused(TowerRefusalCode::NotAClient, "this tower serves the clients of its operator only");
+            return refused(
+                TowerRefusalCode::NotAClient,
+                "this tower serves the clients of its operator only",
+            );
         }
         // Never closed.
         let Ok(_turn) = self.requests.acquire().await else {
             return refused(TowerRefusalCode::Busy, "the tower is stopping");
         };
         let answered = match request {
-            TowerRequest::Keep { balance, permit } => {
-                self.tower.keep(client, &balance, permit).await.map(|answer| match answer {
+            TowerRequest::Keep { newest, permit } => {
+                self.tower.keep(client, &newest, permit).await.map(|answer| match answer {
                     Answer::Holds(signature) => TowerResponse::Holds(signature),
                     Answer::Newer(newer) => TowerResponse::Newer(newer),
                 })

@@ -2,7 +2,7 @@
 
 use flash_channel::machine::Input;
 use flash_node_client::ledger::Conflict;
-use flash_proto::{Action, ChannelPhase, Side, Transaction};
+use flash_proto::{Action, ChannelPhase, Claim, Side, Transaction};
 
 use super::{
     faults::{
@@ -93,7 +93,7 @@ impl World {
     /// I15: no fee-like waste; an honest party asks for nothing that it was shown to be pointless.
     pub(super) fn check_use(&mut self, by: Side, transaction: &Transaction, seen: u64) {
         let Some(record) = self.ledger.view(seen).record else { return };
-        if let Action::Claim(state) = transaction.essence.action {
+        if let Action::Claim(Claim { state, .. }) = transaction.essence.action {
             if record.phase == ChannelPhase::Open {
                 self.oracle.useless(by, Conflict::ChannelOpen);
             }

@@ -1,9 +1,9 @@
 //! What a party does that wants to take more than is its own.
 
 use flash_proto::{
-    Action, Amount, Essence, LaneState, NetworkId, Payment, PaymentList, Reference, SecretKey, Signature,
-    SignedBalance, TickTerms, Transaction, Unlock,
-    message::{ChannelMessage, Reestablish, Update},
+    Action, Amount, Claim, Essence, LaneState, NetworkId, Payment, PaymentList, Reference, SecretKey,
+    Signature, SignedBalance, TickTerms, Transaction, Unlock,
+    message::{ChannelMessage, Reestablish, Stakes, Update},
     transaction::{CooperativeClose, UnilateralClose},
 };
 
@@ -15,13 +15,13 @@ pub(super) fn on_ledger(party: &Party, network: NetworkId, rng: &mut Rng) -> Tra
     let (ours, theirs) = (setup::channel_key(party.side), setup::channel_key(!party.side).public());
     let unlock = balance.map(|balance| Unlock { key: theirs, signature: balance.signature });
     if let Some(balance) = balance.filter(|_| rng.chance(40)) {
-        let essence = Essence::acting(network, Action::Claim(balance.state));
+        let essence = Essence::acting(network, Action::Claim(Claim::of(balance.state)));
         return Transaction { essence, unlocks: unlock.into_iter().collect() };
     }
     let action = Action::UnilateralClose(UnilateralClose {
         channel: party.id,
         closer: party.side,
-        balance: balance.map(|balance| balance.state),
+        balance: balance.map(|balance| Claim::of(balance.state)),
     });
     let essence = Essence::acting(network, action);
     let unlocks = std::iter::once(essence.unlock(&ours)).chain(unlock).collect();
@@ -59,7 +59,7 @@ fn bad_update(party: &Party, network: NetworkId, rng: &mut Rng) -> Option<Update
     }
     let key = if kind == 6 { SecretKey::from_bytes([77; 32]) } else { setup::channel_key(party.side) };
     let signature = state.sign(network, &key).signature;
-    Some(Update { seq: state.seq, cumulative: state.cumulative, payments, signature })
+    Some(Update { seq: state.seq, cumulative: state.cumulative, payments, ticks: None, signature })
 }
 
 fn bad_standing(party: &Party, network: NetworkId, rng: &mut Rng) -> Option<Reestablish> {
@@ -72,7 +72,8 @@ fn bad_standing(party: &Party, network: NetworkId, rng: &mut Rng) -> Option<Rees
         let state = LaneState { seq, cumulative, ..before };
         signed = Some(state.sign(network, &setup::channel_key(party.side)));
     }
-    Some(Reestablish { signed, held: if rng.chance(20) { None } else { held } })
+    let stakes = Stakes { a: Amount::new(rng.below(200_000)), b: Amount::new(rng.below(200_000)) };
+    Some(Reestablish { signed, held: if rng.chance(20) { None } else { held }, held_ticks: None, stakes })
 }
 
 /// A balance beyond everything that was agreed on, rightly signed.

@@ -209,7 +209,16 @@ impl Oracle {
                 }
                 _ => durable.phase != flash_channel::machine::Phase::Open,
             },
-            ChannelMessage::Paused { .. } | ChannelMessage::CloseRequest | ChannelMessage::Refuse(_) => true,
+            ChannelMessage::Paused { .. }
+            | ChannelMessage::CloseRequest
+            | ChannelMessage::Refuse(_)
+            | ChannelMessage::Tick { .. }
+            | ChannelMessage::TickAck { .. }
+            | ChannelMessage::Stakes(_)
+            | ChannelMessage::WithdrawSigned { .. }
+            | ChannelMessage::WithdrawComplete { .. }
+            | ChannelMessage::ReceiptRequest { .. }
+            | ChannelMessage::Receipt { .. } => true,
         };
         self.require(written, || {
             format!("I10: {side} sends what is not on its disk: {message:?}, {durable:?}")

@@ -1,7 +1,7 @@
 //! A party's process in the world: its turns, its commits, its deaths and its returns.
 
 use flash_channel::{machine::ChannelEvent, store::Fault};
-use flash_proto::{Action, Essence, Side, Transaction, Unlock};
+use flash_proto::{Action, Claim, Essence, Side, Transaction, Unlock};
 
 use super::{
     faults::{MILESTONE_TICKS, OUTAGE_MILESTONES_MAX, OUTAGE_REST_MILESTONES},
@@ -165,7 +165,7 @@ impl World {
     /// I4: what the disk holds is what the ledger takes.
     pub(super) fn check_claim(&mut self, side: Side) {
         if let Some(held) = self.party(side).durable.incoming.held {
-            let essence = Essence::acting(self.network, Action::Claim(held.state));
+            let essence = Essence::acting(self.network, Action::Claim(Claim::of(held.state)));
             let key = setup::channel_key(!side).public();
             let unlocks = vec![Unlock { key, signature: held.signature }];
             let good = self.ledger.is_wellformed(Transaction { essence, unlocks });

@@ -1,7 +1,7 @@
 //! Channels: opening, and every way to close.
 
 use flash_proto::{
-    Action, Address, Amount, BlockId, ChannelId, ChannelPhase, ChannelRecord, Output, OutputId, Side,
+    Action, Address, Amount, BlockId, ChannelId, ChannelPhase, ChannelRecord, Claim, Output, OutputId, Side,
     StateKey, Transaction, TransactionId,
     hash::{Layout, Tag},
     limits,
@@ -244,7 +244,7 @@ fn closing_alone_and_claiming_need_the_right_keys_and_phase() {
     ledger.apply(&unilateral(&params, channel, Side::A, Some(paid)));
     assert_eq!(ledger.conflict(&unilateral(&params, channel, Side::B, None)), Conflict::ChannelClosing);
     let mut forged = claim(&params, &balance(&params, channel, Side::B, 500));
-    let Action::Claim(state) = forged.essence.action else { panic!("it is a claim") };
+    let Action::Claim(Claim { state, .. }) = forged.essence.action else { panic!("it is a claim") };
     forged.unlocks[0].key = key(9).public();
     forged.unlocks[0].signature = state.sign(params.id(), &key(9)).signature;
     assert_eq!(ledger.conflict(&forged), Conflict::NotAParty);

@@ -1,8 +1,8 @@
 //! A small network, its keys, and transactions signed as they should be.
 
 use flash_proto::{
-    Action, Address, Amount, BlockId, ChannelId, Essence, Hash, LaneState, NetworkParams, Open, Output,
-    OutputId, SecretKey, Side, SignedBalance, Transaction, Unlock,
+    Action, Address, Amount, BlockId, ChannelId, Claim, Essence, Hash, LaneState, NetworkParams, Open,
+    Output, OutputId, SecretKey, Side, SignedBalance, Transaction, Unlock,
     record::Party,
     transaction::{CooperativeClose, UnilateralClose, commit_inputs},
 };
@@ -153,14 +153,14 @@ pub(crate) fn unilateral(
     closer: Side,
     balance: Option<SignedBalance>,
 ) -> Transaction {
-    let close = UnilateralClose { channel, closer, balance: balance.map(|balance| balance.state) };
+    let close = UnilateralClose { channel, closer, balance: balance.map(|balance| Claim::of(balance.state)) };
     let mut transaction = acting(params, Action::UnilateralClose(close), &[closer.pick(11, 12)]);
     transaction.unlocks.extend(balance.as_ref().map(balance_unlock));
     transaction
 }
 
 pub(crate) fn claim(params: &NetworkParams, balance: &SignedBalance) -> Transaction {
-    let mut transaction = acting(params, Action::Claim(balance.state), &[]);
+    let mut transaction = acting(params, Action::Claim(Claim::of(balance.state)), &[]);
     transaction.unlocks.push(balance_unlock(balance));
     transaction
 }
