@@ -385,7 +385,8 @@ impl Config {
     /// The configuration as a `flash.toml`, each value with where it came from.
     pub fn to_toml(&self) -> String {
         let text = |value: &dyn fmt::Display| toml::Value::String(value.to_string()).to_string();
-        let list = |items: &mut dyn Iterator<Item = String>| format!("[{}]", items.collect::<Vec<_>>().join(", "));
+        let list =
+            |items: &mut dyn Iterator<Item = String>| format!("[{}]", items.collect::<Vec<_>>().join(", "));
         let optional = |value: Option<String>| value;
         let values: [(&'static str, Option<String>); 18] = [
             ("listen", Some(text(&self.listen))),
@@ -468,7 +469,8 @@ mod tests {
             "nodes = [\"{NODE}\"]\ntowers = [\"{NODE}\"]\ntower_clients = [\"{key}\"]\n\
              [accept]\ndeposit_max = \"1.5Mi\"\n"
         );
-        let config = load(&text, &[("freshness_ms_max", "5000")], &[("FLASH_TOWER_LISTEN", "127.0.0.1:7")]).unwrap();
+        let config =
+            load(&text, &[("freshness_ms_max", "5000")], &[("FLASH_TOWER_LISTEN", "127.0.0.1:7")]).unwrap();
         let printed = config.to_toml();
         assert!(printed.contains("deposit_max = \"1.5Mi\" # flash.toml"), "{printed}");
         assert!(printed.contains("freshness_ms_max = 5000 # command line"), "{printed}");

@@ -4,7 +4,7 @@ use flash_channel::{
     Channel,
     machine::{ChannelEvent, Misbehaviour, Origin, Phase},
 };
-use flash_proto::{Amount, Balances, message::Update};
+use flash_proto::{Amount, Balances, message::Update, tower::Claimable};
 use serde_json::{Value, json};
 
 use crate::{
@@ -67,7 +67,13 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         close_transaction: channel.close_transaction_id(),
         payout: payouts.map(|payouts| payouts.of(side)),
         peer_payout: payouts.map(|payouts| payouts.of(!side)),
+        towers: Vec::new(),
     }
+}
+
+/// The newest of what the peer paid, as the ledger would be shown it.
+pub(super) fn newest(channel: &Channel) -> Option<Claimable> {
+    channel.incoming().held.map(|balance| Claimable { balance, ticks: None })
 }
 
 pub(super) fn misbehaved(channel: &Channel, error: &Misbehaviour) -> NewEvent {

@@ -17,7 +17,8 @@ use super::{
 };
 use crate::api::{
     ApiError, ChannelInfo, CloseRequest, ErrorCode, HistoryEntry, Info, NewAddress, OpenRequest, PayRequest,
-    PayResult, PeerRequest, RecoverRequest, RecoverResult, SendRequest, SendResult, Stopping, WalletBalance,
+    PayResult, PeerRequest, RecoverRequest, RecoverResult, SendRequest, SendResult, Stopping, TowerInfo,
+    WalletBalance,
 };
 
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -199,6 +200,13 @@ pub(super) async fn meet(
     Body(request): Body<PeerRequest>,
 ) -> Answer<ChannelInfo> {
     to_its_end(async move { rpc.daemon.meet(id, request).await }).await.map(Json)
+}
+
+/// The watchtowers of this daemon, and how far they are.
+#[utoipa::path(get, path = "/v1/towers", tag = "towers", security(("token" = ["read"])),
+    responses((status = 200, body = Vec<TowerInfo>), (status = "default", body = ApiError)))]
+pub(super) async fn towers(State(rpc): State<Rpc>) -> Answer<Vec<TowerInfo>> {
+    rpc.daemon.towers().map(Json)
 }
 
 /// Pays the peer. The answer comes when the peer has the payment on its disk.

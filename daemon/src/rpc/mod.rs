@@ -34,7 +34,7 @@ use crate::{
     daemon::Daemon,
 };
 
-pub(crate) use guard::is_local as is_local_host;
+pub(crate) use guard::{is_local as is_local_host, local};
 pub(crate) use ledger::Index;
 pub use openapi::document;
 pub use stream::LINE_BYTES_MAX;
@@ -107,6 +107,7 @@ fn read_routes() -> Router<Rpc> {
         .route("/v1/wallet/history", get(handlers::history))
         .route("/v1/channels", get(handlers::channels))
         .route("/v1/channels/{id}", get(handlers::channel))
+        .route("/v1/towers", get(handlers::towers))
         .route("/v1/events", get(events::events))
         .route("/v1/ledger/status", get(ledger::status))
         .route("/v1/ledger/transactions/{id}", get(ledger::transaction))

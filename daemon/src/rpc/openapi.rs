@@ -33,6 +33,7 @@ use super::{events, handlers, ledger, stream};
         handlers::close,
         handlers::meet,
         handlers::pay,
+        handlers::towers,
         stream::stream,
         events::events,
         ledger::status,

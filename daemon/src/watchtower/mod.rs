@@ -58,6 +58,8 @@ const MAILBOX_MAX: usize = 256;
 pub(crate) struct Config {
     /// Where clients connect.
     pub(crate) listen: SocketAddr,
+    /// What peers are told to connect to, `HOST:PORT`: clients of the tower are told the same host.
+    pub(crate) public_address: Option<String>,
     /// Who may be a client: these keys, or everybody if there are none.
     pub(crate) clients: BTreeSet<PublicKey>,
     /// The tower's key.
@@ -72,13 +74,27 @@ pub(crate) struct Config {
     pub(crate) stop: Stop,
 }
 
-/// Starts a watchtower; gives back where it listens, as seen from this machine. It ends with `stop`.
+/// Starts a watchtower; gives back what its clients are to be told. It ends with `stop`.
 pub(crate) fn start(config: Config, tasks: &mut JoinSet<()>) -> Result<PeerAddress, Failure> {
-    let Config { listen, clients, key, client, store, writer, keeps_checkpoint, metrics, stop } = config;
+    let Config {
+        listen,
+        public_address,
+        clients,
+        key,
+        client,
+        store,
+        writer,
+        keeps_checkpoint,
+        metrics,
+        stop,
+    } = config;
     let limits = StreamLimits { bidirectional: service::CLIENT_REQUESTS_MAX };
     let endpoint = Endpoint::listen(&key, TOWER_ALPN, listen, limits).map_err(Failure::new)?;
     let listening = from_this_machine(endpoint.local_address().map_err(Failure::new)?);
-    let address = PeerAddress::new(key.public(), listening.ip().to_string(), listening.port());
+    let host = public_address.as_deref().and_then(|public| public.rsplit_once(':')).map(|(host, _)| host);
+    let host =
+        host.map_or_else(|| listening.ip().to_string(), |host| host.trim_matches(['[', ']']).to_owned());
+    let address = PeerAddress::new(key.public(), host, listening.port()).map_err(Failure::new)?;
     let tower = Tower::load(store.as_ref(), client.params().id(), key, Limits::default())?;
     let (mailbox, commands) = mpsc::channel(MAILBOX_MAX);
     let handle = Handle { mailbox, client: client.clone() };
@@ -89,7 +105,8 @@ pub(crate) fn start(config: Config, tasks: &mut JoinSet<()>) -> Result<PeerAddre
     tasks.spawn(task.run(commands, stop.clone()));
     tasks.spawn(watcher.run());
     tasks.spawn(service::serve(handle, clients, endpoint, stop));
-    address.map_err(Failure::new)
+    tracing::info!(tower = %address, "a watchtower for others");
+    Ok(address)
 }
 
 /// What is asked of the tower's task.
