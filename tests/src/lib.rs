@@ -24,6 +24,7 @@ mod random;
 mod raw;
 mod scripted;
 pub mod sim;
+mod tower;
 
 pub use binaries::{binary, is_release};
 pub use browser::Browser;
@@ -36,3 +37,4 @@ pub use process::{Ended, Process, kill_all_on_panic, run};
 pub use random::{Random, full};
 pub use raw::RawNode;
 pub use scripted::{Ending, Greeted, STAKES, ScriptedPeer, Stream};
+pub use tower::{Tower, TowerClient};
