@@ -14,9 +14,9 @@ use std::collections::BTreeMap;
 
 use bincode::{Decode, Encode};
 use flash_proto::{
-    Action, ChannelId, ChannelPhase, ChannelRecord, Essence, Hash, LaneState, NetworkId, PublicKey,
-    SecretKey, Side, Signature, SignedBalance, TickTerms, Transaction, Unlock, codec,
-    tower::{TowerRefusalCode, client_hash, receipt_hash},
+    Action, Amount, ChannelId, ChannelPhase, ChannelRecord, Essence, Hash, NetworkId, PublicKey, SecretKey,
+    Side, Signature, Transaction, Unlock, codec,
+    tower::{Claimable, TowerRefusalCode, client_hash, receipt_hash},
 };
 use thiserror::Error;
 

@@ -95,7 +95,7 @@ fn router(rpc: Rpc) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(request::BODY_BYTES_MAX))
-        .layer(middleware::from_fn(guard::local))
+        .layer(middleware::from_fn(local))
         .layer(TraceLayer::new_for_http())
         .with_state(rpc)
 }
