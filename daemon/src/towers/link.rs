@@ -213,7 +213,10 @@ impl Links {
                     Err(HandError::Wrong("what it says is newer is not"))
                 }
             }
-            TowerResponse::Refused(refusal) => Err(HandError::Refused(refusal.detail)),
+            // It is shown on terminals.
+            TowerResponse::Refused(refusal) => {
+                Err(HandError::Refused(refusal.detail.replace(char::is_control, " ")))
+            }
             TowerResponse::Shown(_) => Err(HandError::Wrong("it answers another question")),
         }
     }
