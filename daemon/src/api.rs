@@ -399,6 +399,20 @@ pub struct TowerStanding {
     pub error: Option<String>,
 }
 
+/// What a watchtower says that it holds of a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TowerHeld {
+    /// The tower: `KEY@HOST:PORT`.
+    pub tower: String,
+    /// Number of the update of the balance that it holds, which the peer has signed; nothing if it holds none.
+    pub update: Option<u64>,
+    /// All that the peer had paid by then, revealed ticks included.
+    #[schema(value_type = Option<String>)]
+    pub paid: Option<Amount>,
+    /// Why it has shown nothing, if not because it holds nothing.
+    pub error: Option<String>,
+}
+
 /// A watchtower of this daemon.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct TowerInfo {

@@ -19,7 +19,7 @@ use crate::{
         ApiError, ChannelInfo, CloseRequest, ConfirmedBlock, ErrorCode, Event, HistoryEntry, Info,
         LedgerStatus, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, PeerRequest,
         PublishRequest, RecoverRequest, RecoverResult, SendRequest, SendResult, Stopping, StreamLine,
-        TowerInfo, TransactionInfo, WalletBalance,
+        TowerHeld, TowerInfo, TransactionInfo, WalletBalance,
     },
     datadir::ready_path,
     rpc::{Scope, read_token},
@@ -238,6 +238,11 @@ impl Client {
     /// Pays; returns when the payee has the payment on its disk.
     pub async fn pay(&self, id: ChannelId, request: &PayRequest) -> Answer<PayResult> {
         self.post(&format!("/v1/channels/{id}/payments"), request).await
+    }
+
+    /// What each watchtower says that it holds of a channel.
+    pub async fn tower_held(&self, id: ChannelId) -> Answer<Vec<TowerHeld>> {
+        self.get(&format!("/v1/channels/{id}/towers")).await
     }
 
     /// The watchtowers, in the order of the configuration.

@@ -235,6 +235,26 @@ impl Daemon {
         api::ChannelInfo { towers, ..view.info }
     }
 
+    /// Asks each watchtower what it holds of a channel.
+    ///
+    /// # Errors
+    /// [`ErrorCode::UnknownChannel`].
+    pub async fn tower_held(&self, id: ChannelId) -> Answer<Vec<api::TowerHeld>> {
+        let view = self.0.views.get(id)?;
+        let held = self.0.towers.held(&view).await.into_iter().map(|(tower, held)| {
+            let error = held.as_ref().err().map(ToString::to_string);
+            let held = held.ok().flatten();
+            api::TowerHeld {
+                tower: tower.to_string(),
+                update: held.map(|held| held.balance.state.seq),
+                // What was shown has been checked.
+                paid: held.and_then(|held| held.claim().total().ok()),
+                error,
+            }
+        });
+        Ok(held.collect())
+    }
+
     /// The watchtowers of this daemon, and how far they are.
     ///
     /// # Errors

@@ -225,6 +225,32 @@ async fn a_tower_that_was_away_catches_up_and_claims_what_began_without_it() {
     scene.net.assert_supply().await;
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn after_the_loss_of_everything_a_tower_shows_what_it_holds() {
+    let net = Net::start().await;
+    let tower = Tower::start(&net, "tower", &METRICS).await;
+    let Scene { net, car, mut charger, channel } = Scene::set(net, &[tower.address()], 60).await;
+    for _ in 0..3 {
+        car.pay(channel, 7_000).await.expect("the car pays");
+    }
+    charger.wait(channel, "kept", |info| info.towers[0].state == "newest").await;
+    let words = flashd::seedfile::read(&flashd::datadir::seed_path(charger.data()), || Ok(None)).unwrap();
+    let (file, data) = (net.path().join("words"), net.path().join("charger-again"));
+    std::fs::write(&file, words.as_bytes()).unwrap();
+    charger.kill();
+    let arguments = ["--node", &net.node.address.to_string(), "--words", &file.to_string_lossy()];
+    let charger = Daemon::init_at(data, &net.node.network(), &arguments).await;
+    let mut charger = charger.with(&["--tower", &tower.address().to_string()]);
+    charger.start().await;
+    poll("the channel to be found", || async { charger.client().channel(channel).await.ok() }).await;
+    let held = poll("the tower to be asked", || async {
+        let held = charger.client().tower_held(channel).await.ok()?.pop()?;
+        held.error.is_none().then_some(held)
+    })
+    .await;
+    assert_eq!((held.update, held.paid), (Some(3), Some(Amount::new(21_000))));
+}
+
 fn code(response: &TowerResponse) -> Option<TowerRefusalCode> {
     match response {
         TowerResponse::Refused(refusal) => Some(refusal.code),

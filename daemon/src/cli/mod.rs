@@ -206,6 +206,7 @@ mod tests {
             "flash --data /x pay abcd 1i --reference r --key k --json".to_owned(),
             "flash channel close abcd --force --no-wait".to_owned(),
             "flash ledger milestone".to_owned(),
+            "flash tower show abcd --json".to_owned(),
             "flash ledger notarize a b --tag meter".to_owned(),
             "flash ledger verify a --proof b --network c".to_owned(),
             "flash events --after 3 --follow --rpc http://localhost:1".to_owned(),

@@ -2,29 +2,53 @@
 
 use clap::Subcommand;
 
-use super::{Context, output::Failure, view};
+use super::{Context, channel::ChannelName, output::Failure, view};
 use crate::{
-    api::{TowerInfo, TowerStanding},
+    api::{TowerHeld, TowerInfo, TowerStanding},
     rpc::Scope,
 };
+
+/// What is said where there are no watchtowers.
+const NONE: &str = "no watchtowers; name some as `towers` in flash.toml";
 
 /// The watchtowers that claim for the daemon while it is away.
 #[derive(Debug, Subcommand)]
 pub enum Tower {
     /// List the watchtowers, and how far they are
     List,
+    /// Ask each watchtower what it holds of a channel, as after a loss of records
+    Show {
+        /// The channel's id, or enough of its first digits
+        channel: ChannelName,
+    },
 }
 
 impl Tower {
     pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
-        let Self::List = self;
-        let towers = context.client(Scope::Read)?.towers().await?;
-        context.output.value(&towers, |towers| {
-            let rows = towers.iter().map(row).collect();
-            let header = ["TOWER", "CONNECTED", "ANSWERED", "UP TO DATE", "BEHIND", "SAID"];
-            view::list(header, &[3, 4], rows, "no watchtowers; name some as `towers` in flash.toml")
-        })
+        let client = context.client(Scope::Read)?;
+        match self {
+            Self::List => context.output.value(&client.towers().await?, |towers| {
+                let header = ["TOWER", "CONNECTED", "ANSWERED", "UP TO DATE", "BEHIND", "SAID"];
+                view::list(header, &[3, 4], towers.iter().map(row).collect(), NONE)
+            }),
+            Self::Show { channel } => {
+                let held = client.tower_held(channel.find(&client).await?).await?;
+                context.output.value(&held, |held| {
+                    let header = ["TOWER", "UPDATE", "PAID BY THE PEER", "SAID"];
+                    view::list(header, &[1, 2], held.iter().map(held_row).collect(), NONE)
+                })
+            }
+        }
     }
+}
+
+fn held_row(held: &TowerHeld) -> [String; 4] {
+    [
+        held.tower.clone(),
+        held.update.map_or_else(|| "none".to_owned(), |update| update.to_string()),
+        held.paid.map(view::amount).unwrap_or_default(),
+        held.error.clone().unwrap_or_default(),
+    ]
 }
 
 fn row(tower: &TowerInfo) -> [String; 6] {

@@ -34,6 +34,7 @@ use super::{events, handlers, ledger, stream};
         handlers::meet,
         handlers::pay,
         handlers::towers,
+        handlers::tower_held,
         stream::stream,
         events::events,
         ledger::status,

@@ -82,7 +82,7 @@ async fn status(server: &Server, (method, path, scope): (Method, String, Scope))
 async fn every_call_needs_a_token_of_its_scope() {
     let server = Server::start().await;
     let routes = routes();
-    assert_eq!(routes.len(), 22);
+    assert_eq!(routes.len(), 23);
     let mut allowed = Vec::new();
     for (method, path, needed) in routes {
         let (status, missing) = error(server.request(method.clone(), &path, None)).await;

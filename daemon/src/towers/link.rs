@@ -33,7 +33,7 @@ const PACE: Duration = Duration::from_millis(100);
 
 /// What the connections to one tower need.
 pub(super) struct Links {
-    pub(super) tower: Arc<Tower>,
+    pub(super) tower: Tower,
     pub(super) endpoint: Endpoint,
     pub(super) network: NetworkId,
     /// The key of this machine.
@@ -43,16 +43,16 @@ pub(super) struct Links {
 }
 
 /// What the channels share while the connection lasts.
-struct Link {
+pub(super) struct Link {
     connection: Connection,
     turns: Semaphore,
     /// The channels that have a task.
     served: Mutex<BTreeSet<ChannelId>>,
 }
 
-/// Why a balance was not confirmed.
+/// Why a balance was not confirmed, or not shown.
 #[derive(Debug, thiserror::Error)]
-enum HandError {
+pub(crate) enum HandError {
     #[error("the connection is lost")]
     Lost,
     #[error("no answer in time")]
@@ -78,16 +78,15 @@ impl From<FrameError> for HandError {
 
 impl Links {
     /// Connects, hands over until the connection is lost, and connects again, for ever.
-    pub(super) async fn run(self) {
-        let links = Arc::new(self);
+    pub(super) async fn run(self: Arc<Self>) {
+        let links = self;
         let (mut pause, longest) = AGAIN;
         loop {
             let started = Instant::now();
             match timeout(PATIENCE, links.endpoint.dial(&links.tower.address)).await {
                 Ok(Ok(connection)) => {
-                    links.tower.known().connected = true;
                     links.serve(connection).await;
-                    links.tower.known().connected = false;
+                    links.tower.known().link = None;
                     if started.elapsed() > longest {
                         (pause, _) = AGAIN;
                     }
@@ -108,6 +107,7 @@ impl Links {
         tracing::info!(tower = %self.tower.address, "connected to a watchtower");
         let (turns, served) = (Semaphore::new(REQUESTS_MAX), Mutex::default());
         let link = Arc::new(Link { connection, turns, served });
+        self.tower.known().link = Some(Arc::clone(&link));
         // Everything of this connection ends with it: dropping the set ends its tasks.
         let mut tasks = JoinSet::new();
         let mut added = self.views.added();
@@ -200,25 +200,48 @@ impl Links {
                 }
             }
             TowerResponse::Newer(newer) => {
-                let payer = view.open.party(state.payer).key;
-                let lane = (newer.balance.state.channel, newer.balance.state.payer);
                 let is_newer = newer.rank().is_ok_and(|rank| newest.rank().is_ok_and(|own| rank > own));
-                if lane == (state.channel, state.payer)
-                    && is_newer
-                    && newer.balance.verify(self.network, &payer)
-                    && newer.claim().total().is_ok()
-                {
+                if is_newer && self.is_of_the_peer(view, &newer) {
                     Err(HandError::Newer(newer.balance.state.seq))
                 } else {
                     Err(HandError::Wrong("what it says is newer is not"))
                 }
             }
-            // It is shown on terminals.
-            TowerResponse::Refused(refusal) => {
-                Err(HandError::Refused(refusal.detail.replace(char::is_control, " ")))
-            }
-            TowerResponse::Shown(_) => Err(HandError::Wrong("it answers another question")),
+            response => Err(unexpected(response)),
         }
+    }
+}
+
+impl Links {
+    /// What the tower holds of what the peer paid in a channel.
+    pub(super) async fn held(&self, view: &View) -> Result<Option<Claimable>, HandError> {
+        let link = self.tower.known().link.clone().ok_or(HandError::Lost)?;
+        let (channel, payer) = (view.info.id, !view.info.side);
+        let request = TowerRequest::Show { channel, payer, permit: self.permit(view) };
+        let _turn = link.turns.acquire().await.map_err(|_| HandError::Lost)?;
+        match timeout(PATIENCE, link.ask(&request)).await.unwrap_or(Err(HandError::Slow))? {
+            TowerResponse::Shown(None) => Ok(None),
+            TowerResponse::Shown(Some(held)) if self.is_of_the_peer(view, &held) => Ok(Some(*held)),
+            TowerResponse::Shown(_) => Err(HandError::Wrong("the peer did not sign what it shows")),
+            response => Err(unexpected(response)),
+        }
+    }
+
+    /// Whether it is of the channel's incoming lane, and the ledger would take it.
+    fn is_of_the_peer(&self, view: &View, shown: &Claimable) -> bool {
+        let (state, payer) = (&shown.balance.state, !view.info.side);
+        (state.channel, state.payer) == (view.info.id, payer)
+            && shown.balance.verify(self.network, &view.open.party(payer).key)
+            && shown.claim().total().is_ok()
+    }
+}
+
+/// Why an answer is none to what was asked.
+fn unexpected(response: TowerResponse) -> HandError {
+    match response {
+        // It is shown on terminals.
+        TowerResponse::Refused(refusal) => HandError::Refused(refusal.detail.replace(char::is_control, " ")),
+        _ => HandError::Wrong("it answers another question"),
     }
 }
 

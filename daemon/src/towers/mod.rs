@@ -24,6 +24,7 @@ use flash_proto::{
     ChannelId, NetworkId, PublicKey, SecretKey,
     tower::{Claimable, TowerReceipt},
 };
+use futures_util::future::join_all;
 use serde_json::json;
 use tokio::task::JoinSet;
 
@@ -36,6 +37,9 @@ use crate::{
     stop::Stop,
     tables,
 };
+
+pub(crate) use self::link::HandError;
+use self::link::{Link, Links};
 
 /// How often receipts are stored, and it is looked at who is behind.
 const LOOK: Duration = Duration::from_secs(1);
@@ -61,7 +65,7 @@ pub(crate) struct Config {
 
 /// The towers; cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Towers(Arc<Vec<Arc<Tower>>>);
+pub(crate) struct Towers(Arc<Vec<Arc<Links>>>);
 
 /// One tower, as it is known here.
 struct Tower {
@@ -71,7 +75,8 @@ struct Tower {
 
 #[derive(Default)]
 struct Known {
-    connected: bool,
+    /// The connection, while there is one.
+    link: Option<Arc<Link>>,
     /// When it answered last, in milliseconds since 1970.
     answered_ms: Option<u64>,
     channels: BTreeMap<ChannelId, Standing>,
@@ -109,15 +114,17 @@ impl Towers {
         let towers: Vec<_> = towers
             .into_iter()
             .zip(known)
-            .map(|(address, known)| Arc::new(Tower { address, known: Mutex::new(known) }))
+            .map(|(address, known)| {
+                let tower = Tower { address, known: Mutex::new(known) };
+                let (endpoint, keys, views) = (endpoint.clone(), Arc::clone(&keys), views.clone());
+                Arc::new(Links { tower, endpoint, network, client: key.public(), keys, views })
+            })
             .collect();
-        for tower in &towers {
-            let (tower, endpoint) = (Arc::clone(tower), endpoint.clone());
-            let (keys, views, stop) = (Arc::clone(&keys), views.clone(), stop.clone());
-            let link = link::Links { tower, endpoint, network, client: key.public(), keys, views };
+        for links in &towers {
+            let (links, stop) = (Arc::clone(links), stop.clone());
             tasks.spawn(async move {
                 tokio::select! {
-                    () = link.run() => {}
+                    () = links.run() => {}
                     () = stop.stopped() => {}
                 }
             });
@@ -129,16 +136,27 @@ impl Towers {
 
     /// What each tower has of a channel.
     pub(crate) fn standings(&self, view: &View) -> Vec<TowerStanding> {
-        self.0.iter().map(|tower| tower.standing(view)).collect()
+        self.0.iter().map(|links| links.tower.standing(view)).collect()
+    }
+
+    /// Asks each tower what it holds of what the peer paid in a channel: each answer with the signature of the
+    /// peer's key, or why there is none.
+    pub(crate) async fn held(&self, view: &View) -> Vec<(PeerAddress, Result<Option<Claimable>, HandError>)> {
+        let ask = |links: &Arc<Links>| {
+            let links = Arc::clone(links);
+            async move { (links.tower.address.clone(), links.held(view).await) }
+        };
+        join_all(self.0.iter().map(ask)).await
     }
 
     /// All towers, in the order of the configuration.
     pub(crate) fn list(&self, views: &Views) -> Vec<TowerInfo> {
         let views: Vec<View> = views.all().into_iter().filter(View::is_live).collect();
-        let info = |tower: &Arc<Tower>| {
+        let info = |links: &Arc<Links>| {
+            let tower = &links.tower;
             let mut info = TowerInfo {
                 tower: tower.address.to_string(),
-                connected: tower.known().connected,
+                connected: tower.known().link.is_some(),
                 answered_ms: tower.known().answered_ms,
                 newest: 0,
                 behind: 0,
@@ -170,7 +188,8 @@ impl Towers {
                 .map(|view| (view.info.id, view.newest))
                 .collect();
             let (mut batch, mut events, mut all) = (Batch::new(), Vec::new(), 0_usize);
-            for (tower, late) in self.0.iter().zip(&mut late) {
+            for (links, late) in self.0.iter().zip(&mut late) {
+                let tower = &links.tower;
                 let count = tower.look(&live, &mut batch);
                 all = all.saturating_add(count);
                 if *late != (count > 0) {
