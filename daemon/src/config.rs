@@ -1,6 +1,12 @@
 //! The configuration: command line over environment over `flash.toml` over defaults.
 
-use std::{collections::BTreeMap, fmt, fs, io, net::SocketAddr, path::Path, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs, io,
+    net::SocketAddr,
+    path::Path,
+    str::FromStr,
+};
 
 use flash_node_client::quic::PeerAddress;
 use flash_proto::{Amount, PublicKey, limits};
@@ -371,6 +377,11 @@ impl Config {
             let reason = format!("names {}; it may name {TOWERS_MAX}", self.towers.len());
             return Err(ConfigError::Range { key: "towers", reason });
         }
+        let machines: BTreeSet<PublicKey> = self.towers.iter().map(|tower| tower.key).collect();
+        if machines.len() < self.towers.len() {
+            let reason = "names one machine twice".to_owned();
+            return Err(ConfigError::Range { key: "towers", reason });
+        }
         if let Some(address) = &self.public_address
             && !address
                 .rsplit_once(':')
@@ -493,6 +504,9 @@ mod tests {
         let towers = vec![format!("\"{NODE}\""); 9].join(", ");
         let towers = load(&format!("towers = [{towers}]\n"), &[], &[]).unwrap_err().to_string();
         assert!(towers.contains("`towers` names 9"), "{towers}");
+        let twice = format!("towers = [\"{NODE}\", \"{}\"]\n", NODE.replace("14265", "14266"));
+        let twice = load(&twice, &[], &[]).unwrap_err().to_string();
+        assert!(twice.contains("twice"), "{twice}");
         let range = load("contest_window_milestones = 1\n", &[], &[]).unwrap_err().to_string();
         assert!(range.contains("`contest_window_milestones` is 1; it must be 4 to"), "{range}");
         let exposed = load("rpc = \"0.0.0.0:15601\"\n", &[], &[]).unwrap_err().to_string();

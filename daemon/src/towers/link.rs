@@ -162,7 +162,7 @@ impl Links {
                         return;
                     }
                     Err(error) => {
-                        self.tower.failed(channel, error.to_string());
+                        self.tower.failed(channel, &error);
                         tokio::time::sleep(jittered(pause)).await;
                         pause = pause.saturating_mul(2).min(longest);
                     }

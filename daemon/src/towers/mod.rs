@@ -32,6 +32,7 @@ use crate::{
     api::{TowerInfo, TowerStanding},
     engine::{ChannelKeys, View, Views, Writer},
     events::{NewEvent, now_ms},
+    exit::Exit,
     failure::Failure,
     metrics::Metrics,
     stop::Stop,
@@ -107,6 +108,10 @@ impl Towers {
         let Config { towers, network, key, keys, bind, views, writer, store, metrics, stop } = config;
         if towers.is_empty() {
             return Ok(Self(Arc::default()));
+        }
+        if towers.iter().any(|tower| tower.key == key.public()) {
+            let message = "`towers` names this machine; a watchtower must be another one".to_owned();
+            return Err(Failure { message, exit: Exit::Usage });
         }
         let known = load(store.as_ref(), &towers, network, &views)?;
         let limits = StreamLimits { bidirectional: 0 };
@@ -202,7 +207,7 @@ impl Towers {
             }
             metrics.towers_behind.set(i64::try_from(all).unwrap_or(i64::MAX));
             let nothing = batch.is_empty() && events.is_empty();
-            if stopping || !nothing && writer.commit(batch, events).await.is_err() {
+            if !nothing && writer.commit(batch, events).await.is_err() || stopping {
                 return;
             }
         }
@@ -249,9 +254,12 @@ impl Tower {
     }
 
     /// It did not confirm the newest.
-    fn failed(&self, channel: ChannelId, error: String) {
+    fn failed(&self, channel: ChannelId, error: &HandError) {
         let mut known = self.known();
-        known.answered_ms = Some(now_ms());
+        if !matches!(error, HandError::Slow) {
+            known.answered_ms = Some(now_ms());
+        }
+        let error = error.to_string();
         let standing = known.channels.entry(channel).or_default();
         if standing.error.as_ref() != Some(&error) {
             tracing::warn!(%channel, tower = %self.address, %error, "a watchtower did not confirm");
