@@ -34,7 +34,7 @@ use flash_proto::{
     ChannelId, PublicKey, SecretKey, Side, Signature, Transaction, TransactionId, tower::Claimable,
 };
 use tokio::{
-    sync::{mpsc, oneshot},
+    sync::{Semaphore, mpsc, oneshot},
     task::{AbortHandle, JoinSet},
 };
 
@@ -53,6 +53,10 @@ use crate::{
 
 /// Requests that may wait for the tower; past it whoever brings one waits.
 const MAILBOX_MAX: usize = 256;
+
+/// Proofs that are asked for at a time because clients name channels that were not seen. So few that made-up
+/// channels never hold up those that are watched.
+const PROOFS_FOR_CLIENTS: usize = 4;
 
 /// What a watchtower is started with.
 pub(crate) struct Config {
@@ -97,7 +101,8 @@ pub(crate) fn start(config: Config, tasks: &mut JoinSet<()>) -> Result<PeerAddre
     let address = PeerAddress::new(key.public(), host, listening.port()).map_err(Failure::new)?;
     let tower = Tower::load(store.as_ref(), client.params().id(), key, Limits::default())?;
     let (mailbox, commands) = mpsc::channel(MAILBOX_MAX);
-    let handle = Handle { mailbox, client: client.clone() };
+    let proofs = Arc::new(Semaphore::new(PROOFS_FOR_CLIENTS));
+    let handle = Handle { mailbox, client: client.clone(), proofs };
     let keeps = keeps_checkpoint.then(|| (writer.clone(), metrics.clone()));
     let watching = Lanes { handle: handle.clone(), keeps };
     let watcher = Watcher { client: client.clone(), watching, stop: stop.clone() };
@@ -151,6 +156,7 @@ enum AskError {
 struct Handle {
     mailbox: mpsc::Sender<Command>,
     client: NodeClient,
+    proofs: Arc<Semaphore>,
 }
 
 impl Handle {
@@ -168,7 +174,9 @@ impl Handle {
     ) -> Result<T, AskError> {
         match self.ask(|reply| command(None, reply)).await? {
             Err(TowerError::NotSeen) => {
+                let turn = self.proofs.acquire().await.map_err(|_| AskError::Stopping)?;
                 let proven = Box::new(prove(&self.client, channel).await?);
+                drop(turn);
                 Ok(self.ask(|reply| command(Some(proven), reply)).await??)
             }
             answer => Ok(answer?),
