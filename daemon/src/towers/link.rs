@@ -188,7 +188,6 @@ impl Links {
         newest: Claimable,
         permit: Signature,
     ) -> Result<TowerReceipt, HandError> {
-        let state = newest.balance.state;
         let request = TowerRequest::Keep { newest: Box::new(newest), permit };
         match link.ask(&request).await? {
             TowerResponse::Holds(signature) => {
