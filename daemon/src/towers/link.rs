@@ -209,9 +209,7 @@ impl Links {
             response => Err(unexpected(response)),
         }
     }
-}
 
-impl Links {
     /// What the tower holds of what the peer paid in a channel.
     pub(super) async fn held(&self, view: &View) -> Result<Option<Claimable>, HandError> {
         let link = self.tower.known().link.clone().ok_or(HandError::Lost)?;
