@@ -208,7 +208,8 @@ async fn a_tower_that_was_away_catches_up_and_claims_what_began_without_it() {
     }
     scene.tower(0, |tower| tower.state == "behind").await;
     // What it has signed is remembered.
-    scene.charger.crash().await;
+    assert_eq!(scene.charger.stop().await.code, Some(0));
+    scene.charger.start().await;
     let behind = scene.tower(0, |tower| tower.state == "behind").await;
     assert_eq!(behind.updates_behind, 5);
     tower.restart().await;

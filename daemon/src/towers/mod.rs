@@ -159,10 +159,14 @@ impl Towers {
         let views: Vec<View> = views.all().into_iter().filter(View::is_live).collect();
         let info = |links: &Arc<Links>| {
             let tower = &links.tower;
+            let (connected, answered_ms) = {
+                let known = tower.known();
+                (known.link.is_some(), known.answered_ms)
+            };
             let mut info = TowerInfo {
                 tower: tower.address.to_string(),
-                connected: tower.known().link.is_some(),
-                answered_ms: tower.known().answered_ms,
+                connected,
+                answered_ms,
                 newest: 0,
                 behind: 0,
                 error: None,
