@@ -299,8 +299,8 @@ impl Tower {
     ) -> Result<(), TowerError> {
         let (channel, payer) = lane;
         let known = self.lanes.get(&lane).is_some_and(|held| held.client == client);
-        let payee = record.party(!payer).key;
-        if known || payee.verify(&client_hash(self.network, channel, payer, &client), permit) {
+        let key = record.party(!payer).key;
+        if known || key.verify(&client_hash(self.network, channel, payer, &client), permit) {
             Ok(())
         } else {
             Err(TowerError::NotThePayee)
@@ -309,11 +309,12 @@ impl Tower {
 
     fn check_room(&self, lane: Lane, client: PublicKey) -> Result<(), TowerError> {
         let Limits { client_lanes, lanes } = self.limits;
-        match self.lanes.get(&lane) {
-            Some(held) if held.client == client => return Ok(()),
-            Some(_) => {}
-            None if self.lanes.len() >= lanes => return Err(TowerError::Full(lanes)),
-            None => {}
+        let held = self.lanes.get(&lane);
+        if held.is_some_and(|held| held.client == client) {
+            return Ok(());
+        }
+        if held.is_none() && self.lanes.len() >= lanes {
+            return Err(TowerError::Full(lanes));
         }
         if self.clients.get(&client).is_some_and(|count| *count >= client_lanes) {
             return Err(TowerError::ClientFull(client_lanes));
