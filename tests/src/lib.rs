@@ -6,8 +6,6 @@
 //!
 //! [`network`] is a whole network that everything happens to.
 //!
-//! [`sim`] is the other way to test: two parties, a ledger and a link in one deterministic simulation.
-//!
 //! Two environment variables matter: `FLASH_SEED` repeats the choices of an earlier run, `FLASH_FULL=1`
 //! runs the long versions.
 
@@ -23,7 +21,6 @@ mod process;
 mod random;
 mod raw;
 mod scripted;
-pub mod sim;
 
 pub use binaries::{binary, is_release};
 pub use browser::Browser;

@@ -189,6 +189,11 @@ impl Channel {
         peers: Option<&SignedBalance>,
         effects: &mut Effects,
     ) -> Result<(), Misbehaviour> {
+        if own.state.cumulative <= self.outgoing_state().cumulative {
+            // A later number with less under it: this side signed twice after it lost records, which the peer
+            // had hidden. Taking it over would forget the higher total (I3).
+            return Err(Misbehaviour::OwnTwoBodies(own.state.seq));
+        }
         let newer = peers.filter(|peers| peers.state.seq > self.incoming_seq());
         if let Some(newer) = newer {
             self.check_peers(newer)?;

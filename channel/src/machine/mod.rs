@@ -212,7 +212,7 @@ pub enum Input {
 }
 
 /// What has to be made durable, and what may happen only afterwards.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Effects {
     /// The changes: to be committed first.
     pub batch: Batch,
@@ -391,8 +391,8 @@ pub enum Misbehaviour {
     Refused(String),
 }
 
-/// One side of one channel.
-#[derive(Debug)]
+/// One side of one channel. Of two copies only one may ever act: the other would sign under the same numbers.
+#[derive(Clone, Debug)]
 pub struct Channel {
     agreement: Agreement,
     id: ChannelId,
@@ -426,7 +426,7 @@ pub struct Channel {
 }
 
 /// What changed since the last [`Channel::finish`].
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Dirty {
     agreement: bool,
     phase: bool,
