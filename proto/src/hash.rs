@@ -26,6 +26,14 @@ impl Tag {
     pub const LANE: Self = Self(*b"flash/lane\0\0\0\0\0\0");
     /// A lane's running history.
     pub const HISTORY: Self = Self(*b"flash/history\0\0\0");
+    /// One step along a chain of ticks.
+    pub const TICK: Self = Self(*b"flash/tick\0\0\0\0\0\0");
+    /// Ticks that a lane's running history takes in.
+    pub const TICKS: Self = Self(*b"flash/ticks\0\0\0\0\0");
+    /// The secret of a chain of ticks, from its payer's key.
+    pub const TICK_SECRET: Self = Self(*b"flash/tick-secr\0");
+    /// A lane's state as its payee signs for having received it.
+    pub const RECEIPT: Self = Self(*b"flash/receipt\0\0\0");
     /// Signatures that are checked together.
     pub const SIGNATURES: Self = Self(*b"flash/signatures");
     /// A block's id.

@@ -7,26 +7,11 @@
 use bincode::{Decode, Encode};
 
 use crate::{
-    Amount, ChannelId, Hash, NetworkId, PaymentList, PublicKey, SecretKey, Side, Signature, Verifier,
+    Amount, ChannelId, Hash, NetworkId, PaymentList, PublicKey, SecretKey, Side, Signature, TickProof,
+    TickStep, TickTerms, Verifier,
     hash::{Layout, Tag},
     payment::PaymentError,
 };
-
-/// A hash chain that pays for itself tick by tick; all zero while no ticks are in use.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct TickTerms {
-    /// The end of the chain: `H^max(secret)`.
-    pub anchor: Hash,
-    /// What one revealed preimage pays.
-    pub unit: Amount,
-    /// The length of the chain.
-    pub max: u32,
-}
-
-impl TickTerms {
-    /// No ticks.
-    pub const NONE: Self = Self { anchor: Hash::ZERO, unit: Amount::ZERO, max: 0 };
-}
 
 /// The state of a lane: what its payer signs.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
@@ -61,27 +46,68 @@ impl LaneState {
         }
     }
 
-    /// The state after one more update with these payments:
-    /// `history' = SHA3-256(tag ‖ history ‖ packed payments)`.
+    /// The state after one more update with these payments and no ticks.
     ///
     /// # Errors
     /// [`PaymentError`] if the list is not a valid one or a sum does not fit.
     pub fn advance(&self, payments: &PaymentList) -> Result<Self, PaymentError> {
-        let total = payments.total()?;
-        Ok(Self {
-            seq: self.seq.checked_add(1).ok_or(PaymentError::Overflow)?,
-            cumulative: self.cumulative.checked_add(total.amount).ok_or(PaymentError::Overflow)?,
-            history: Layout::new(Tag::HISTORY)
-                .bytes(self.history.as_bytes())
-                .bytes(payments.as_bytes())
-                .hash(),
-            ..*self
-        })
+        self.step(payments, &TickStep::NONE)
+    }
+
+    /// The state after one more update (`docs/protocol.md`, P9). First the ticks that it folds:
+    /// `history' = SHA3-256(tag ‖ history ‖ anchor ‖ unit ‖ index ‖ preimage)`; then its payments, if any:
+    /// `history' = SHA3-256(tag ‖ history ‖ packed payments)`.
+    ///
+    /// # Errors
+    /// [`PaymentError`] if the list is not a valid one, ticks are not of the chain in use, a sum does not
+    /// fit, or nothing is done.
+    pub fn step(&self, payments: &PaymentList, ticks: &TickStep) -> Result<Self, PaymentError> {
+        ticks.terms.check_form()?;
+        let mut next =
+            Self { seq: self.seq.checked_add(1).ok_or(PaymentError::Overflow)?, ticks: ticks.terms, ..*self };
+        if let Some(folded) = &ticks.folded {
+            next.cumulative = self.with_ticks(Some(folded))?;
+            next.history = self.history_with(folded);
+        }
+        if !payments.is_empty() {
+            let total = payments.total()?;
+            next.cumulative = next.cumulative.checked_add(total.amount).ok_or(PaymentError::Overflow)?;
+            next.history =
+                Layout::new(Tag::HISTORY).bytes(next.history.as_bytes()).bytes(payments.as_bytes()).hash();
+        }
+        let idle = payments.is_empty() && ticks.folded.is_none() && ticks.terms == self.ticks;
+        if idle { Err(PaymentError::Empty) } else { Ok(next) }
+    }
+
+    /// All that was paid on the lane if these ticks were revealed under this state.
+    ///
+    /// # Errors
+    /// [`PaymentError`] if they are not of the chain in use, or the sum does not fit.
+    pub fn with_ticks(&self, ticks: Option<&TickProof>) -> Result<Amount, PaymentError> {
+        let Some(ticks) = ticks else { return Ok(self.cumulative) };
+        let amount = self.ticks.check(ticks)?;
+        self.cumulative.checked_add(amount).ok_or(PaymentError::Overflow)
+    }
+
+    fn history_with(&self, folded: &TickProof) -> Hash {
+        Layout::new(Tag::TICKS)
+            .bytes(self.history.as_bytes())
+            .bytes(self.ticks.anchor.as_bytes())
+            .amount(self.ticks.unit)
+            .u32(folded.index)
+            .bytes(folded.preimage.as_bytes())
+            .hash()
     }
 
     /// The hash that the payer signs (`docs/protocol.md`, "Lane state").
     pub fn signing_hash(&self, network: NetworkId) -> Hash {
         self.write(Layout::new(Tag::LANE).bytes(network.as_bytes())).hash()
+    }
+
+    /// The hash that the payee signs for having received all that the state says (`docs/protocol.md`,
+    /// "Receipts"). It is another one than the payer's, so that neither signature is ever read as the other.
+    pub fn receipt_hash(&self, network: NetworkId) -> Hash {
+        self.write(Layout::new(Tag::RECEIPT).bytes(network.as_bytes())).hash()
     }
 
     /// The fields in their fixed layout, after whatever `layout` already holds.
@@ -129,7 +155,7 @@ impl SignedBalance {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Payment;
+    use crate::{Payment, TickChain, ticks::TickError};
 
     fn list(amounts: &[u64]) -> PaymentList {
         let mut list = PaymentList::new();
@@ -148,6 +174,34 @@ mod tests {
         assert_eq!(together.cumulative, apart.cumulative);
         assert_eq!((together.seq, apart.seq), (1, 2));
         assert!(together.history != apart.history && together.history != swapped.history);
+    }
+
+    #[test]
+    fn ticks_become_part_of_the_total_and_of_the_history() {
+        let mut chain = TickChain::new(Hash::new([3; 32]), Amount::new(5), 10).unwrap();
+        let start = LaneState::new(ChannelId::new([1; 32]), Side::A).advance(&list(&[100])).unwrap();
+        let none = PaymentList::new();
+        let anchored = start.step(&none, &TickStep { folded: None, terms: chain.terms() }).unwrap();
+        assert_eq!(
+            (anchored.seq, anchored.cumulative, anchored.history),
+            (2, Amount::new(100), start.history)
+        );
+        let third = chain.reveal(3).unwrap();
+        assert_eq!(anchored.with_ticks(Some(&third)), Ok(Amount::new(115)));
+
+        let folding = TickStep { folded: Some(third), terms: TickTerms::NONE };
+        let folded = anchored.step(&list(&[7]), &folding).unwrap();
+        assert_eq!((folded.seq, folded.cumulative), (3, Amount::new(122)));
+        let other = anchored.step(&list(&[7]), &TickStep { folded: chain.reveal(4), ..folding }).unwrap();
+        assert!(folded.history != other.history && folded.history != anchored.history);
+        assert_eq!(
+            start.step(&none, &folding),
+            Err(PaymentError::Ticks(TickError::Preimage { index: 3, max: 0 }))
+        );
+        assert_eq!(
+            anchored.step(&none, &TickStep { folded: None, terms: chain.terms() }),
+            Err(PaymentError::Empty)
+        );
     }
 
     #[test]

@@ -10,6 +10,7 @@
 //! | [`address`] | [`Address`]: where money can be sent, as Bech32 text |
 //! | [`keys`] | secret and public keys, signatures, **the one signature check** (ZIP-215) |
 //! | [`payment`] | one payment and the packed list of payments that an update carries |
+//! | [`ticks`] | hash chains: payments that cost one hash each |
 //! | [`lane`] | the lane state and the signed balance: what moves money in a channel |
 //! | [`balance`] | the balance formula and the settlement rule |
 //! | [`record`] | what the ledger stores: outputs and channel records, and their keys in the state tree |
@@ -71,6 +72,7 @@ pub mod milestone;
 pub mod network;
 pub mod payment;
 pub mod record;
+pub mod ticks;
 pub mod transaction;
 
 pub use address::Address;
@@ -80,9 +82,10 @@ pub use block::{Block, Payload};
 pub use coordinators::{CoordinatorHistory, CoordinatorSet};
 pub use id::{BlockId, ChannelId, Hash, MilestoneId, NetworkId, OutputId, Side, TransactionId};
 pub use keys::{PublicKey, SecretKey, Signature, Verifier};
-pub use lane::{LaneState, SignedBalance, TickTerms};
+pub use lane::{LaneState, SignedBalance};
 pub use milestone::{Milestone, MilestoneEssence};
 pub use network::NetworkParams;
 pub use payment::{Payment, PaymentList, Reference};
 pub use record::{ChannelPhase, ChannelRecord, LaneClaim, Output, StateKey};
-pub use transaction::{Action, Essence, Open, Transaction, Unlock};
+pub use ticks::{TickChain, TickProof, TickStep, TickTerms};
+pub use transaction::{Action, Claim, Essence, Open, Transaction, Unlock};

@@ -5,6 +5,8 @@
 pub const REFERENCE_BYTES_MAX: usize = 32;
 /// Bytes of the packed payments of one update: about 8,000 payments with short references.
 pub const UPDATE_PAYMENTS_BYTES_MAX: usize = 128 * 1024;
+/// Ticks of one chain, and so the hashes by which the ledger checks one.
+pub const TICKS_MAX: u32 = 4_096;
 /// Updates of one lane that may wait for the payee's acknowledgement. Past it the payer queues.
 pub const UPDATES_UNACKNOWLEDGED_MAX: usize = 64;
 /// Payments of one lane that may wait for the next update. Past it the caller waits.

@@ -7,10 +7,10 @@
 use bincode::{Decode, Encode};
 
 use crate::{
-    Address, Amount, ChannelId, Essence, NetworkId, Output, OutputId, PaymentList, PublicKey, Signature,
-    SignedBalance, Unlock, limits,
+    Address, Amount, ChannelId, Essence, NetworkId, Output, OutputId, PaymentList, PublicKey, Side,
+    Signature, SignedBalance, TickProof, TickStep, Unlock, limits,
     record::Party,
-    transaction::{Action, CooperativeClose, Open, commit_inputs},
+    transaction::{Action, CooperativeClose, Open, Withdraw, commit_inputs},
 };
 
 /// The version of this protocol.
@@ -128,8 +128,10 @@ pub struct Update {
     pub seq: u64,
     /// The lane's total after it.
     pub cumulative: Amount,
-    /// The payments.
+    /// The payments; none if the update only changes the ticks.
     pub payments: PaymentList,
+    /// What it does about ticks; `None`: there were none, and are none.
+    pub ticks: Option<TickStep>,
     /// The payer's signature over the lane's state after it.
     pub signature: Signature,
 }
@@ -173,6 +175,78 @@ pub enum ChannelMessage {
     },
     /// The sender stops on this channel because of what it was sent.
     Refuse(Refusal),
+    /// Ticks under a balance: the newest tells of all before it.
+    Tick {
+        /// Number of the balance.
+        seq: u64,
+        /// The newest tick.
+        proof: TickProof,
+    },
+    /// The payee has the ticks up to this one on its disk.
+    TickAck {
+        /// Number of the balance.
+        seq: u64,
+        /// The newest tick.
+        index: u32,
+    },
+    /// What the sender counts as locked by each side, whenever that changes.
+    Stakes(Stakes),
+    /// The sender's signature under a withdraw of its own; from here on it counts that as taken out, until
+    /// it is applied or its expiry has passed.
+    WithdrawSigned {
+        /// What it signed.
+        withdraw: Withdraw,
+        /// Its signature over the transaction's id.
+        signature: Signature,
+    },
+    /// The second signature under the withdraw that the receiver signed: either may now submit it.
+    WithdrawComplete {
+        /// What was signed.
+        withdraw: Withdraw,
+        /// Signature over the transaction's id.
+        signature: Signature,
+    },
+    /// The payer asks for a receipt for all up to this update.
+    ReceiptRequest {
+        /// Number of the update.
+        seq: u64,
+    },
+    /// The payee's signature for having received all up to this update.
+    Receipt {
+        /// Number of the update.
+        seq: u64,
+        /// Over [`LaneState::receipt_hash`](crate::LaneState::receipt_hash) of the lane's state after it.
+        signature: Signature,
+    },
+}
+
+/// What each side has locked, as the sender counts it.
+///
+/// A payer pays only from what its payee counts as well, so that two views of the ledger that differ for a
+/// moment never make an honest payment one that must be refused.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Stakes {
+    /// Party A's.
+    pub a: Stake,
+    /// Party B's.
+    pub b: Stake,
+}
+
+/// What one side has locked: its deposit without what it took out. Both are named, as a side may take out
+/// more than it locked: what it received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Stake {
+    /// All that it locked.
+    pub deposit: Amount,
+    /// All that it took out, with what it has signed to take out.
+    pub withdrawn: Amount,
+}
+
+impl Stakes {
+    /// One side's.
+    pub fn of(&self, side: Side) -> Stake {
+        side.pick(self.a, self.b)
+    }
 }
 
 /// What each side holds of both lanes, so that the one that is behind can be sent what it lacks.
@@ -180,8 +254,14 @@ pub enum ChannelMessage {
 pub struct Reestablish {
     /// The newest balance that the sender signed on its own lane.
     pub signed: Option<SignedBalance>,
+    /// The newest tick that the sender revealed under it.
+    pub signed_ticks: Option<TickProof>,
     /// The newest balance that the sender holds of the receiver's lane.
     pub held: Option<SignedBalance>,
+    /// The newest tick that the sender holds under that one.
+    pub held_ticks: Option<TickProof>,
+    /// What the sender counts as locked by each side.
+    pub stakes: Stakes,
 }
 
 /// Why a payee takes no payments for now.

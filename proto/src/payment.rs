@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 use thiserror::Error;
 
-use crate::{Amount, limits};
+use crate::{Amount, limits, ticks::TickError};
 
 /// What a payment is for, in the payee's own terms: up to 32 bytes, kept in the lane's history.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
@@ -60,12 +60,15 @@ pub enum PaymentError {
     /// The packed bytes end inside a payment.
     #[error("the packed payments end inside a payment")]
     Truncated,
-    /// An update without a payment.
-    #[error("an update must carry at least one payment")]
+    /// An update that does nothing.
+    #[error("an update must carry a payment or change the ticks")]
     Empty,
     /// No room for another payment in this update.
     #[error("the update is full: at most {max} bytes of payments fit", max = limits::UPDATE_PAYMENTS_BYTES_MAX)]
     Full,
+    /// Ticks that are not of the chain in use.
+    #[error(transparent)]
+    Ticks(#[from] TickError),
     /// The sum of the payments, or the lane's total after them, does not fit 64 bits.
     #[error("the sum of the payments does not fit 64 bits")]
     Overflow,

@@ -4,8 +4,9 @@ use bincode::{Decode, Encode};
 
 use crate::{
     Amount, ChannelId, Hash, LaneState, NetworkId, Output, OutputId, PublicKey, SecretKey, Side, Signature,
-    TransactionId,
+    TickProof, TransactionId,
     hash::{Layout, Tag},
+    payment::PaymentError,
     record::Party,
 };
 
@@ -55,7 +56,45 @@ pub struct UnilateralClose {
     pub closer: Side,
     /// The newest balance the closer holds from the other side, if any; its signature is the second
     /// unlock.
-    pub balance: Option<LaneState>,
+    pub balance: Option<Claim>,
+}
+
+/// What a payee shows the ledger of its lane.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Claim {
+    /// The newest balance.
+    pub state: LaneState,
+    /// The newest tick that was revealed under it, if any.
+    pub ticks: Option<TickProof>,
+}
+
+/// One side locks more.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct TopUp {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Whose deposit rises.
+    pub side: Side,
+    /// By how much: what the inputs leave over.
+    pub amount: Amount,
+    /// Index of the last milestone that may apply this; past it the inputs are free again.
+    pub expiry_milestone: u64,
+}
+
+/// One side takes money out, and the other agrees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Withdraw {
+    /// The channel.
+    pub channel: ChannelId,
+    /// Who takes it.
+    pub side: Side,
+    /// How much: output 0 of the transaction, at the side's payout address.
+    pub amount: Amount,
+    /// All that the side will have taken out so far, this included. It applies once: after it this is
+    /// what the record says already.
+    pub total: Amount,
+    /// Index of the last milestone that may apply this; past it the money is in use again.
+    pub expiry_milestone: u64,
 }
 
 /// What a transaction does beside spending inputs and making outputs.
@@ -70,7 +109,11 @@ pub enum Action {
     /// Closes a channel by one. Unlocks: the closer's, and the balance's if there is one.
     UnilateralClose(UnilateralClose),
     /// Raises one lane on a closing channel. Unlock: the balance's.
-    Claim(LaneState),
+    Claim(Claim),
+    /// Raises a deposit. Unlocks: one per input, then the side's.
+    TopUp(TopUp),
+    /// Pays out a part of a side's balance. Unlocks: A's, B's.
+    Withdraw(Withdraw),
 }
 
 /// What is signed: a transaction without its signatures.
@@ -149,6 +192,29 @@ impl Essence {
     }
 }
 
+impl Claim {
+    /// A balance under which no tick was revealed.
+    pub const fn of(state: LaneState) -> Self {
+        Self { state, ticks: None }
+    }
+
+    /// All that was paid on the lane by what is shown.
+    ///
+    /// # Errors
+    /// [`PaymentError`] if the ticks are not of the balance's chain, or the sum does not fit.
+    pub fn total(&self) -> Result<Amount, PaymentError> {
+        self.state.with_ticks(self.ticks.as_ref())
+    }
+
+    fn write(&self, layout: Layout) -> Layout {
+        let layout = self.state.write(layout);
+        match &self.ticks {
+            None => layout.u8(0),
+            Some(ticks) => layout.u8(1).u32(ticks.index).bytes(ticks.preimage.as_bytes()),
+        }
+    }
+}
+
 impl Action {
     fn write(&self, layout: Layout) -> Layout {
         match self {
@@ -178,10 +244,23 @@ impl Action {
                 let layout = layout.u8(3).bytes(close.channel.as_bytes()).side(close.closer);
                 match &close.balance {
                     None => layout.u8(0),
-                    Some(state) => state.write(layout.u8(1)),
+                    Some(claim) => claim.write(layout.u8(1)),
                 }
             }
-            Self::Claim(state) => state.write(layout.u8(4)),
+            Self::Claim(claim) => claim.write(layout.u8(4)),
+            Self::TopUp(top_up) => layout
+                .u8(5)
+                .bytes(top_up.channel.as_bytes())
+                .side(top_up.side)
+                .amount(top_up.amount)
+                .u64(top_up.expiry_milestone),
+            Self::Withdraw(withdraw) => layout
+                .u8(6)
+                .bytes(withdraw.channel.as_bytes())
+                .side(withdraw.side)
+                .amount(withdraw.amount)
+                .amount(withdraw.total)
+                .u64(withdraw.expiry_milestone),
         }
     }
 
@@ -191,7 +270,20 @@ impl Action {
             Self::Transfer | Self::Open(_) => None,
             Self::CooperativeClose(close) => Some(close.channel),
             Self::UnilateralClose(close) => Some(close.channel),
-            Self::Claim(state) => Some(state.channel),
+            Self::Claim(claim) => Some(claim.state.channel),
+            Self::TopUp(top_up) => Some(top_up.channel),
+            Self::Withdraw(withdraw) => Some(withdraw.channel),
+        }
+    }
+
+    /// Index of the last milestone that may apply this, if there is one.
+    pub const fn expiry_milestone(&self) -> Option<u64> {
+        match self {
+            Self::Open(open) => Some(open.expiry_milestone),
+            Self::CooperativeClose(close) => Some(close.expiry_milestone),
+            Self::TopUp(top_up) => Some(top_up.expiry_milestone),
+            Self::Withdraw(withdraw) => Some(withdraw.expiry_milestone),
+            Self::Transfer | Self::UnilateralClose(_) | Self::Claim(_) => None,
         }
     }
 
@@ -203,6 +295,8 @@ impl Action {
             Self::CooperativeClose(_) => "cooperative_close",
             Self::UnilateralClose(_) => "unilateral_close",
             Self::Claim(_) => "claim",
+            Self::TopUp(_) => "top_up",
+            Self::Withdraw(_) => "withdraw",
         }
     }
 }

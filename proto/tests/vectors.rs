@@ -8,18 +8,18 @@
 use std::{fs, path::Path};
 
 use flash_proto::{
-    Action, Address, Amount, Block, BlockId, ChannelId, ChannelPhase, ChannelRecord, CoordinatorHistory,
-    CoordinatorSet, Essence, Hash, LaneClaim, LaneState, Milestone, MilestoneEssence, MilestoneId, NetworkId,
-    NetworkParams, Open, Output, OutputId, Payload, Payment, PaymentList, SecretKey, Side, StateKey,
-    TickTerms, Transaction, TransactionId,
+    Action, Address, Amount, Block, BlockId, ChannelId, ChannelPhase, ChannelRecord, Claim,
+    CoordinatorHistory, CoordinatorSet, Essence, Hash, LaneClaim, LaneState, Milestone, MilestoneEssence,
+    MilestoneId, NetworkId, NetworkParams, Open, Output, OutputId, Payload, Payment, PaymentList, SecretKey,
+    Side, StateKey, TickChain, TickProof, TickStep, TickTerms, Transaction, TransactionId,
     block::{Data, Work},
     codec,
     message::{
-        ChannelMessage, Hello, PROTOCOL_VERSION, PauseReason, Reestablish, Refusal, RefusalCode, StreamStart,
-        Update,
+        ChannelMessage, Hello, PROTOCOL_VERSION, PauseReason, Reestablish, Refusal, RefusalCode, Stake,
+        Stakes, StreamStart, Update,
     },
     record::Party,
-    transaction::{CooperativeClose, UnilateralClose, commit_inputs},
+    transaction::{CooperativeClose, TopUp, UnilateralClose, Withdraw, commit_inputs},
 };
 use serde_json::{Value, json};
 
@@ -116,6 +116,26 @@ fn lanes() {
     );
 }
 
+fn chain() -> TickChain {
+    TickChain::new(Hash::new([0x33; 32]), Amount::new(5), 100).unwrap()
+}
+
+/// A lane with a chain in use.
+fn ticking() -> LaneState {
+    let terms = TickStep { folded: None, terms: chain().terms() };
+    LaneState::new(CHANNEL, Side::A).step(&payments(&[(7, "r")]), &terms).unwrap()
+}
+
+fn proof_json(proof: &TickProof) -> Value {
+    json!({ "index": proof.index, "preimage": proof.preimage })
+}
+
+fn claim_json(claim: &Claim) -> Value {
+    let mut value = lane_json(&claim.state);
+    value["ticks"] = claim.ticks.as_ref().map(proof_json).into();
+    value
+}
+
 fn outputs() -> [Output; 2] {
     [
         Output { address: Address::of(&key(1).public()), amount: Amount::new(1_000_000) },
@@ -166,8 +186,24 @@ fn essences() -> Vec<Essence> {
             expiry_milestone: 77,
         })),
         acting(close(None)),
-        acting(close(Some(lane))),
-        acting(Action::Claim(lane)),
+        acting(close(Some(Claim::of(lane)))),
+        acting(Action::Claim(Claim { state: ticking(), ticks: chain().reveal(7) })),
+        spending(
+            Action::TopUp(TopUp {
+                channel: CHANNEL,
+                side: Side::B,
+                amount: Amount::new(1_000_000),
+                expiry_milestone: 88,
+            }),
+            vec![Output { address: Address::new([9; 32]), amount: Amount::new(1) }],
+        ),
+        acting(Action::Withdraw(Withdraw {
+            channel: CHANNEL,
+            side: Side::A,
+            amount: Amount::new(5_000),
+            total: Amount::new(12_000),
+            expiry_milestone: 99,
+        })),
     ]
 }
 
@@ -184,9 +220,16 @@ fn action_json(action: &Action) -> Value {
             "payout_a": close.payout_a, "payout_b": close.payout_b, "expiry_milestone": close.expiry_milestone.to_string(),
         }),
         Action::UnilateralClose(close) => json!({
-            "channel": close.channel, "closer": close.closer, "balance": close.balance.as_ref().map(lane_json),
+            "channel": close.channel, "closer": close.closer, "balance": close.balance.as_ref().map(claim_json),
         }),
-        Action::Claim(state) => json!({ "balance": lane_json(state) }),
+        Action::Claim(claim) => json!({ "balance": claim_json(claim) }),
+        Action::TopUp(top_up) => json!({
+            "channel": top_up.channel, "side": top_up.side, "amount": top_up.amount, "expiry_milestone": top_up.expiry_milestone.to_string(),
+        }),
+        Action::Withdraw(withdraw) => json!({
+            "channel": withdraw.channel, "side": withdraw.side, "amount": withdraw.amount, "total": withdraw.total,
+            "expiry_milestone": withdraw.expiry_milestone.to_string(),
+        }),
     };
     value["kind"] = action.name().into();
     value
@@ -328,11 +371,29 @@ fn messages() {
     let balance = state.sign(NETWORK, &key(1));
     let Action::CooperativeClose(close) = essences()[2].action else { unreachable!("the third is a close") };
     let signature = essences()[2].unlock(&key(1)).signature;
+    let stakes = Stakes {
+        a: Stake { deposit: Amount::new(10), withdrawn: Amount::new(3) },
+        b: Stake { deposit: Amount::new(20), withdrawn: Amount::ZERO },
+    };
     let hello = Hello { version: PROTOCOL_VERSION, features: 0, network: NETWORK };
+    let (mut chain, ticking) = (chain(), ticking());
+    let third = chain.reveal(3);
+    let folding = TickStep { folded: third, terms: TickTerms::NONE };
+    let folded = ticking.step(&payments(&[(9, "")]), &folding).unwrap();
+    let folding = Update {
+        seq: folded.seq,
+        cumulative: folded.cumulative,
+        payments: payments(&[(9, "")]),
+        ticks: Some(folding),
+        signature: folded.sign(NETWORK, &key(1)).signature,
+    };
+    let Action::Withdraw(withdraw) = essences()[7].action else { unreachable!("the eighth is a withdraw") };
+    let receipt = key(2).sign(&state.receipt_hash(NETWORK));
     let update = Update {
         seq: state.seq,
         cumulative: state.cumulative,
         payments: payments(&[(7, "r")]),
+        ticks: None,
         signature: balance.signature,
     };
     let channel = |message: ChannelMessage| hex::encode(codec::encode(&message));
@@ -343,7 +404,13 @@ fn messages() {
             "close": action_json(&essences()[2].action), "close_signature": signature,
             "start_control": hex::encode(codec::encode(&StreamStart::Control(hello))),
             "start_channel": hex::encode(codec::encode(&StreamStart::Channel(CHANNEL))),
-            "reestablish": channel(ChannelMessage::Reestablish(Box::new(Reestablish { signed: Some(balance), held: None }))),
+            "reestablish": channel(ChannelMessage::Reestablish(Box::new(Reestablish {
+                signed: Some(balance),
+                signed_ticks: None,
+                held: None,
+                held_ticks: third,
+                stakes,
+            }))),
             "update": channel(ChannelMessage::Update(update)),
             "ack": channel(ChannelMessage::Ack { seq: 1 }),
             "balance": channel(ChannelMessage::Balance(Box::new(balance))),
@@ -351,6 +418,18 @@ fn messages() {
             "close_request": channel(ChannelMessage::CloseRequest),
             "close_signed": channel(ChannelMessage::CloseSigned { close, signature }),
             "close_complete": channel(ChannelMessage::CloseComplete { signature }),
+            "tick": channel(ChannelMessage::Tick { seq: 1, proof: third.unwrap() }),
+            "tick_ack": channel(ChannelMessage::TickAck { seq: 1, index: 3 }),
+            "stakes": channel(ChannelMessage::Stakes(stakes)),
+            "withdraw": action_json(&essences()[7].action),
+            "withdraw_signed": channel(ChannelMessage::WithdrawSigned { withdraw, signature }),
+            "withdraw_complete": channel(ChannelMessage::WithdrawComplete { withdraw, signature }),
+            "receipt_request": channel(ChannelMessage::ReceiptRequest { seq: 1 }),
+            "receipt_hash": state.receipt_hash(NETWORK),
+            "receipt_signature": receipt,
+            "receipt": channel(ChannelMessage::Receipt { seq: 1, signature: receipt }),
+            "ticks": { "proof": proof_json(&third.unwrap()), "terms": lane_json(&ticking), "folded": lane_json(&folded) },
+            "update_folding": channel(ChannelMessage::Update(folding)),
             "refuse": channel(ChannelMessage::Refuse(Refusal::new(RefusalCode::Policy, "no"))),
         }),
     );

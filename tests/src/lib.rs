@@ -32,4 +32,4 @@ pub use poll::{poll, until};
 pub use process::{Ended, Process, kill_all_on_panic, run};
 pub use random::{Random, full};
 pub use raw::RawNode;
-pub use scripted::{Ending, Greeted, ScriptedPeer, Stream};
+pub use scripted::{Ending, Greeted, STAKES, ScriptedPeer, Stream};

@@ -8,7 +8,7 @@ use flash_proto::{
     message::{ChannelMessage, Hello, OpenReply, Reestablish, Refusal, RefusalCode, StreamStart, Update},
     transaction::CooperativeClose,
 };
-use flash_tests::{Daemon, Ending, Net, ScriptedPeer, Stream, until};
+use flash_tests::{Daemon, Ending, Net, STAKES, ScriptedPeer, Stream, until};
 use flashd::api::{CloseRequest, ErrorCode, OpenRequest};
 
 const DEPOSIT: u64 = 1_000_000;
@@ -89,7 +89,13 @@ fn packed(scene: &Scene, payments: &[(u64, &[u8])]) -> ChannelMessage {
     let state = scene.newest.state;
     let next = state.advance(&payments).unwrap_or(flash_proto::LaneState { seq: state.seq + 1, ..state });
     let SignedBalance { state, signature } = next.sign(scene.net.params().id(), &scene.peer.key);
-    ChannelMessage::Update(Update { seq: state.seq, cumulative: state.cumulative, payments, signature })
+    ChannelMessage::Update(Update {
+        seq: state.seq,
+        cumulative: state.cumulative,
+        payments,
+        ticks: None,
+        signature,
+    })
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -169,7 +175,13 @@ async fn frames_that_are_no_messages_are_refused_with_the_reason_and_change_noth
     let state = flash_proto::LaneState::new(scene.channel, Side::B);
     let (_, forged) = scene.peer.update(state, &[1]);
     let mut lying = scene.peer.greet().await.stream(&StreamStart::Channel(scene.channel)).await;
-    let standing = Reestablish { signed: Some(scene.newest), held: Some(forged) };
+    let standing = Reestablish {
+        signed: Some(scene.newest),
+        signed_ticks: None,
+        held: Some(forged),
+        held_ticks: None,
+        stakes: STAKES,
+    };
     lying.say(&ChannelMessage::Reestablish(Box::new(standing))).await;
     assert_misbehaved("a forged balance", &lying.ending().await, "a signature");
     scene.assert_unharmed("a forged balance").await;

@@ -41,6 +41,7 @@ fn lists(criterion: &mut Criterion) {
     for count in BATCHES {
         let list = payments(count);
         let update = Update {
+            ticks: None,
             seq: 1,
             cumulative: flash_proto::Amount::new(1),
             payments: list.clone(),

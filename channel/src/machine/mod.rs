@@ -12,161 +12,83 @@
 //!
 //! | file | what it holds |
 //! | --- | --- |
-//! | `mod.rs` | the channel, its inputs and outputs |
+//! | `mod.rs` | the channel: takes inputs, and says what it is |
+//! | `state.rs` | what is durable about it |
+//! | `io.rs`, `errors.rs` | what goes in and comes out, and why something is not done |
 //! | `lanes.rs` | paying and being paid, re-establishing after a break |
+//! | `ticks.rs` | payments of one hash each |
 //! | `closing.rs` | closing together |
+//! | `stakes.rs` | topping up and withdrawing |
 //! | `ledger.rs` | what the ledger shows, closing alone, claiming |
 //! | `found.rs` | a channel that was found again after its records were lost |
 //! | [`open`] | how two parties come to a channel |
 //! | [`tables`] | the records and their keys |
 
 mod closing;
+mod errors;
 mod found;
+mod io;
 mod lanes;
 mod ledger;
 pub mod open;
+mod stakes;
+mod state;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+mod ticks;
 
 use std::collections::VecDeque;
 
-use bincode::{Decode, Encode};
+pub use errors::{CommandError, Misbehaviour, PayError};
 use flash_proto::{
-    Amount, Balances, ChannelId, ChannelRecord, LaneState, NetworkId, Open, Payment, PublicKey, SecretKey,
-    Side, Signature, SignedBalance, Transaction, TransactionId, Verifier,
+    Amount, Balances, ChannelId, LaneState, Payment, SecretKey, Side, Verifier,
     balance::Totals,
-    message::{ChannelMessage, PauseReason, Update},
-    transaction::CooperativeClose,
+    message::{ChannelMessage, PauseReason, Stake, Stakes, Update},
 };
-use thiserror::Error;
+pub use io::{After, ChannelEvent, Effects, Input, LedgerView, PAYMENT_KEY_BYTES_MAX, PaymentKey};
+pub use stakes::WITHDRAW_EXPIRY_MILESTONES;
+pub use state::{
+    Agreement, CLOSE_EXPIRY_MILESTONES, Incoming, Locked, Origin, Outgoing, PendingWithdraw, Phase,
+};
 
-use crate::store::{Batch, Store, StoreError};
+use crate::store::{Store, StoreError};
 
-/// Milestones that a cooperative close may take to be applied before it lapses.
-pub const CLOSE_EXPIRY_MILESTONES: u64 = 60;
-
-/// What is fixed about a channel; only of one that was found again is something learnt later.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Agreement {
-    /// The network.
-    pub network: NetworkId,
-    /// Which party this side is.
-    pub side: Side,
-    /// The key by which the peer's machine is known; of a channel that was found again, until somebody names
-    /// that machine, the peer's key in the channel.
-    pub peer: PublicKey,
-    /// Which of this side's channel keys signs here.
-    pub key_index: u32,
-    /// Where this side has the channel from.
-    pub origin: Origin,
-    /// Parties, contest window and expiry (0 if it was found again).
-    pub open: Open,
-}
-
-/// Where a side has a channel from.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum Origin {
-    /// It agreed on it, by this transaction. Party B's copy lacks A's unlocks; only A submits it.
-    Agreed(Box<Transaction>),
-    /// It has lost its records and found the channel on the ledger by its keys. It neither pays nor accepts
-    /// on it any more: a close that it signed before may still be played.
-    Found {
-        /// The channel.
-        channel: ChannelId,
-        /// Whether the peer has shown where the lanes stand. Until then nothing is signed.
-        shown: bool,
-    },
-}
-
-impl Agreement {
-    /// The channel's id.
-    pub fn channel(&self) -> ChannelId {
-        match &self.origin {
-            Origin::Agreed(transaction) => ChannelId::opened_by(transaction.id()),
-            Origin::Found { channel, .. } => *channel,
-        }
-    }
-}
-
-/// Where a channel is in its life, as this side knows it.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub enum Phase {
-    /// Agreed; not seen on the ledger yet.
-    Opening,
-    /// In use.
-    Open,
-    /// This side has signed a cooperative close: it neither pays nor accepts until that is applied or
-    /// has lapsed.
-    ClosingTogether {
-        /// What was signed.
-        close: CooperativeClose,
-        /// This side's signature.
-        ours: Signature,
-        /// The peer's, once it is here.
-        theirs: Option<Signature>,
-    },
-    /// This side closes alone and waits to see that on the ledger.
-    ClosingAlone,
-    /// The ledger shows that one side closes alone.
-    Contested {
-        /// Who closes.
-        closer: Side,
-        /// Index of the last milestone that may apply a claim.
-        deadline: u64,
-        /// What the ledger knows of the peer's lane.
-        peer_lane: Amount,
-    },
-    /// Paid out.
-    Closed {
-        /// What each side was paid, as far as that could be seen.
-        payouts: Option<Balances>,
-        /// The transaction that closed it, where this side had a part in it.
-        close: Option<TransactionId>,
-    },
-    /// The opening transaction was not applied in time and never will be.
-    Lapsed,
-}
-
-/// What is durable about this side's own lane.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Outgoing {
-    /// The newest balance that this side signed.
-    pub signed: Option<SignedBalance>,
-    /// Payments under it.
-    pub payments: u64,
-    /// Number of the newest update that the peer is known to hold.
-    pub acknowledged: u64,
-    /// Payments under that one.
-    pub acknowledged_payments: u64,
-}
-
-/// What is durable about the peer's lane.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
-pub struct Incoming {
-    /// The newest balance that the peer signed and this side holds.
-    pub held: Option<SignedBalance>,
-    /// Payments that came with the updates under it.
-    pub payments: u64,
-}
-
-/// A key that makes a payment happen once however often it is asked for: up to 64 bytes.
-pub type PaymentKey = Vec<u8>;
-/// Bytes of a payment key.
-pub const PAYMENT_KEY_BYTES_MAX: usize = 64;
-
-/// A payment that waits for the next update.
+/// What waits to be paid.
 #[derive(Clone, Debug)]
 struct Queued {
-    payment: Payment,
+    item: Item,
     key: Option<PaymentKey>,
+}
+
+/// How something is to be paid.
+#[derive(Clone, Copy, Debug)]
+enum Item {
+    /// By the next update.
+    Payment(Payment),
+    /// By revealing ticks.
+    Ticks { unit: Amount, count: u32 },
+}
+
+impl Item {
+    /// Payments on the lane, each tick counted as one, and what they pay in all.
+    fn worth(&self) -> (u64, Amount) {
+        match *self {
+            Self::Payment(payment) => (1, payment.amount),
+            Self::Ticks { unit, count } => {
+                let count = u64::from(count);
+                // More than 64 bits hold is more than anybody owns.
+                (count, unit.checked_mul(count).unwrap_or(Amount::MAX))
+            }
+        }
+    }
 }
 
 /// An update that the peer is not known to hold.
 #[derive(Clone, Debug)]
 struct Sent {
     update: Update,
-    /// Payments on the lane up to it.
+    /// Payments on the lane up to it, without the ticks under it.
     payments: u64,
 }
 
@@ -179,216 +101,6 @@ enum Link {
     Up,
     /// Both know where the other stands.
     Established,
-}
-
-/// What the ledger was last seen to hold.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LedgerView {
-    /// The milestone of the view.
-    pub index: u64,
-    /// The channel's record, or that there is none.
-    pub record: Option<ChannelRecord>,
-    /// What each side was paid, if the channel is gone and that could be seen.
-    pub payouts: Option<Balances>,
-}
-
-/// What comes from outside.
-#[derive(Clone, Debug)]
-pub enum Input {
-    /// A new stream to the peer.
-    Connected,
-    /// The stream is gone.
-    Disconnected,
-    /// The peer says something.
-    Message(ChannelMessage),
-    /// The channel on the ledger, verified against a milestone.
-    Ledger(LedgerView),
-    /// Whether the view of the ledger is young enough to rule out a close that cannot be seen (§4.7).
-    Fresh(bool),
-    /// The user wishes to close together with the peer.
-    Close,
-    /// The user wishes to close alone.
-    CloseAlone,
-}
-
-/// What has to be made durable, and what may happen only afterwards.
-#[derive(Clone, Debug, Default)]
-pub struct Effects {
-    /// The changes: to be committed first.
-    pub batch: Batch,
-    /// What may happen once they are durable, in order.
-    pub after: Vec<After>,
-}
-
-/// What may happen once the records are durable.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum After {
-    /// A message to the peer.
-    Send(ChannelMessage),
-    /// Something to tell the user.
-    Event(ChannelEvent),
-}
-
-/// What the user is told.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum ChannelEvent {
-    /// The channel is open on the ledger.
-    Opened,
-    /// The channel was found on the ledger after records were lost.
-    Found,
-    /// The opening transaction was not applied in time.
-    Lapsed,
-    /// Payments came in, with one update.
-    Received(Box<Update>),
-    /// A balance came in without the payments that led to it, because this side or the peer had lost
-    /// records.
-    Recovered {
-        /// Whose lane.
-        payer: Side,
-        /// The lane's total.
-        cumulative: Amount,
-    },
-    /// Payments that waited were not made, because the channel is being closed.
-    NotMade {
-        /// How many.
-        payments: u64,
-    },
-    /// The channel is being closed by both.
-    ClosingTogether,
-    /// The signed close was not applied in time; the channel is in use again.
-    CloseLapsed,
-    /// This side closes alone.
-    ClosingAlone,
-    /// The ledger shows that one side closes alone.
-    Contested {
-        /// Who.
-        closer: Side,
-        /// Index of the last milestone that may apply a claim.
-        deadline: u64,
-    },
-    /// The ledger knows less of the peer's lane than this side holds: a claim is due.
-    Claiming {
-        /// What the ledger knows.
-        known: Amount,
-        /// What this side holds.
-        held: Amount,
-    },
-    /// Paid out.
-    Closed {
-        /// What was paid, as far as that could be seen.
-        payouts: Option<Balances>,
-        /// What should have been paid by this side's records, if it has any.
-        expected: Option<Balances>,
-    },
-}
-
-/// Why a payment is not taken. Nothing changed.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum PayError {
-    /// More than this side owns in the channel, payments that wait counted as paid.
-    #[error("the payment of {amount} is more than the {available} that can be paid on this channel now")]
-    Insufficient {
-        /// The payment.
-        amount: Amount,
-        /// What can be paid.
-        available: Amount,
-    },
-    /// The channel is not in use.
-    #[error("the channel takes no payments: it is {0}")]
-    NotOpen(&'static str),
-    /// The peer is not there.
-    #[error("the peer is not connected")]
-    NotConnected,
-    /// Too many payments wait.
-    #[error("too many payments wait for this channel")]
-    Full,
-    /// The key is too long.
-    #[error("a payment key has at most {max} bytes", max = PAYMENT_KEY_BYTES_MAX)]
-    KeyTooLong,
-}
-
-/// Why a command cannot be followed. Nothing changed.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum CommandError {
-    /// Not in this phase.
-    #[error("the channel is {0}")]
-    Phase(&'static str),
-    /// The records were lost, and the peer has not shown its own.
-    #[error("nothing is known of this channel's balances until the peer has shown them")]
-    NotShown,
-    /// The peer is known already.
-    #[error("the channel's peer is known since it was opened")]
-    PeerKnown,
-}
-
-/// How the peer broke the protocol. Nothing changed; the stream must end.
-#[derive(Clone, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum Misbehaviour {
-    /// A message before it said where it stands.
-    #[error("a message came before the re-establishment")]
-    NotEstablished,
-    /// An update that leaves numbers out.
-    #[error("update {got} came after update {held}: a gap")]
-    Gap {
-        /// Its number.
-        got: u64,
-        /// The newest that is held.
-        held: u64,
-    },
-    /// Another body under a number that was used.
-    #[error("two different updates under number {0}")]
-    TwoBodies(u64),
-    /// The payments are malformed.
-    #[error("malformed payments: {0}")]
-    Payments(#[from] flash_proto::payment::PaymentError),
-    /// The total is not the last one and the payments.
-    #[error("the lane's total is said to be {got}, but it is {wanted}")]
-    Cumulative {
-        /// Said.
-        got: Amount,
-        /// Right.
-        wanted: Amount,
-    },
-    /// A signature does not verify.
-    #[error("a signature is not the peer's over this state")]
-    Signature,
-    /// More than the payer owns.
-    #[error("the payer owns {owned} and cannot have paid {total} in all")]
-    Overspent {
-        /// The lane's total.
-        total: Amount,
-        /// What the payer ever owned.
-        owned: Amount,
-    },
-    /// A balance with terms that are not in use, or of another lane.
-    #[error("a balance of another lane, or with terms that are not in use")]
-    Terms,
-    /// An acknowledgement of what was never sent.
-    #[error("update {got} is acknowledged, but only {sent} were sent")]
-    AckBeyond {
-        /// Acknowledged.
-        got: u64,
-        /// Sent.
-        sent: u64,
-    },
-    /// A balance that this side signed, with less or something else than it remembers.
-    #[error("two different balances that this side signed under number {0}")]
-    OwnTwoBodies(u64),
-    /// A newer balance of this side's than it remembers, without what the peer had paid for it.
-    #[error("the peer shows what this side paid, but holds back what it paid itself")]
-    HeldBack,
-    /// A close that is not what the records say.
-    #[error("the close that the peer signed is not what the records say")]
-    WrongClose,
-    /// A message that has no meaning now.
-    #[error("{0} has no meaning now")]
-    Unexpected(&'static str),
-    /// The peer refused.
-    #[error("the peer refused: {0}")]
-    Refused(String),
 }
 
 /// One side of one channel. Of two copies only one may ever act: the other would sign under the same numbers.
@@ -404,6 +116,7 @@ pub struct Channel {
     stored_seen: u64,
     outgoing: Outgoing,
     incoming: Incoming,
+    locked: Locked,
     // From here on nothing is stored.
     link: Link,
     fresh: bool,
@@ -411,7 +124,11 @@ pub struct Channel {
     seen: Option<u64>,
     queue: VecDeque<Queued>,
     queued_amount: Amount,
+    /// Payments that wait, each tick counted as one.
+    queued_payments: u64,
     sent: VecDeque<Sent>,
+    /// The chain of ticks under the newest balance, if this life has begun it.
+    chain: Option<ticks::ChainInUse>,
     /// Updates up to this number are no longer in the store.
     forgotten: u64,
     /// Why the peer takes no payments, if it said so.
@@ -422,6 +139,10 @@ pub struct Channel {
     resending: bool,
     peer_wants_close: bool,
     close_requested: bool,
+    /// What the peer counts as locked, as it said last on this stream.
+    stated: Option<Stakes>,
+    /// Nothing is taken before the ledger has shown more than in the newest view.
+    behind: bool,
     dirty: Dirty,
 }
 
@@ -432,7 +153,9 @@ struct Dirty {
     phase: bool,
     outgoing: bool,
     incoming: bool,
+    locked: bool,
     acknowledge: bool,
+    acknowledge_ticks: bool,
 }
 
 impl Channel {
@@ -465,7 +188,7 @@ impl Channel {
         let sent = lanes::sent_of(&stored.outgoing, updates)
             .ok_or_else(|| tables::damaged_channel(id, "updates and balance differ"))?;
         let channel = Self::restore(agreement, key, stored, sent);
-        if channel.id != id || channel.checked_balances().is_none() {
+        if channel.id != id || !channel.balances_add_up() {
             return Err(tables::damaged_channel(id, "balances make no sense"));
         }
         Ok(channel)
@@ -474,6 +197,7 @@ impl Channel {
     fn restore(agreement: Agreement, key: SecretKey, stored: tables::Stored, sent: VecDeque<Sent>) -> Self {
         let id = agreement.channel();
         let peer_key = agreement.open.party(!agreement.side).key;
+        let locked = stored.locked.unwrap_or_else(|| Locked::agreed(&agreement));
         let forgotten =
             sent.front().map_or(stored.outgoing.acknowledged, |first| first.update.seq.saturating_sub(1));
         Self {
@@ -486,18 +210,23 @@ impl Channel {
             stored_seen: stored.seen,
             outgoing: stored.outgoing,
             incoming: stored.incoming,
+            locked,
             link: Link::Down,
             fresh: false,
             seen: None,
             queue: VecDeque::new(),
             queued_amount: Amount::ZERO,
+            queued_payments: 0,
             sent,
+            chain: None,
             forgotten,
             peer_paused: None,
             paused: false,
             resending: false,
             peer_wants_close: false,
             close_requested: false,
+            stated: None,
+            behind: false,
             dirty: Dirty::default(),
         }
     }
@@ -515,6 +244,8 @@ impl Channel {
             Input::Fresh(fresh) => self.freshness(fresh, effects),
             Input::Close => self.wish_close(effects),
             Input::CloseAlone => self.close_alone(effects),
+            Input::TopUp { essence, unlocks } => self.top_up(*essence, unlocks, effects),
+            Input::Withdraw { amount, left_min } => self.withdraw(amount, left_min, effects),
         }
         Ok(())
     }
@@ -541,6 +272,21 @@ impl Channel {
             ChannelMessage::CloseSigned { close, signature } => self.take_close(close, signature, effects),
             ChannelMessage::CloseComplete { signature } => self.complete_close(signature),
             ChannelMessage::Refuse(refusal) => Err(Misbehaviour::Refused(refusal.detail)),
+            ChannelMessage::Tick { seq, proof } => self.take_tick(seq, proof, effects),
+            ChannelMessage::TickAck { seq, index } => self.take_tick_ack(seq, index),
+            ChannelMessage::Stakes(stakes) => {
+                self.take_stakes(stakes, effects);
+                Ok(())
+            }
+            ChannelMessage::WithdrawSigned { withdraw, signature } => {
+                self.take_withdraw(withdraw, signature, effects)
+            }
+            ChannelMessage::WithdrawComplete { withdraw, signature } => {
+                self.complete_withdraw(withdraw, signature)
+            }
+            ChannelMessage::ReceiptRequest { .. } | ChannelMessage::Receipt { .. } => {
+                Err(Misbehaviour::Unexpected("this message"))
+            }
         }
     }
 
@@ -553,7 +299,11 @@ impl Channel {
         if dirty.agreement {
             tables::put_agreement(&mut effects.batch, self.id, &self.agreement);
         }
-        if dirty.phase {
+        if dirty.locked {
+            tables::put_locked(&mut effects.batch, self.id, &self.locked);
+        }
+        // With what was seen the milestone of it is kept.
+        if dirty.phase || dirty.locked {
             self.stored_seen = self.stored_seen.max(self.seen.unwrap_or(0));
             tables::put_phase(&mut effects.batch, self.id, &self.phase, self.wants_close, self.stored_seen);
         }
@@ -566,7 +316,10 @@ impl Channel {
         if dirty.acknowledge {
             effects.after.push(After::Send(ChannelMessage::Ack { seq: self.incoming_seq() }));
         }
-        assert!(self.checked_balances().is_some(), "I2: both balances must be at least zero and add up");
+        if dirty.acknowledge_ticks {
+            effects.after.extend(self.tick_ack().map(After::Send));
+        }
+        assert!(self.balances_add_up(), "I2: both balances must be at least zero and add up");
     }
 
     /// The channel's id.
@@ -604,12 +357,19 @@ impl Channel {
         self.link == Link::Established
     }
 
+    /// Whether something changed that is not in a batch yet.
+    pub const fn has_changed(&self) -> bool {
+        let Dirty { agreement, phase, outgoing, incoming, locked, acknowledge, acknowledge_ticks } =
+            self.dirty;
+        agreement || phase || outgoing || incoming || locked || acknowledge || acknowledge_ticks
+    }
+
     /// Whether the view of the ledger is young enough, as [`Input::Fresh`] said last.
     pub const fn is_fresh(&self) -> bool {
         self.fresh
     }
 
-    /// Payments that wait for the next update.
+    /// Calls to pay that wait.
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
@@ -640,22 +400,26 @@ impl Channel {
         self.checked_balances().unwrap_or(Balances::of_payouts(Amount::ZERO, Amount::ZERO))
     }
 
-    /// What can be paid now: this side's balance without the payments that wait.
+    /// What can be paid now: what this side owns by its own view and the peer's, without the payments that wait.
     pub fn available(&self) -> Amount {
-        self.balances().of(self.agreement.side).saturating_sub(self.queued_amount)
+        self.payable().saturating_sub(self.queued_amount)
     }
 
     fn checked_balances(&self) -> Option<Balances> {
         Balances::exact(self.totals(Side::A), self.totals(Side::B))
     }
 
+    /// Whether what is known makes sense; nothing is known of a channel that was found again until the peer has
+    /// shown the lanes.
+    fn balances_add_up(&self) -> bool {
+        !self.balances_known() || self.checked_balances().is_some()
+    }
+
     fn totals(&self, side: Side) -> Totals {
-        let sent = if side == self.agreement.side { self.outgoing_state() } else { self.incoming_state() };
-        Totals {
-            deposit: self.agreement.open.party(side).deposit,
-            withdrawn: Amount::ZERO,
-            sent: sent.cumulative,
-        }
+        let ours = side == self.agreement.side;
+        let sent = if ours { self.outgoing.total() } else { self.incoming.total() };
+        let Stake { deposit, withdrawn } = self.locked.counted(side);
+        Totals { deposit, withdrawn, sent }
     }
 
     fn outgoing_state(&self) -> LaneState {

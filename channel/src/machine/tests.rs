@@ -1,17 +1,19 @@
 //! Two machines, two stores in memory and a link between them that the test moves by hand.
 
 mod found;
+mod ticks;
 
 use std::collections::VecDeque;
 
 use flash_proto::{
-    Action, Address, ChannelPhase, Essence, Hash, LaneClaim, Reference, Transaction,
+    Action, Address, ChannelPhase, ChannelRecord, Claim, Essence, Hash, LaneClaim, NetworkId, Open,
+    Reference, SignedBalance, Transaction,
     record::Party,
     transaction::{CooperativeClose, UnilateralClose, commit_inputs},
 };
 
 use super::*;
-use crate::store::MemoryStore;
+use crate::store::{Batch, MemoryStore};
 
 const NETWORK: NetworkId = NetworkId::new([7; 32]);
 
@@ -375,8 +377,9 @@ fn a_peer_that_is_gone_or_cheats_is_answered_on_the_ledger() {
     // B closes alone with what it holds.
     pair.of(Side::B).handle(vec![Input::CloseAlone]).unwrap();
     let wanted = pair.of(Side::B).channel.wanted().unwrap();
-    let Action::UnilateralClose(UnilateralClose { closer: Side::B, balance: Some(state), .. }) =
-        wanted.essence.action
+    let Action::UnilateralClose(UnilateralClose {
+        closer: Side::B, balance: Some(Claim { state, .. }), ..
+    }) = wanted.essence.action
     else {
         panic!("{wanted:?}")
     };
@@ -388,7 +391,7 @@ fn a_peer_that_is_gone_or_cheats_is_answered_on_the_ledger() {
     let half = pair.of(Side::B);
     assert_eq!(half.events.last(), Some(&ChannelEvent::Claiming { known, held: amount(400) }));
     let claim = half.channel.wanted().unwrap();
-    assert!(matches!(claim.essence.action, Action::Claim(state) if state.seq == seq));
+    assert!(matches!(claim.essence.action, Action::Claim(claim) if claim.state.seq == seq));
     half.restart();
     assert_eq!(half.channel.wanted(), Some(claim), "the same after a restart");
     assert_eq!(pair.of(Side::A).channel.wanted(), None, "A holds nothing of B");
@@ -510,7 +513,7 @@ fn what_breaks_the_protocol_is_refused_and_changes_nothing() {
         state.seq += seq_step;
         let state = state.advance(&list).unwrap();
         let signature = state.sign(NETWORK, &key(Side::A)).signature;
-        Update { seq: state.seq, cumulative: state.cumulative, payments: list, signature }
+        Update { seq: state.seq, cumulative: state.cumulative, payments: list, ticks: None, signature }
     };
     let base = good(&pair, 50, 0);
     let resigned = |pair: &Pair, change: &dyn Fn(&mut LaneState)| {

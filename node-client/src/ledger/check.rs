@@ -2,8 +2,8 @@
 //! by every node and never enters the Tangle.
 
 use flash_proto::{
-    Action, Amount, Essence, Hash, LaneState, NetworkId, NetworkParams, Open, PublicKey, Signature,
-    TickTerms, Transaction, TransactionId, Unlock, keys::verify_all, limits,
+    Action, Amount, Claim, Essence, Hash, NetworkId, NetworkParams, Open, PublicKey, Signature, Transaction,
+    TransactionId, Unlock, keys::verify_all, limits, payment::PaymentError, transaction::Withdraw,
 };
 use thiserror::Error;
 
@@ -15,6 +15,8 @@ const SIGNATURES_TOGETHER: usize = 128;
 pub struct Checked {
     transaction: Transaction,
     id: TransactionId,
+    channel_min: Amount,
+    claimed: Amount,
 }
 
 /// Why a transaction can never be applied.
@@ -84,9 +86,23 @@ pub enum Invalid {
     /// A balance of another channel or of the closer's own lane.
     #[error("the balance is not of the other party's lane on this channel")]
     WrongLane,
-    /// The balance uses terms that this ledger does not know yet.
-    #[error("the balance carries ticks or locks, which this ledger does not know yet")]
-    LaneTerms,
+    /// The balance carries conditional amounts.
+    #[error("the balance carries locks, which this ledger does not know yet")]
+    Locks,
+    /// Ticks that are not of the balance's chain.
+    #[error("the balance's ticks do not count: {0}")]
+    Ticks(PaymentError),
+    /// A top-up of nothing.
+    #[error("a top-up adds at least 1i")]
+    NothingAdded,
+    /// More is withdrawn than the total after it.
+    #[error("a withdraw of {amount} cannot bring the total to {total}")]
+    WithdrawnTotal {
+        /// What it pays.
+        amount: Amount,
+        /// All that was withdrawn, it included.
+        total: Amount,
+    },
 }
 
 impl Checked {
@@ -106,8 +122,9 @@ impl Checked {
             return Err(Invalid::Network);
         }
         check_form(&transaction.essence, params)?;
+        let claimed = claim_of(&transaction.essence.action).map_or(Ok(Amount::ZERO), check_claim)?;
         let id = transaction.id();
-        Ok(Self { transaction, id })
+        Ok(Self { transaction, id, channel_min: deposits_min(params), claimed })
     }
 
     /// Checks many at once, the same as each alone and several times faster.
@@ -143,13 +160,41 @@ impl Checked {
     pub const fn id(&self) -> TransactionId {
         self.id
     }
+
+    /// The least that a channel of the network may be left with while it goes on.
+    pub(super) const fn channel_min(&self) -> Amount {
+        self.channel_min
+    }
+
+    /// All that was paid on the lane by the balance and the ticks that it shows; nothing if it shows none.
+    /// It is kept because it may take thousands of hashes to find.
+    pub(super) const fn claimed(&self) -> Amount {
+        self.claimed
+    }
+}
+
+/// What a transaction shows of a lane.
+fn claim_of(action: &Action) -> Option<&Claim> {
+    match action {
+        Action::UnilateralClose(close) => close.balance.as_ref(),
+        Action::Claim(claim) => Some(claim),
+        _ => None,
+    }
+}
+
+/// Hashes by which the ticks that a transaction shows are checked.
+pub(crate) fn tick_hashes(transaction: &Transaction) -> u32 {
+    let ticks = claim_of(&transaction.essence.action).and_then(|claim| claim.ticks);
+    ticks.map_or(0, |ticks| ticks.index.min(limits::TICKS_MAX))
 }
 
 fn check_form(essence: &Essence, params: &NetworkParams) -> Result<(), Invalid> {
     let (inputs, outputs) = match essence.action {
         Action::Transfer => ((1, limits::INPUTS_MAX), (1, limits::OUTPUTS_MAX)),
-        Action::Open(_) => ((1, limits::INPUTS_MAX), (0, limits::OUTPUTS_MAX)),
-        Action::CooperativeClose(_) | Action::UnilateralClose(_) | Action::Claim(_) => ((0, 0), (0, 0)),
+        Action::Open(_) | Action::TopUp(_) => ((1, limits::INPUTS_MAX), (0, limits::OUTPUTS_MAX)),
+        Action::CooperativeClose(_) | Action::UnilateralClose(_) | Action::Claim(_) | Action::Withdraw(_) => {
+            ((0, 0), (0, 0))
+        }
     };
     let (got, (min, max)) = (essence.inputs.len(), inputs);
     if !(min..=max).contains(&got) {
@@ -171,7 +216,7 @@ fn check_form(essence: &Essence, params: &NetworkParams) -> Result<(), Invalid> 
     let within_supply = |sum: Option<Amount>| sum.filter(|sum| *sum <= Amount::SUPPLY).ok_or(Invalid::Supply);
     let outputs = within_supply(Amount::checked_sum(essence.outputs.iter().map(|output| output.amount)))?;
     match &essence.action {
-        Action::Transfer => Ok(()),
+        Action::Transfer | Action::Claim(_) => Ok(()),
         Action::Open(open) => {
             let deposits = within_supply(open.party_a.deposit.checked_add(open.party_b.deposit))?;
             within_supply(outputs.checked_add(deposits))?;
@@ -180,14 +225,24 @@ fn check_form(essence: &Essence, params: &NetworkParams) -> Result<(), Invalid> 
         Action::CooperativeClose(close) => {
             within_supply(close.payout_a.checked_add(close.payout_b)).map(|_| ())
         }
-        Action::UnilateralClose(close) => close.balance.as_ref().map_or(Ok(()), |balance| {
-            if balance.channel != close.channel || balance.payer != !close.closer {
-                return Err(Invalid::WrongLane);
+        Action::UnilateralClose(close) => match &close.balance {
+            Some(Claim { state, .. }) if state.channel != close.channel || state.payer == close.closer => {
+                Err(Invalid::WrongLane)
             }
-            check_lane(balance)
-        }),
-        Action::Claim(balance) => check_lane(balance),
+            _ => Ok(()),
+        },
+        Action::TopUp(top_up) if top_up.amount.is_zero() => Err(Invalid::NothingAdded),
+        Action::TopUp(top_up) => within_supply(outputs.checked_add(top_up.amount)).map(|_| ()),
+        Action::Withdraw(withdraw) => check_withdraw(withdraw, params),
     }
+}
+
+fn check_withdraw(withdraw: &Withdraw, params: &NetworkParams) -> Result<(), Invalid> {
+    let Withdraw { amount, total, .. } = *withdraw;
+    if amount < params.output_min || amount.is_zero() {
+        return Err(Invalid::OutputBelowMinimum(amount));
+    }
+    if total < amount { Err(Invalid::WithdrawnTotal { amount, total }) } else { Ok(()) }
 }
 
 fn check_open(open: &Open, deposits: Amount, params: &NetworkParams) -> Result<(), Invalid> {
@@ -212,12 +267,13 @@ pub fn deposits_min(params: &NetworkParams) -> Amount {
     params.output_min.checked_mul(2).unwrap_or(Amount::MAX)
 }
 
-fn check_lane(state: &LaneState) -> Result<(), Invalid> {
-    if state.ticks == TickTerms::NONE && state.locks_root == Hash::ZERO {
-        Ok(())
-    } else {
-        Err(Invalid::LaneTerms)
+/// What a claim says was paid on its lane.
+fn check_claim(claim: &Claim) -> Result<Amount, Invalid> {
+    if claim.state.locks_root != Hash::ZERO {
+        return Err(Invalid::Locks);
     }
+    claim.state.ticks.check_form().map_err(|error| Invalid::Ticks(error.into()))?;
+    claim.total().map_err(Invalid::Ticks)
 }
 
 /// What every unlock's key must have signed, and its signature. Whether the keys are the right ones only the
@@ -228,16 +284,17 @@ fn signatures(
 ) -> Result<impl Iterator<Item = (PublicKey, Hash, Signature)> + '_, Invalid> {
     let essence = &transaction.essence;
     let of_id = Hash::new(*id.as_bytes());
-    let of_balance = |state: &LaneState| state.signing_hash(essence.network);
+    let of_balance = |claim: &Claim| claim.state.signing_hash(essence.network);
     let mut hashes = vec![of_id; essence.inputs.len()];
     match &essence.action {
         Action::Transfer | Action::Open(_) => {}
-        Action::CooperativeClose(_) => hashes.extend([of_id, of_id]),
+        Action::CooperativeClose(_) | Action::Withdraw(_) => hashes.extend([of_id, of_id]),
+        Action::TopUp(_) => hashes.push(of_id),
         Action::UnilateralClose(close) => {
             hashes.push(of_id);
             hashes.extend(close.balance.as_ref().map(of_balance));
         }
-        Action::Claim(state) => hashes.push(of_balance(state)),
+        Action::Claim(claim) => hashes.push(of_balance(claim)),
     }
     if transaction.unlocks.len() != hashes.len() {
         return Err(Invalid::Unlocks { got: transaction.unlocks.len(), wanted: hashes.len() });

@@ -38,6 +38,12 @@ pub enum Conflict {
     /// Payouts do not add up to the channel's money.
     #[error("the payouts do not add up to what is in the channel")]
     Payouts,
+    /// The channel's withdrawn total is not the one that the withdraw follows.
+    #[error("the withdraw does not follow what was withdrawn so far; it was applied, or is an old one")]
+    Withdrawn,
+    /// A deposit would be more than can be counted, or too little would be left.
+    #[error("the channel would be left with too little, or its deposits would be more than can be counted")]
+    Deposits,
     /// Past its expiry milestone.
     #[error("it came after its expiry milestone")]
     Expired,
@@ -57,6 +63,8 @@ impl Conflict {
             Self::NotAParty => "not_a_party",
             Self::NotHigher => "not_higher",
             Self::Payouts => "payouts",
+            Self::Withdrawn => "withdrawn",
+            Self::Deposits => "deposits",
             Self::Expired => "expired",
         }
     }

@@ -4,9 +4,9 @@
 use std::collections::BTreeSet;
 
 use flash_proto::{
-    Action, Address, Amount, Balances, ChannelId, ChannelPhase, ChannelRecord, Essence, LaneClaim, LaneState,
-    Open, Output, OutputId, Side, StateKey, TransactionId, Unlock, limits,
-    transaction::{CooperativeClose, UnilateralClose, commit_inputs},
+    Action, Address, Amount, Balances, ChannelId, ChannelPhase, ChannelRecord, Claim, LaneClaim, Output,
+    OutputId, Side, StateKey, Transaction, Unlock, limits,
+    transaction::{CooperativeClose, TopUp, UnilateralClose, Withdraw, commit_inputs},
 };
 
 use super::{Checked, Conflict, LedgerState, StateValue, check::action_unlocks, state::StateChanges};
@@ -83,26 +83,27 @@ impl<'a> Overlay<'a> {
         let transaction = checked.transaction();
         let unlocks = action_unlocks(transaction);
         match &transaction.essence.action {
-            Action::Transfer => self.spend(&transaction.essence, &transaction.unlocks, checked.id(), None),
+            Action::Transfer => self.spend(checked, Amount::ZERO),
             Action::Open(open) => {
-                self.spend(&transaction.essence, &transaction.unlocks, checked.id(), Some(open))
+                if open.expiry_milestone < self.index {
+                    return Err(Conflict::Expired);
+                }
+                let deposits = open.party_a.deposit.checked_add(open.party_b.deposit);
+                self.spend(checked, deposits.ok_or(Conflict::Sum)?)?;
+                self.put_channel(ChannelId::opened_by(checked.id()), Some(ChannelRecord::opened(open)));
+                Ok(())
             }
             Action::CooperativeClose(close) => self.close_together(close, unlocks),
-            Action::UnilateralClose(close) => self.close_alone(close, unlocks),
-            Action::Claim(state) => self.claim(state, unlocks),
+            Action::UnilateralClose(close) => self.close_alone(close, checked, unlocks),
+            Action::Claim(claim) => self.claim(claim, checked, unlocks),
+            Action::TopUp(top_up) => self.top_up(top_up, checked, unlocks),
+            Action::Withdraw(withdraw) => self.withdraw(withdraw, checked, unlocks),
         }
     }
 
-    fn spend(
-        &mut self,
-        essence: &Essence,
-        unlocks: &[Unlock],
-        id: TransactionId,
-        open: Option<&Open>,
-    ) -> Result<(), Conflict> {
-        if open.is_some_and(|open| open.expiry_milestone < self.index) {
-            return Err(Conflict::Expired);
-        }
+    /// Spends the inputs for the outputs and for what is locked in a channel.
+    fn spend(&mut self, checked: &Checked, locked: Amount) -> Result<(), Conflict> {
+        let Transaction { essence, unlocks } = checked.transaction();
         let mut spent = Vec::with_capacity(essence.inputs.len());
         for input in &essence.inputs {
             match self.get(StateKey::Output(*input)) {
@@ -117,9 +118,8 @@ impl<'a> Overlay<'a> {
             return Err(Conflict::WrongKey);
         }
         let made = essence.outputs.iter().map(|output| output.amount);
-        let locked = open.map(|open| [open.party_a.deposit, open.party_b.deposit]);
         let gone = Amount::checked_sum(spent.iter().map(|output| output.amount));
-        let come = Amount::checked_sum(made.chain(locked.into_iter().flatten()));
+        let come = Amount::checked_sum(made.chain([locked]));
         if gone.is_none() || gone != come {
             return Err(Conflict::Sum);
         }
@@ -127,10 +127,7 @@ impl<'a> Overlay<'a> {
             self.changes.insert(StateKey::Output(*input), None);
         }
         for (index, output) in (0_u16..).zip(&essence.outputs) {
-            self.put_output(OutputId { transaction: id, index }, *output);
-        }
-        if let Some(open) = open {
-            self.put_channel(ChannelId::opened_by(id), Some(ChannelRecord::opened(open)));
+            self.put_output(OutputId { transaction: checked.id(), index }, *output);
         }
         Ok(())
     }
@@ -140,9 +137,7 @@ impl<'a> Overlay<'a> {
         if close.expiry_milestone < self.index {
             return Err(Conflict::Expired);
         }
-        for side in Side::BOTH {
-            signed_by(&record, side, unlocks.get(usize::from(side.byte())))?;
-        }
+        signed_by_both(&record, unlocks)?;
         let balances = Balances::of_payouts(close.payout_a, close.payout_b);
         if balances.total().is_none() || balances.total() != record.total() {
             return Err(Conflict::Payouts);
@@ -151,15 +146,20 @@ impl<'a> Overlay<'a> {
         Ok(())
     }
 
-    fn close_alone(&mut self, close: &UnilateralClose, unlocks: &[Unlock]) -> Result<(), Conflict> {
+    fn close_alone(
+        &mut self,
+        close: &UnilateralClose,
+        checked: &Checked,
+        unlocks: &[Unlock],
+    ) -> Result<(), Conflict> {
         let mut record = self.channel(close.channel)?;
         if record.phase != ChannelPhase::Open {
             return Err(Conflict::ChannelClosing);
         }
         signed_by(&record, close.closer, unlocks.first())?;
-        if let Some(state) = &close.balance {
-            signed_by(&record, state.payer, unlocks.get(1))?;
-            raise(&mut record, state)?;
+        if let Some(claim) = &close.balance {
+            signed_by(&record, claim.state.payer, unlocks.get(1))?;
+            raise(&mut record, claim, checked.claimed())?;
         }
         let window = u64::from(record.contest_window_milestones);
         // Milestone indices stay far below 2^64: one a millisecond since 1970 would be 2^41.
@@ -169,19 +169,68 @@ impl<'a> Overlay<'a> {
         Ok(())
     }
 
-    fn claim(&mut self, state: &LaneState, unlocks: &[Unlock]) -> Result<(), Conflict> {
-        let mut record = self.channel(state.channel)?;
+    fn claim(&mut self, claim: &Claim, checked: &Checked, unlocks: &[Unlock]) -> Result<(), Conflict> {
+        let mut record = self.channel(claim.state.channel)?;
         match record.phase {
             ChannelPhase::Open => return Err(Conflict::ChannelOpen),
             // Over, and only not settled yet because too many were due at once.
             ChannelPhase::Closing { deadline, .. } if deadline < self.index => return Err(Conflict::Expired),
             ChannelPhase::Closing { .. } => {}
         }
-        signed_by(&record, state.payer, unlocks.first())?;
-        raise(&mut record, state)?;
-        self.put_channel(state.channel, Some(record));
+        signed_by(&record, claim.state.payer, unlocks.first())?;
+        raise(&mut record, claim, checked.claimed())?;
+        self.put_channel(claim.state.channel, Some(record));
         Ok(())
     }
+
+    /// The channel, if it is in use and the change of it has not expired.
+    fn in_use(&self, id: ChannelId, expiry_milestone: u64) -> Result<ChannelRecord, Conflict> {
+        let record = self.channel(id)?;
+        if expiry_milestone < self.index {
+            return Err(Conflict::Expired);
+        }
+        match record.phase {
+            ChannelPhase::Open => Ok(record),
+            ChannelPhase::Closing { .. } => Err(Conflict::ChannelClosing),
+        }
+    }
+
+    fn top_up(&mut self, top_up: &TopUp, checked: &Checked, unlocks: &[Unlock]) -> Result<(), Conflict> {
+        let mut record = self.in_use(top_up.channel, top_up.expiry_milestone)?;
+        signed_by(&record, top_up.side, unlocks.first())?;
+        let party = top_up.side.pick(&mut record.party_a, &mut record.party_b);
+        party.deposit = party.deposit.checked_add(top_up.amount).ok_or(Conflict::Deposits)?;
+        record.total().ok_or(Conflict::Deposits)?;
+        self.spend(checked, top_up.amount)?;
+        self.put_channel(top_up.channel, Some(record));
+        Ok(())
+    }
+
+    fn withdraw(
+        &mut self,
+        withdraw: &Withdraw,
+        checked: &Checked,
+        unlocks: &[Unlock],
+    ) -> Result<(), Conflict> {
+        let Withdraw { channel, side, amount, total, expiry_milestone } = *withdraw;
+        let mut record = self.in_use(channel, expiry_milestone)?;
+        signed_by_both(&record, unlocks)?;
+        let withdrawn = side.pick(&mut record.withdrawn_a, &mut record.withdrawn_b);
+        if withdrawn.checked_add(amount) != Some(total) {
+            return Err(Conflict::Withdrawn);
+        }
+        // It only rises (I3), so no withdraw applies twice and no output is made under an id again.
+        *withdrawn = total;
+        record.total().filter(|left| *left >= checked.channel_min()).ok_or(Conflict::Deposits)?;
+        let output = Output { address: record.party(side).payout, amount };
+        self.put_output(OutputId { transaction: checked.id(), index: 0 }, output);
+        self.put_channel(channel, Some(record));
+        Ok(())
+    }
+}
+
+fn signed_by_both(record: &ChannelRecord, unlocks: &[Unlock]) -> Result<(), Conflict> {
+    Side::BOTH.into_iter().try_for_each(|side| signed_by(record, side, unlocks.get(usize::from(side.byte()))))
 }
 
 /// The signature itself was checked before; here only whose it is.
@@ -193,11 +242,11 @@ fn signed_by(record: &ChannelRecord, side: Side, unlock: Option<&Unlock>) -> Res
 }
 
 /// Raises a lane's counter; it never goes down (I3).
-fn raise(record: &mut ChannelRecord, state: &LaneState) -> Result<(), Conflict> {
-    let lane = state.payer.pick(&mut record.lane_a, &mut record.lane_b);
-    if state.cumulative <= lane.cumulative {
+fn raise(record: &mut ChannelRecord, claim: &Claim, cumulative: Amount) -> Result<(), Conflict> {
+    let lane = claim.state.payer.pick(&mut record.lane_a, &mut record.lane_b);
+    if cumulative <= lane.cumulative {
         return Err(Conflict::NotHigher);
     }
-    *lane = LaneClaim { seq: state.seq, cumulative: state.cumulative };
+    *lane = LaneClaim { seq: claim.state.seq, cumulative };
     Ok(())
 }

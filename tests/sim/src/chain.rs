@@ -2,7 +2,7 @@
 
 use flash_channel::machine::Input;
 use flash_node_client::ledger::Conflict;
-use flash_proto::{Action, ChannelPhase, Side, Transaction};
+use flash_proto::{Action, ChannelPhase, Claim, Side, Transaction};
 
 use super::{
     faults::{
@@ -27,8 +27,12 @@ impl World {
             if applied && matches!(it.transaction.essence.action, Action::Claim(_)) {
                 self.stats.count("claims");
             }
-            if applied && matches!(it.transaction.essence.action, Action::CooperativeClose(_)) {
-                self.closed_together = true;
+            match it.transaction.essence.action {
+                Action::CooperativeClose(_) if applied => self.closed_together = true,
+                Action::TopUp(_) if applied => self.stats.count("top_ups"),
+                Action::Withdraw(_) if applied => self.stats.count("withdraws"),
+                Action::Claim(Claim { ticks: Some(_), .. }) if applied => self.stats.count("claims_with_ticks"),
+                _ => {}
             }
         }
         self.check_payout();
@@ -102,11 +106,11 @@ impl World {
     /// I15: no fee-like waste; an honest party asks for nothing that it was shown to be pointless.
     pub(super) fn check_use(&mut self, by: Side, transaction: &Transaction, seen: u64) {
         let Some(record) = self.ledger.view(seen).record else { return };
-        if let Action::Claim(state) = transaction.essence.action {
+        if let Action::Claim(claim @ Claim { state, .. }) = transaction.essence.action {
             if record.phase == ChannelPhase::Open {
                 self.oracle.useless(by, Conflict::ChannelOpen);
             }
-            if state.cumulative <= record.lane(state.payer).cumulative {
+            if claim.total().is_ok_and(|total| total <= record.lane(state.payer).cumulative) {
                 self.oracle.useless(by, Conflict::NotHigher);
             }
         }

@@ -75,6 +75,10 @@ pub struct Plan {
     pub(super) old_store: Option<Side>,
     /// This side does what it wants.
     pub(super) hostile: Option<Side>,
+    /// Acts in a hundred that pay by ticks.
+    pub(super) ticks: u64,
+    /// Acts in a thousand that lock more or take something out.
+    pub(super) stakes: u64,
     /// Users close in the middle, in a thousand acts.
     pub(super) early_close: u64,
     pub(super) ending: Ending,
@@ -87,7 +91,7 @@ pub struct Plan {
 }
 
 /// Faults by name, and how each is left out of a plan.
-const SWITCHES: [(&str, fn(&mut Plan)); 17] = [
+const SWITCHES: [(&str, fn(&mut Plan)); 19] = [
     ("slow_messages", |plan| plan.heavy_tail = false),
     ("breaks", |plan| plan.breaks = 0),
     ("duplicates", |plan| plan.duplicates = 0),
@@ -104,6 +108,8 @@ const SWITCHES: [(&str, fn(&mut Plan)); 17] = [
     ("censored_closes", |plan| plan.censored_closes = false),
     ("old_store", |plan| plan.old_store = None),
     ("hostile", |plan| plan.hostile = None),
+    ("ticks", |plan| plan.ticks = 0),
+    ("stakes", |plan| plan.stakes = 0),
     ("early_close", |plan| plan.early_close = 0),
 ];
 
@@ -155,6 +161,8 @@ impl Plan {
             censored_closes: rng.chance(10),
             old_store: (hostile.is_none() && rng.chance(15)).then_some(side),
             hostile,
+            ticks: sometimes(rng, 30, 5, 50),
+            stakes: sometimes(rng, 40, 1, 30),
             early_close: sometimes(rng, 30, 1, 20),
             ending: if hostile == Some(side) && matches!(ending, Ending::Gone(_)) {
                 Ending::Gone(side)

@@ -1,13 +1,18 @@
 //! What a party does that wants to take more than is its own.
 
 use flash_proto::{
-    Action, Amount, Essence, LaneState, NetworkId, Payment, PaymentList, Reference, SecretKey, Signature,
-    SignedBalance, TickTerms, Transaction, Unlock,
-    message::{ChannelMessage, Reestablish, Update},
+    Action, Amount, Claim, Essence, LaneState, NetworkId, Payment, PaymentList, Reference, SecretKey,
+    Signature, SignedBalance, TickTerms, Transaction, Unlock,
+    message::{ChannelMessage, Reestablish, Stake, Stakes, Update},
     transaction::{CooperativeClose, UnilateralClose},
 };
 
-use super::{link::corrupted, party::Party, rng::Rng, setup};
+use super::{
+    link::corrupted,
+    party::{Party, Shown},
+    rng::Rng,
+    setup,
+};
 
 /// A close or a claim with any balance that was ever held, a close with nothing, or a claim with an old balance
 /// of its own.
@@ -16,14 +21,15 @@ pub(super) fn on_ledger(party: &Party, network: NetworkId, rng: &mut Rng) -> Tra
     if rng.chance(20)
         && let Some(old) = rng.pick(&party.own)
     {
-        let essence = Essence::acting(network, Action::Claim(old.state));
-        let unlocks = vec![Unlock { key: ours.public(), signature: old.signature }];
+        let (state, ticks) = (old.0.state, old.1);
+        let essence = Essence::acting(network, Action::Claim(Claim { state, ticks }));
+        let unlocks = vec![Unlock { key: ours.public(), signature: old.0.signature }];
         return Transaction { essence, unlocks };
     }
     let balance = if rng.chance(25) { None } else { rng.pick(&party.archive).copied() };
-    let unlock = balance.map(|balance| Unlock { key: theirs, signature: balance.signature });
-    if let Some(balance) = balance.filter(|_| rng.chance(40)) {
-        let essence = Essence::acting(network, Action::Claim(balance.state));
+    let unlock = balance.map(|(balance, _)| Unlock { key: theirs, signature: balance.signature });
+    if let Some((balance, ticks)) = balance.filter(|_| rng.chance(40)) {
+        let essence = Essence::acting(network, Action::Claim(Claim { state: balance.state, ticks }));
         return Transaction { essence, unlocks: unlock.into_iter().collect() };
     }
     close(party, network, balance)
@@ -34,15 +40,15 @@ pub(super) fn stale_close(party: &Party, network: NetworkId) -> Transaction {
     close(party, network, party.archive.first().copied())
 }
 
-fn close(party: &Party, network: NetworkId, balance: Option<SignedBalance>) -> Transaction {
+fn close(party: &Party, network: NetworkId, balance: Option<Shown>) -> Transaction {
     let (ours, theirs) = (setup::channel_key(party.side), setup::channel_key(!party.side).public());
     let action = Action::UnilateralClose(UnilateralClose {
         channel: party.id,
         closer: party.side,
-        balance: balance.map(|balance| balance.state),
+        balance: balance.map(|(balance, ticks)| Claim { state: balance.state, ticks }),
     });
     let essence = Essence::acting(network, action);
-    let unlock = balance.map(|balance| Unlock { key: theirs, signature: balance.signature });
+    let unlock = balance.map(|(balance, _)| Unlock { key: theirs, signature: balance.signature });
     let unlocks = std::iter::once(essence.unlock(&ours)).chain(unlock).collect();
     Transaction { essence, unlocks }
 }
@@ -78,20 +84,30 @@ fn bad_update(party: &Party, network: NetworkId, rng: &mut Rng) -> Option<Update
     }
     let key = if kind == 6 { SecretKey::from_bytes([77; 32]) } else { setup::channel_key(party.side) };
     let signature = state.sign(network, &key).signature;
-    Some(Update { seq: state.seq, cumulative: state.cumulative, payments, signature })
+    Some(Update { seq: state.seq, cumulative: state.cumulative, payments, ticks: None, signature })
 }
 
 fn bad_standing(party: &Party, network: NetworkId, rng: &mut Rng) -> Option<Reestablish> {
     let channel = party.channel()?;
-    let (mut signed, held) = (channel.outgoing().signed, rng.pick(&party.archive).copied());
+    let (mut signed, mut signed_ticks) = (channel.outgoing().signed, channel.outgoing().ticks);
+    let held = rng.pick(&party.archive).copied().filter(|_| rng.chance(80));
     if rng.chance(30) {
         let before = signed.map_or(LaneState::new(party.id, party.side), |signed| signed.state);
         let seq = before.seq.saturating_add(rng.below(3));
         let cumulative = Amount::new(before.cumulative.units().saturating_add(rng.below(1_000_000)));
         let state = LaneState { seq, cumulative, ..before };
         signed = Some(state.sign(network, &setup::channel_key(party.side)));
+        signed_ticks = None;
     }
-    Some(Reestablish { signed, held: if rng.chance(20) { None } else { held } })
+    let stakes = bad_stakes(rng);
+    let (held, held_ticks) = (held.map(|(held, _)| held), held.and_then(|(_, ticks)| ticks));
+    Some(Reestablish { signed, signed_ticks, held, held_ticks, stakes })
+}
+
+fn bad_stakes(rng: &mut Rng) -> Stakes {
+    let mut stake =
+        || Stake { deposit: Amount::new(rng.below(200_000)), withdrawn: Amount::new(rng.below(3)) };
+    Stakes { a: stake(), b: stake() }
 }
 
 /// A balance beyond everything that was agreed on, rightly signed.

@@ -1,9 +1,11 @@
 //! The ledger: transactions wait in a pool and are confirmed by milestones under the real rules.
 
-use flash_channel::machine::LedgerView;
+use flash_channel::machine::{Input, LedgerView};
 use flash_node_client::ledger::{Checked, Conflict, LedgerState, genesis::genesis_entries};
 use flash_proto::{
-    Action, Amount, Balances, BlockId, ChannelId, NetworkParams, Side, Transaction, TransactionId,
+    Action, Amount, Balances, BlockId, ChannelId, Essence, NetworkParams, Output, Side, Transaction,
+    TransactionId,
+    transaction::{TopUp, commit_inputs},
 };
 
 use super::setup;
@@ -85,6 +87,23 @@ impl Ledger {
     /// Whether the ledger could ever take this transaction.
     pub(super) fn is_wellformed(&self, transaction: Transaction) -> bool {
         Checked::new(transaction, &self.params).is_ok()
+    }
+
+    /// What a party's user asks for to lock more, from the first output at its address that is enough.
+    pub(super) fn top_up(&self, side: Side, amount: Amount, expiry_milestone: u64) -> Option<Input> {
+        let address = setup::change_address(side);
+        let (id, output) =
+            self.state.outputs_at(&address).find(|(_, output)| output.amount > amount)?;
+        let change = Output { amount: output.amount.checked_sub(amount)?, ..output };
+        let essence = Essence {
+            network: self.params.id(),
+            inputs: vec![id],
+            inputs_commitment: commit_inputs(&[output]),
+            outputs: vec![change],
+            action: Action::TopUp(TopUp { channel: self.channel, side, amount, expiry_milestone }),
+        };
+        let unlocks = vec![essence.unlock(&setup::money_key(side))];
+        Some(Input::TopUp { essence: Box::new(essence), unlocks })
     }
 
     /// The next milestone, which confirms what is due. While `censors`, no cooperative close.

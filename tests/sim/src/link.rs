@@ -119,12 +119,27 @@ pub(super) fn corrupted(mut message: ChannelMessage, rng: &mut Rng) -> ChannelMe
         ChannelMessage::CloseRequest | ChannelMessage::Refuse(_) => {
             return ChannelMessage::Ack { seq: rng.below(5) };
         }
+        ChannelMessage::Tick { seq, proof } => match rng.below(3) {
+            0 => *seq ^= 1 << rng.below(8),
+            1 => proof.index ^= 1 << rng.below(8),
+            _ => proof.preimage = Hash::new(flip(proof.preimage.as_bytes(), rng)),
+        },
+        ChannelMessage::TickAck { index, .. } => *index ^= 1 << rng.below(8),
+        ChannelMessage::Stakes(stakes) => stakes.a.deposit = off(stakes.a.deposit, rng),
+        ChannelMessage::WithdrawSigned { withdraw, signature }
+        | ChannelMessage::WithdrawComplete { withdraw, signature } => match rng.below(4) {
+            0 => withdraw.amount = off(withdraw.amount, rng),
+            1 => withdraw.total = off(withdraw.total, rng),
+            2 => withdraw.expiry_milestone ^= 1 << rng.below(8),
+            _ => *signature = Signature::new(flip(signature.as_bytes(), rng)),
+        },
+        ChannelMessage::ReceiptRequest { seq } => *seq ^= 1 << rng.below(8),
         ChannelMessage::CloseSigned { close, signature } => match rng.below(3) {
             0 => close.payout_a = off(close.payout_a, rng),
             1 => close.expiry_milestone ^= 1 << rng.below(8),
             _ => *signature = Signature::new(flip(signature.as_bytes(), rng)),
         },
-        ChannelMessage::CloseComplete { signature } => {
+        ChannelMessage::CloseComplete { signature } | ChannelMessage::Receipt { signature, .. } => {
             *signature = Signature::new(flip(signature.as_bytes(), rng));
         }
     }

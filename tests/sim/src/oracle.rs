@@ -8,7 +8,7 @@ use flash_node_client::ledger::Conflict;
 use flash_proto::{
     Action, Amount, Balances, NetworkId, Side, Signature, SignedBalance,
     message::{ChannelMessage, Update},
-    transaction::CooperativeClose,
+    transaction::{CooperativeClose, Withdraw},
 };
 
 use super::{
@@ -25,13 +25,15 @@ struct Known {
     hostile: bool,
     /// Came back with an old store: it may have forgotten what it signed and what it was paid.
     lost_records: bool,
+    /// Locked by it on the ledger, and taken out again.
     deposit: Amount,
+    withdrawn: Amount,
     /// What left under its signature, by number of the update: one signature each.
     bodies: BTreeMap<u64, Signature>,
     /// The most that left under its signature.
     signed: Amount,
-    /// The newest update that it acknowledged.
-    acknowledged: u64,
+    /// The newest update and tick that it acknowledged.
+    acknowledged: (u64, u32),
     /// The newest update whose payments its user was told of.
     told: u64,
     /// The newest close under which its signature left.
@@ -108,9 +110,11 @@ impl Oracle {
         side.pick(a, b)
     }
 
-    /// What `side` owns by its own disk.
-    fn owns(&self, side: Side, durable: &Durable) -> Option<Amount> {
-        self.of(side).deposit.checked_add(durable.held())?.checked_sub(durable.signed())
+    /// What `side` owns by its own disk, a withdraw that it signed counted as taken.
+    fn owns(side: Side, durable: &Durable) -> Option<Amount> {
+        let stake = durable.locked.counted(side);
+        let gained = stake.deposit.checked_add(durable.held())?;
+        gained.checked_sub(stake.withdrawn)?.checked_sub(durable.signed())
     }
 
     pub(super) fn asked(&mut self, payer: Side, number: u64, amount: Amount) {
@@ -121,7 +125,7 @@ impl Oracle {
         let known = self.of_mut(side);
         known.lost_records = true;
         known.durable = None;
-        known.acknowledged = 0;
+        known.acknowledged = (0, 0);
         known.told = 0;
         known.close = None;
     }
@@ -133,15 +137,16 @@ impl Oracle {
             return;
         }
         if let Some(before) = self.of(side).durable.clone() {
-            let rose = durable.signed_seq() >= before.signed_seq()
+            let rose = durable.paid_to() >= before.paid_to()
                 && durable.signed() >= before.signed()
-                && durable.held_seq() >= before.held_seq()
+                && durable.held_to() >= before.held_to()
                 && durable.held() >= before.held()
                 && durable.outgoing.payments >= before.outgoing.payments
                 && durable.outgoing.acknowledged >= before.outgoing.acknowledged
                 && durable.incoming.payments >= before.incoming.payments;
             self.require(rose, || format!("I3: a counter of {side} went down: {before:?} then {durable:?}"));
-            if before.incoming.held != durable.incoming.held {
+            self.check_stakes(side, &before, durable);
+            if before.held_to() != durable.held_to() {
                 self.check_held(side, durable);
                 // One milestone until its clock says so, one for the commit; and it may have stood still.
                 let most = FRESH_MILESTONES + 2 + self.pause_milestones;
@@ -152,10 +157,10 @@ impl Oracle {
             }
         }
         let acknowledged = self.of(side).acknowledged;
-        self.require(durable.held_seq() >= acknowledged, || {
-            format!("I4: {side} acknowledged update {acknowledged}, but its disk has {}", durable.held_seq())
+        self.require(durable.held_to() >= acknowledged, || {
+            format!("I4: {side} acknowledged {acknowledged:?}, but its disk has {:?}", durable.held_to())
         });
-        let owns = self.owns(side, durable);
+        let owns = Self::owns(side, durable);
         self.require(owns.is_some(), || format!("I2: {side} owns less than nothing: {durable:?}"));
         if let Some(close) = self.of(side).close.filter(|close| close.expiry_milestone >= index) {
             let payout = side.pick(close.payout_a, close.payout_b);
@@ -164,6 +169,19 @@ impl Oracle {
             });
         }
         self.of_mut(side).durable = Some(durable.clone());
+    }
+
+    /// Nobody counts more as locked, or less as taken out, than the ledger does or did.
+    fn check_stakes(&mut self, side: Side, before: &Durable, durable: &Durable) {
+        for of in Side::BOTH {
+            let (old, new) = (before.locked.proven.of(of), durable.locked.proven.of(of));
+            let rose = new.deposit >= old.deposit && new.withdrawn >= old.withdrawn;
+            self.require(rose, || format!("I3: {side} counts {of}'s stake as {new:?} after {old:?}"));
+            let true_deposit = self.of(of).deposit;
+            self.require(new.deposit <= true_deposit, || {
+                format!("I2: {side} counts {of}'s deposit as {}, it is {true_deposit}", new.deposit)
+            });
+        }
     }
 
     /// A balance that is held must be one that its payer let go.
@@ -189,15 +207,32 @@ impl Oracle {
                 update.seq <= durable.signed_seq()
             }
             ChannelMessage::Ack { seq } => {
-                self.acknowledges(side, *seq);
+                self.acknowledges(side, (*seq, 0));
                 *seq <= durable.held_seq()
+            }
+            ChannelMessage::TickAck { seq, index } => {
+                self.acknowledges(side, (*seq, *index));
+                (*seq, *index) <= durable.held_to()
+            }
+            ChannelMessage::Tick { seq, proof } => {
+                let known = self.of_mut(side);
+                known.signed = known.signed.max(durable.signed());
+                (*seq, proof.index) <= durable.paid_to()
+            }
+            ChannelMessage::WithdrawSigned { withdraw, .. }
+            | ChannelMessage::WithdrawComplete { withdraw, .. } => {
+                let counted = durable.locked.counted(withdraw.side);
+                index > withdraw.expiry_milestone || counted.withdrawn >= withdraw.total
+            }
+            ChannelMessage::Stakes(stakes) => {
+                Side::BOTH.into_iter().all(|of| stakes.of(of) == durable.locked.counted(of))
             }
             ChannelMessage::Reestablish(standing) => {
                 if let Some(signed) = &standing.signed {
                     self.body_leaves(side, signed.state.seq, signed.state.cumulative, signed.signature);
                 }
                 if let Some(held) = &standing.held {
-                    self.acknowledges(side, held.state.seq);
+                    self.acknowledges(side, (held.state.seq, 0));
                 }
                 seq_of(standing.signed.as_ref()) <= durable.signed_seq()
                     && seq_of(standing.held.as_ref()) <= durable.held_seq()
@@ -213,16 +248,20 @@ impl Oracle {
                 }
                 _ => durable.phase != flash_channel::machine::Phase::Open,
             },
-            ChannelMessage::Paused { .. } | ChannelMessage::CloseRequest | ChannelMessage::Refuse(_) => true,
+            ChannelMessage::Paused { .. }
+            | ChannelMessage::CloseRequest
+            | ChannelMessage::Refuse(_)
+            | ChannelMessage::ReceiptRequest { .. }
+            | ChannelMessage::Receipt { .. } => true,
         };
         self.require(written, || {
             format!("I10: {side} sends what is not on its disk: {message:?}, {durable:?}")
         });
     }
 
-    fn acknowledges(&mut self, side: Side, seq: u64) {
+    fn acknowledges(&mut self, side: Side, to: (u64, u32)) {
         let known = self.of_mut(side);
-        known.acknowledged = known.acknowledged.max(seq);
+        known.acknowledged = known.acknowledged.max(to);
     }
 
     fn body_leaves(&mut self, side: Side, seq: u64, cumulative: Amount, signature: Signature) {
@@ -260,7 +299,7 @@ impl Oracle {
             return true;
         }
         let payout = side.pick(close.payout_a, close.payout_b);
-        let owns = self.owns(side, durable);
+        let owns = Self::owns(side, durable);
         self.require(owns == Some(payout), || {
             format!("I7: {side} signs a close that pays {payout}, but owns {owns:?}")
         });
@@ -292,7 +331,14 @@ impl Oracle {
             if conflict.is_some() {
                 continue;
             }
-            self.applied += 1;
+            match transaction.essence.action {
+                Action::TopUp(top_up) => {
+                    let known = self.of_mut(top_up.side);
+                    known.deposit = known.deposit.checked_add(top_up.amount).unwrap_or(Amount::MAX);
+                }
+                Action::Withdraw(withdraw) => self.withdrawn(withdraw),
+                _ => self.applied += 1,
+            }
             match transaction.essence.action {
                 Action::UnilateralClose(_) => self.closed_alone = Some(index),
                 Action::CooperativeClose(_) => self.closed_alone = None,
@@ -306,6 +352,22 @@ impl Oracle {
             }
             let few = known.hostile || (known.closes <= 1 && known.claims <= 1);
             self.require(few, || format!("I15: {by} needs more than one close and one claim"));
+        }
+    }
+
+    /// The ledger has paid out a part. Whoever is honest has counted it as taken before.
+    fn withdrawn(&mut self, withdraw: Withdraw) {
+        let known = self.of_mut(withdraw.side);
+        let follows = known.withdrawn.checked_add(withdraw.amount) == Some(withdraw.total);
+        known.withdrawn = withdraw.total;
+        self.require(follows, || format!("I3: a withdraw is applied out of turn: {withdraw:?}"));
+        for side in Side::BOTH {
+            let known = self.of(side);
+            let Some(durable) = known.durable.as_ref().filter(|_| !known.hostile && !known.lost_records) else {
+                continue;
+            };
+            let counted = durable.locked.counted(withdraw.side).withdrawn >= withdraw.total;
+            self.require(counted, || format!("I2: {side} does not count what is withdrawn: {withdraw:?}"));
         }
     }
 
@@ -324,7 +386,8 @@ impl Oracle {
         }
         for side in Side::BOTH {
             let payout = payouts.of(side);
-            let most = self.of(side).deposit.checked_add(self.of(!side).signed);
+            let gained = self.of(side).deposit.checked_add(self.of(!side).signed);
+            let most = gained.and_then(|gained| gained.checked_sub(self.of(side).withdrawn));
             let bounded = self.of(!side).hostile || self.of(!side).lost_records || Some(payout) <= most;
             self.require(bounded, || format!("I5: {side} gets {payout}, at most {most:?} was signed to it"));
             let [exempt_a, exempt_b] = exempt;
@@ -333,7 +396,7 @@ impl Oracle {
                 continue;
             }
             let Some(durable) = known.durable.clone() else { continue };
-            let owns = self.owns(side, &durable);
+            let owns = Self::owns(side, &durable);
             self.require(Some(payout) >= owns, || {
                 format!("I7: {side} gets {payout}, but owns {owns:?} by its records: {durable:?}")
             });

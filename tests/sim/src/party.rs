@@ -5,13 +5,13 @@ use std::{collections::BTreeMap, fmt};
 
 use flash_channel::{
     machine::{
-        After, Channel, ChannelEvent, Effects, Incoming, Input, Misbehaviour, Outgoing, PayError, Phase,
-        tables,
+        After, Channel, ChannelEvent, Effects, Incoming, Input, Locked, Misbehaviour, Outgoing, PayError,
+        Phase, tables,
     },
     store::{Batch, Fault, MemoryStore, Store, StoreError},
 };
 use flash_proto::{
-    Amount, ChannelId, Payment, Reference, Side, SignedBalance, Transaction, TransactionId,
+    Amount, ChannelId, Payment, Reference, Side, SignedBalance, TickProof, Transaction, TransactionId,
     message::ChannelMessage,
 };
 
@@ -26,6 +26,7 @@ pub(super) struct Durable {
     pub(super) phase: Phase,
     pub(super) outgoing: Outgoing,
     pub(super) incoming: Incoming,
+    pub(super) locked: Locked,
 }
 
 impl Durable {
@@ -37,13 +38,30 @@ impl Durable {
         self.incoming.held.map_or(0, |held| held.state.seq)
     }
 
+    /// Number of the newest update that was signed, and of the newest tick under it.
+    pub(super) fn paid_to(&self) -> (u64, u32) {
+        (self.signed_seq(), index(self.outgoing.ticks))
+    }
+
+    /// The same of what is held.
+    pub(super) fn held_to(&self) -> (u64, u32) {
+        (self.held_seq(), index(self.incoming.ticks))
+    }
+
     pub(super) fn signed(&self) -> Amount {
-        self.outgoing.signed.map_or(Amount::ZERO, |signed| signed.state.cumulative)
+        self.outgoing.total()
     }
 
     pub(super) fn held(&self) -> Amount {
-        self.incoming.held.map_or(Amount::ZERO, |held| held.state.cumulative)
+        self.incoming.total()
     }
+}
+
+/// A balance, and the newest tick under it.
+pub(super) type Shown = (SignedBalance, Option<TickProof>);
+
+fn index(ticks: Option<TickProof>) -> u32 {
+    ticks.map_or(0, |proof| proof.index)
 }
 
 /// What waits for the disk.
@@ -95,10 +113,10 @@ pub(super) struct Party {
     pub(super) keyed: BTreeMap<u64, Amount>,
     /// Those that this process has taken and not written yet.
     in_memory: Vec<u64>,
-    /// Every balance that was ever held: what a hostile party closes with.
-    pub(super) archive: Vec<SignedBalance>,
+    /// Every balance that was ever held, with its ticks: what a hostile party closes with.
+    pub(super) archive: Vec<Shown>,
     /// Every balance that it ever signed: what a hostile party claims in the place of a newer one.
-    pub(super) own: Vec<SignedBalance>,
+    pub(super) own: Vec<Shown>,
 }
 
 impl Party {
@@ -217,12 +235,12 @@ impl Party {
             }
         }
         channel.finish(&mut effects);
-        if let Some(held) = channel.incoming().held
+        if let Some(held) = channel.incoming().held.map(|held| (held, channel.incoming().ticks))
             && self.archive.last() != Some(&held)
         {
             self.archive.push(held);
         }
-        if let Some(signed) = channel.outgoing().signed
+        if let Some(signed) = channel.outgoing().signed.map(|signed| (signed, channel.outgoing().ticks))
             && self.own.last() != Some(&signed)
         {
             self.own.push(signed);
@@ -357,6 +375,11 @@ impl Party {
         Some(paid)
     }
 
+    /// The user pays by ticks.
+    pub(super) fn tick(&mut self, unit: Amount, count: u32) -> Option<Result<u64, PayError>> {
+        Some(self.channel.as_mut()?.tick(unit, count, None))
+    }
+
     /// Payments that waited were given up.
     pub(super) fn not_made(&mut self) {
         self.in_memory.clear();
@@ -368,7 +391,9 @@ impl Party {
         self.has_pending()
             || (channel.incoming() == &self.durable.incoming
                 && channel.outgoing().signed == self.durable.outgoing.signed
+                && channel.outgoing().ticks == self.durable.outgoing.ticks
                 && channel.outgoing().payments == self.durable.outgoing.payments
+                && channel.locked() == &self.durable.locked
                 && channel.phase() == &self.durable.phase)
     }
 }
@@ -378,5 +403,10 @@ fn key(number: u64) -> Vec<u8> {
 }
 
 fn durable_of(channel: &Channel) -> Durable {
-    Durable { phase: channel.phase().clone(), outgoing: *channel.outgoing(), incoming: *channel.incoming() }
+    Durable {
+        phase: channel.phase().clone(),
+        outgoing: *channel.outgoing(),
+        incoming: *channel.incoming(),
+        locked: channel.locked().clone(),
+    }
 }

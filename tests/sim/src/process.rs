@@ -1,7 +1,7 @@
 //! A party's process in the world: its turns, its commits, its deaths and its returns.
 
 use flash_channel::{machine::ChannelEvent, store::Fault};
-use flash_proto::{Action, Essence, Side, Transaction, Unlock};
+use flash_proto::{Action, Claim, Essence, Side, Transaction, Unlock};
 
 use super::{
     faults::{MILESTONE_TICKS, OUTAGE_MILESTONES_MAX, OUTAGE_REST_MILESTONES},
@@ -61,9 +61,13 @@ impl World {
     /// I4 as the payer's user sees it: what counts as acknowledged is on the payee's disk.
     fn check_told(&mut self, side: Side) {
         let Some(channel) = self.party(side).channel() else { return };
-        let (acknowledged, held) = (channel.outgoing().acknowledged, self.party(!side).durable.held_seq());
+        let outgoing = channel.outgoing();
+        let ticks = if outgoing.ticks.is_some() { outgoing.acknowledged_ticks } else { 0 };
+        let newest = outgoing.signed.is_some_and(|signed| signed.state.seq == outgoing.acknowledged);
+        let acknowledged = (outgoing.acknowledged, if newest { ticks } else { 0 });
+        let held = self.party(!side).durable.held_to();
         self.oracle.require(!self.honest_link || held >= acknowledged, || {
-            format!("I4: {side} counts update {acknowledged} as acknowledged, the peer's disk has {held}")
+            format!("I4: {side} counts {acknowledged:?} as acknowledged, the peer's disk has {held:?}")
         });
     }
 
@@ -204,7 +208,8 @@ impl World {
     /// I4: what the disk holds is what the ledger takes.
     pub(super) fn check_claim(&mut self, side: Side) {
         if let Some(held) = self.party(side).durable.incoming.held {
-            let essence = Essence::acting(self.network, Action::Claim(held.state));
+            let ticks = self.party(side).durable.incoming.ticks;
+            let essence = Essence::acting(self.network, Action::Claim(Claim { state: held.state, ticks }));
             let key = setup::channel_key(!side).public();
             let unlocks = vec![Unlock { key, signature: held.signature }];
             let good = self.ledger.is_wellformed(Transaction { essence, unlocks });

@@ -1,6 +1,7 @@
 //! Where every run begins: a network, two funded parties, and a channel that both have agreed on.
 
 use flash_channel::machine::{Agreement, Origin, open};
+use flash_node_client::ledger::deposits_min;
 use flash_proto::{
     Address, Amount, NetworkParams, Output, OutputId, SecretKey, Side, Transaction, TransactionId, Unlock,
     message::{Funding, OpenParty, OpenProposal},
@@ -15,7 +16,12 @@ pub(super) fn channel_key(side: Side) -> SecretKey {
     SecretKey::from_bytes([side.byte() + 1; 32])
 }
 
-fn money_key(side: Side) -> SecretKey {
+/// What the ledger wants to stay in a channel.
+pub(super) fn left_min() -> Amount {
+    deposits_min(&params())
+}
+
+pub(super) fn money_key(side: Side) -> SecretKey {
     SecretKey::from_bytes([side.byte() + 11; 32])
 }
 

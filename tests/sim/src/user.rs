@@ -3,7 +3,7 @@
 use flash_channel::machine::{Input, PayError};
 use flash_proto::{Amount, Side};
 
-use super::world::World;
+use super::{setup, world::World};
 
 impl World {
     /// One act of the user of `side`.
@@ -17,6 +17,15 @@ impl World {
             let alone = self.rng.chance(50);
             self.stats.count(if alone { "early_closes_alone" } else { "early_closes_together" });
             self.input(side, if alone { Input::CloseAlone } else { Input::Close });
+            return;
+        }
+        if self.rng.below(1_000) < self.plan.stakes {
+            self.change_stake(side);
+            return;
+        }
+        if self.rng.chance(self.plan.ticks) {
+            let (unit, count) = (Amount::new(self.rng.between(1, 2)), self.rng.between(1, 5));
+            self.tick(side, unit, u32::try_from(count).unwrap_or(1));
             return;
         }
         let asked: Vec<(u64, Amount)> =
@@ -46,6 +55,29 @@ impl World {
             _ => available / 20,
         };
         Amount::new(self.rng.between(1, most.max(1)))
+    }
+
+    /// The user locks more, or takes something out.
+    fn change_stake(&mut self, side: Side) {
+        let input = if self.rng.chance(50) {
+            let amount = Amount::new(self.rng.between(1, 10_000));
+            let expiry = self.ledger.index() + self.rng.between(1, 20);
+            let Some(top_up) = self.ledger.top_up(side, amount, expiry) else { return };
+            top_up
+        } else {
+            let available = self.party(side).channel().map_or(0, |channel| channel.available().units());
+            let amount = Amount::new(self.rng.between(1, (available / 2).max(1)));
+            Input::Withdraw { amount, left_min: setup::left_min() }
+        };
+        self.stats.count("changes_of_stakes_asked_for");
+        self.input(side, input);
+    }
+
+    pub(super) fn tick(&mut self, side: Side, unit: Amount, count: u32) {
+        if let Some(Ok(_)) = self.party_mut(side).tick(unit, count) {
+            self.stats.add("ticks_taken", u64::from(count));
+            self.turn_soon(side);
+        }
     }
 
     pub(super) fn pay(&mut self, side: Side, number: u64, amount: Amount, keyed: bool) {

@@ -6,12 +6,17 @@ use super::*;
 
 impl Pair {
     /// This side loses everything, and finds the channel as the ledger shows it.
-    fn lose(&mut self, side: Side) {
+    pub(super) fn lose(&mut self, side: Side) {
         let deposits = Side::BOTH.map(|side| open_terms(self).party(side).deposit.units());
         let lost = agreement(side, deposits);
         let found = Agreement {
             peer: open_terms(self).party(!side).key,
-            origin: Origin::Found { channel: lost.channel(), shown: false },
+            origin: Origin::Found {
+                channel: lost.channel(),
+                withdrawn_a: Amount::ZERO,
+                withdrawn_b: Amount::ZERO,
+                shown: false,
+            },
             ..lost
         };
         let mut effects = Effects::default();
@@ -132,7 +137,7 @@ fn it_closes_alone_only_with_what_the_peer_has_shown() {
     let Action::UnilateralClose(close) = pair.of(Side::B).channel.wanted().unwrap().essence.action else {
         panic!("no close")
     };
-    assert_eq!(close.balance.map(|balance| balance.cumulative), Some(amount(300)));
+    assert_eq!(close.balance.map(|claim| claim.state.cumulative), Some(amount(300)));
 }
 
 #[test]
@@ -145,7 +150,9 @@ fn what_the_peer_shows_is_claimed_while_it_closes_alone() {
     pair.see_record(Some(record), None);
     assert_eq!(pair.of(Side::B).channel.wanted(), None);
     pair.connect();
-    let Action::Claim(claimed) = pair.of(Side::B).channel.wanted().unwrap().essence.action else {
+    let Action::Claim(Claim { state: claimed, .. }) =
+        pair.of(Side::B).channel.wanted().unwrap().essence.action
+    else {
         panic!("no claim")
     };
     assert_eq!((claimed.payer, claimed.cumulative), (Side::A, amount(300)));
@@ -172,7 +179,13 @@ fn a_peer_that_holds_back_what_it_paid_shows_nothing() {
     pair.run();
     let spent = pair.of(Side::B).channel.outgoing.signed;
     pair.lose(Side::B);
-    let standing = Reestablish { signed: None, held: spent };
+    let standing = Reestablish {
+        signed: None,
+        signed_ticks: None,
+        held: spent,
+        held_ticks: None,
+        stakes: pair.of(Side::A).channel.stakes(),
+    };
     let message = ChannelMessage::Reestablish(Box::new(standing));
     let result = pair.of(Side::B).handle(vec![Input::Connected, Input::Message(message)]);
     assert_eq!(result, Err(Misbehaviour::HeldBack), "80 were paid with what it holds back");

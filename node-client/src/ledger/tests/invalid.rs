@@ -1,8 +1,10 @@
 //! What no node lets into the Tangle: each kind of [`Invalid`] once.
 
 use flash_proto::{
-    Action, Amount, ChannelId, Hash, LaneState, NetworkId, Output, PublicKey, Side, TickTerms, Transaction,
-    limits,
+    Action, Amount, ChannelId, Claim, Hash, LaneState, NetworkId, Output, PublicKey, Side, TickTerms,
+    Transaction, limits,
+    payment::PaymentError,
+    ticks::TickError,
     transaction::{CooperativeClose, UnilateralClose},
 };
 
@@ -131,7 +133,7 @@ fn signatures() {
     let params = params();
     let channel = ChannelId::new([1; 32]);
     let mut raised = claim(&params, &balance(&params, channel, Side::A, 10));
-    raised.essence.action = Action::Claim(balance(&params, channel, Side::A, 11).state);
+    raised.essence.action = Action::Claim(Claim::of(balance(&params, channel, Side::A, 11).state));
     assert_eq!(invalid(raised), Invalid::Signature(0));
     let mut unsigned = unilateral(&params, channel, Side::A, Some(balance(&params, channel, Side::B, 5)));
     unsigned.unlocks[1].signature = unsigned.unlocks[0].signature;
@@ -150,13 +152,14 @@ fn balances() {
         change(&mut state);
         state
     };
-    for state in [
-        with_terms(|state| state.locks_root = Hash::new([1; 32])),
-        with_terms(|state| state.ticks = TickTerms { max: 1, ..TickTerms::NONE }),
+    let no_chain = Invalid::Ticks(PaymentError::Ticks(TickError::Terms));
+    for (state, wrong) in [
+        (with_terms(|state| state.locks_root = Hash::new([1; 32])), Invalid::Locks),
+        (with_terms(|state| state.ticks = TickTerms { max: 1, ..TickTerms::NONE }), no_chain),
     ] {
-        assert_eq!(invalid(claim(&params, &state.sign(params.id(), &key(12)))), Invalid::LaneTerms);
-        let close = UnilateralClose { channel, closer: Side::A, balance: Some(state) };
+        assert_eq!(invalid(claim(&params, &state.sign(params.id(), &key(12)))), wrong);
+        let close = UnilateralClose { channel, closer: Side::A, balance: Some(Claim::of(state)) };
         let closing = acting(&params, Action::UnilateralClose(close), &[11, 12]);
-        assert_eq!(invalid(closing), Invalid::LaneTerms);
+        assert_eq!(invalid(closing), wrong);
     }
 }
