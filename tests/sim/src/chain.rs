@@ -31,7 +31,9 @@ impl World {
                 Action::CooperativeClose(_) if applied => self.closed_together = true,
                 Action::TopUp(_) if applied => self.stats.count("top_ups"),
                 Action::Withdraw(_) if applied => self.stats.count("withdraws"),
-                Action::Claim(Claim { ticks: Some(_), .. }) if applied => self.stats.count("claims_with_ticks"),
+                Action::Claim(Claim { ticks: Some(_), .. }) if applied => {
+                    self.stats.count("claims_with_ticks")
+                }
                 _ => {}
             }
         }

@@ -112,7 +112,11 @@ fn many(args: &Args) -> bool {
             thread::sleep(Duration::from_millis(20));
             if told.elapsed() >= PROGRESS {
                 told = Instant::now();
-                eprintln!("{} seeds in {:.0} s", shared.done.load(Ordering::Relaxed), begun.elapsed().as_secs_f64());
+                eprintln!(
+                    "{} seeds in {:.0} s",
+                    shared.done.load(Ordering::Relaxed),
+                    begun.elapsed().as_secs_f64()
+                );
             }
         }
     });
@@ -150,7 +154,8 @@ fn lock<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
 
 impl Shared {
     fn is_over(&self) -> bool {
-        self.until.is_some_and(|until| Instant::now() >= until) || lock(&self.findings).len() >= self.findings_max
+        self.until.is_some_and(|until| Instant::now() >= until)
+            || lock(&self.findings).len() >= self.findings_max
     }
 
     fn work(&self) {

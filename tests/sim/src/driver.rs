@@ -131,7 +131,8 @@ fn made(name: &str, rng: &mut Rng) -> Vec<Vec<u8>> {
 
 fn mutated(kept: &[Vec<u8>], rng: &mut Rng) -> Vec<u8> {
     let byte = |rng: &mut Rng| u8::try_from(rng.below(256)).unwrap_or(0);
-    let place = |rng: &mut Rng, len: usize| usize::try_from(rng.below(u64::try_from(len).unwrap_or(1))).unwrap_or(0);
+    let place =
+        |rng: &mut Rng, len: usize| usize::try_from(rng.below(u64::try_from(len).unwrap_or(1))).unwrap_or(0);
     let Some(old) = rng.pick(kept).filter(|_| !rng.chance(10)) else {
         return (0..rng.between(1, NEW_BYTES_MAX)).map(|_| byte(rng)).collect();
     };

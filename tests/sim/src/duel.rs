@@ -212,7 +212,9 @@ impl Duel {
             let durable = &party.durable;
             let phase = codec::encode(&(durable.phase.clone(), false, 3_u64));
             let agreement = party.channel().map(|channel| codec::encode(channel.agreement()));
-            [phase, codec::encode(&durable.outgoing), codec::encode(&durable.incoming)].into_iter().chain(agreement)
+            [phase, codec::encode(&durable.outgoing), codec::encode(&durable.incoming)]
+                .into_iter()
+                .chain(agreement)
         });
         let transactions = parties().filter_map(|party| Some(codec::encode(&party.wanted()?)));
         [messages, records.collect(), transactions.collect()]
@@ -235,9 +237,13 @@ impl Duel {
             return true;
         }
         let done = |it: &Channel| {
-            it.queued() == 0 && it.outgoing().acknowledged == it.outgoing().signed.map_or(0, |it| it.state.seq)
+            it.queued() == 0
+                && it.outgoing().acknowledged == it.outgoing().signed.map_or(0, |it| it.state.seq)
         };
-        a.outgoing().signed == b.incoming().held && b.outgoing().signed == a.incoming().held && done(a) && done(b)
+        a.outgoing().signed == b.incoming().held
+            && b.outgoing().signed == a.incoming().held
+            && done(a)
+            && done(b)
     }
 
     /// All steps that are possible now.
@@ -323,9 +329,7 @@ impl Duel {
     }
 
     fn is_well(&self, side: Side) -> bool {
-        self.party(side).is_up()
-            && self.party(side).seen == Some(self.ledger.index())
-            && !self.has_work(side)
+        self.party(side).is_up() && self.party(side).seen == Some(self.ledger.index()) && !self.has_work(side)
     }
 
     /// Takes a step. One that is not possible now changes nothing.
@@ -367,7 +371,8 @@ impl Duel {
             }
             Step::Publish(kind) => {
                 self.left.hostile = self.left.hostile.saturating_sub(1);
-                let transaction = hostile::on_ledger(self.party(Side::B), self.network, &mut Rng::new(kind.into()));
+                let transaction =
+                    hostile::on_ledger(self.party(Side::B), self.network, &mut Rng::new(kind.into()));
                 let from = self.ledger.index() + 1;
                 Arc::make_mut(&mut self.ledger).submit(Side::B, transaction, from);
             }
@@ -542,7 +547,10 @@ impl Hash for Duel {
         let mut digest = Digest(DefaultHasher::new());
         let waiting: Vec<_> = self.ledger.waiting().collect();
         // Writing to a hash cannot fail.
-        let _ = fmt::Write::write_fmt(&mut digest, format_args!("{:?}{view:?}{waiting:?}{:?}", self.wires, self.oracle));
+        let _ = fmt::Write::write_fmt(
+            &mut digest,
+            format_args!("{:?}{view:?}{waiting:?}{:?}", self.wires, self.oracle),
+        );
         digest.0.finish().hash(state);
     }
 }

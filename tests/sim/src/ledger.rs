@@ -92,8 +92,7 @@ impl Ledger {
     /// What a party's user asks for to lock more, from the first output at its address that is enough.
     pub(super) fn top_up(&self, side: Side, amount: Amount, expiry_milestone: u64) -> Option<Input> {
         let address = setup::change_address(side);
-        let (id, output) =
-            self.state.outputs_at(&address).find(|(_, output)| output.amount > amount)?;
+        let (id, output) = self.state.outputs_at(&address).find(|(_, output)| output.amount > amount)?;
         let change = Output { amount: output.amount.checked_sub(amount)?, ..output };
         let essence = Essence {
             network: self.params.id(),

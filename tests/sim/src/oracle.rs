@@ -363,7 +363,8 @@ impl Oracle {
         self.require(follows, || format!("I3: a withdraw is applied out of turn: {withdraw:?}"));
         for side in Side::BOTH {
             let known = self.of(side);
-            let Some(durable) = known.durable.as_ref().filter(|_| !known.hostile && !known.lost_records) else {
+            let Some(durable) = known.durable.as_ref().filter(|_| !known.hostile && !known.lost_records)
+            else {
                 continue;
             };
             let counted = durable.locked.counted(withdraw.side).withdrawn >= withdraw.total;

@@ -173,7 +173,14 @@ impl Party {
     /// Everything about it that can matter later, as text.
     pub(super) fn describe(&self, to: &mut dyn fmt::Write) -> fmt::Result {
         let held = (self.archive.len(), self.own.len(), self.snapshots.len());
-        write!(to, "{:?}{:?}{:?}{:?}{held:?}", self.channel, self.pending, self.durable, (self.link, self.seen))
+        write!(
+            to,
+            "{:?}{:?}{:?}{:?}{held:?}",
+            self.channel,
+            self.pending,
+            self.durable,
+            (self.link, self.seen)
+        )
     }
 
     /// What it needs on the ledger now.
@@ -183,13 +190,14 @@ impl Party {
 
     /// Whether anything waits for the disk that is more than nothing.
     pub(super) fn has_effects(&self) -> bool {
-        self.pending.iter().any(|pending| !pending.effects.batch.is_empty() || !pending.effects.after.is_empty())
+        self.pending
+            .iter()
+            .any(|pending| !pending.effects.batch.is_empty() || !pending.effects.after.is_empty())
     }
 
     /// Forgets what waits for the disk and is nothing.
     pub(super) fn drop_idle(&mut self) {
-        self.pending
-            .retain(|pending| !pending.effects.batch.is_empty() || !pending.effects.after.is_empty());
+        self.pending.retain(|pending| !pending.effects.batch.is_empty() || !pending.effects.after.is_empty());
     }
 
     pub(super) const fn channel(&self) -> Option<&Channel> {
@@ -325,7 +333,8 @@ impl Party {
         if !disk.flip_any_bit(entry, bit) {
             return None;
         }
-        let damaged = |error: &StoreError| matches!(error, StoreError::Corrupt { .. } | StoreError::Newer { .. });
+        let damaged =
+            |error: &StoreError| matches!(error, StoreError::Corrupt { .. } | StoreError::Newer { .. });
         let loaded = Channel::load(self.id, |_| setup::channel_key(self.side), &disk);
         let found = loaded.as_ref().is_err_and(damaged)
             || self.keyed.keys().any(|number| {

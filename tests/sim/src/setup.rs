@@ -1,7 +1,6 @@
 //! Where every run begins: a network, two funded parties, and a channel that both have agreed on.
 
 use flash_channel::machine::{Agreement, Origin, open};
-use flash_node_client::ledger::deposits_min;
 use flash_proto::{
     Address, Amount, NetworkParams, Output, OutputId, SecretKey, Side, Transaction, TransactionId, Unlock,
     message::{Funding, OpenParty, OpenProposal},
@@ -18,7 +17,7 @@ pub(super) fn channel_key(side: Side) -> SecretKey {
 
 /// What the ledger wants to stay in a channel.
 pub(super) fn left_min() -> Amount {
-    deposits_min(&params())
+    params().output_min.checked_mul(2).unwrap_or(Amount::MAX)
 }
 
 pub(super) fn money_key(side: Side) -> SecretKey {

@@ -73,7 +73,11 @@ impl Finding {
 /// The violation, and the arguments that repeat it.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}\nrepeat it with: --seed {} --milestones {}", self.violation, self.seed, self.milestones)?;
+        write!(
+            f,
+            "{}\nrepeat it with: --seed {} --milestones {}",
+            self.violation, self.seed, self.milestones
+        )?;
         if !self.without.is_empty() {
             write!(f, " --without {}", self.without.join(","))?;
         }

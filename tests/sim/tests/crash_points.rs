@@ -33,9 +33,9 @@ fn is_full() -> bool {
 
 /// What happened in a run with these faults.
 fn run(seed: u64, script: Script, faults: &[(Side, u64, Fault)]) -> (Stats, [u64; 2]) {
-    let plan = faults
-        .iter()
-        .fold(Plan::scripted(seed, script), |plan, (side, commit, fault)| plan.crashing_at(*side, *commit, *fault));
+    let plan = faults.iter().fold(Plan::scripted(seed, script), |plan, (side, commit, fault)| {
+        plan.crashing_at(*side, *commit, *fault)
+    });
     match checked(plan) {
         Ok(outcome) => (outcome.stats, outcome.commits),
         Err(violation) => panic!("script \"{}\", seed {seed}, {faults:?}: {violation}", script.name),
@@ -80,7 +80,8 @@ fn double_crashes() {
     for (number, script) in SCRIPTS.into_iter().enumerate() {
         let (_, commits) = run(7, script, &[]);
         let places = places(commits);
-        let pairs: Vec<_> = places.iter().flat_map(|first| places.iter().map(move |second| (first, second))).collect();
+        let pairs: Vec<_> =
+            places.iter().flat_map(|first| places.iter().map(move |second| (first, second))).collect();
         let stride = if is_full() { 1 } else { 17 };
         for (at, (first, second)) in pairs.into_iter().enumerate().skip(number % stride).step_by(stride) {
             if first == second {

@@ -42,7 +42,9 @@ impl Model for Game {
         vec![
             Property::always("no rule is broken", |_, duel: &Duel| duel.violation().is_none()),
             Property::sometimes("a payment is acknowledged", |_, duel| duel.acknowledged() > 0),
-            Property::sometimes("at rest after a payment", |_, duel| duel.is_at_rest() && duel.acknowledged() > 0),
+            Property::sometimes("at rest after a payment", |_, duel| {
+                duel.is_at_rest() && duel.acknowledged() > 0
+            }),
             Property::sometimes("one side closes alone", |_, duel| duel.is_contested()),
             Property::sometimes("paid out", |_, duel| duel.is_paid_out()),
         ]
@@ -84,7 +86,9 @@ fn explore(name: &str, deposits: [u64; 2], budget: Budget) {
         let violation = path.last_state().violation().map(str::to_owned);
         panic!("{name}: {violation:?} after {:?}", path.into_actions());
     }
-    for property in ["a payment is acknowledged", "at rest after a payment", "one side closes alone", "paid out"] {
+    for property in
+        ["a payment is acknowledged", "at rest after a payment", "one side closes alone", "paid out"]
+    {
         assert!(checker.discovery(property).is_some(), "{name}: never {property}");
     }
 }
