@@ -161,7 +161,7 @@ impl Plan {
             censored_closes: rng.chance(10),
             old_store: (hostile.is_none() && rng.chance(15)).then_some(side),
             hostile,
-            ticks: sometimes(rng, 30, 5, 50),
+            ticks: sometimes(rng, 20, 5, 50),
             stakes: sometimes(rng, 40, 1, 30),
             early_close: sometimes(rng, 30, 1, 20),
             ending: if hostile == Some(side) && matches!(ending, Ending::Gone(_)) {

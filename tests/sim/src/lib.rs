@@ -22,6 +22,7 @@
 //! | `link.rs` | the link, with its faults |
 //! | `ledger.rs` | the pool and the milestones |
 //! | `oracle.rs` | the invariants |
+//! | [`sabotage`] | do the simulations bite? |
 //! | `script.rs` | short lives in which only what is written down happens |
 //! | `shrink.rs` | the least that still fails |
 //! | [`command`] | the command line: many seeds on all cores |
@@ -50,6 +51,7 @@ mod party;
 mod process;
 mod report;
 mod rng;
+pub mod sabotage;
 mod script;
 mod setup;
 mod shrink;

@@ -224,8 +224,9 @@ impl Oracle {
                 let counted = durable.locked.counted(withdraw.side);
                 index > withdraw.expiry_milestone || counted.withdrawn >= withdraw.total
             }
+            // What is withdrawn may have lapsed in the same batch.
             ChannelMessage::Stakes(stakes) => {
-                Side::BOTH.into_iter().all(|of| stakes.of(of) == durable.locked.counted(of))
+                Side::BOTH.into_iter().all(|of| stakes.of(of).deposit <= durable.locked.counted(of).deposit)
             }
             ChannelMessage::Reestablish(standing) => {
                 if let Some(signed) = &standing.signed {

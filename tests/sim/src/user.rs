@@ -24,7 +24,9 @@ impl World {
             return;
         }
         if self.rng.chance(self.plan.ticks) {
-            let (unit, count) = (Amount::new(self.rng.between(1, 2)), self.rng.between(1, 5));
+            // A change of the unit begins a new chain, which takes thousands of hashes.
+            let unit = Amount::new(if self.rng.chance(2) { 2 } else { 1 });
+            let count = self.rng.between(1, 5);
             self.tick(side, unit, u32::try_from(count).unwrap_or(1));
             return;
         }
