@@ -555,6 +555,17 @@ impl Hash for Duel {
     }
 }
 
+impl PartialEq for Duel {
+    fn eq(&self, other: &Self) -> bool {
+        let hash = |duel: &Self| {
+            let mut hasher = DefaultHasher::new();
+            duel.hash(&mut hasher);
+            hasher.finish()
+        };
+        hash(self) == hash(other)
+    }
+}
+
 impl fmt::Debug for Duel {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let phases = Side::BOTH.map(|side| self.party(side).durable.phase.clone());

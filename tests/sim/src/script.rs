@@ -5,7 +5,7 @@ use flash_proto::{Amount, Side};
 
 use super::{
     faults::{Ending, MILESTONE_TICKS, Plan},
-    hostile,
+    hostile, setup,
     world::{Event, World},
 };
 
@@ -20,6 +20,12 @@ pub(super) enum Act {
     CloseAlone(Side),
     /// A party closes with the oldest balance that it holds.
     CloseStale(Side),
+    /// A user pays by so many ticks.
+    Tick(Side, u32),
+    /// A user locks more.
+    TopUp(Side, u64),
+    /// A user takes something out.
+    Withdraw(Side, u64),
     /// The link breaks for so many ticks.
     Break(u64),
 }
@@ -46,7 +52,7 @@ const fn script(name: &'static str, acts: &'static [(u64, Act)], ending: Ending)
 }
 
 /// All scripts.
-pub const SCRIPTS: [Script; 15] = [
+pub const SCRIPTS: [Script; 20] = [
     script("open", &[], Ending::Together(FIRST)),
     Script { open_expiry: 0, ..script("open too late", &[], Ending::Together(FIRST)) },
     script("pay", &[(OPEN, Act::Pay(Side::A, 10))], Ending::Together(SECOND)),
@@ -125,6 +131,52 @@ pub const SCRIPTS: [Script; 15] = [
         Ending::Alone(FIRST),
     ),
     script(
+        "ticks, a payment between them, and ticks again",
+        &[
+            (OPEN, Act::Tick(Side::A, 2)),
+            (OPEN + 15, Act::Tick(Side::A, 3)),
+            (OPEN + 20, Act::Pay(Side::A, 10)),
+            (OPEN + 35, Act::Tick(Side::A, 1)),
+            (OPEN + 38, Act::Break(5)),
+        ],
+        Ending::Alone(SECOND),
+    ),
+    script(
+        "both pay by ticks and close together",
+        &[(OPEN, Act::Tick(Side::A, 2)), (OPEN, Act::Tick(Side::B, 3))],
+        Ending::Together(BOTH),
+    ),
+    script(
+        "top up, and pay more than there was",
+        &[
+            (OPEN, Act::Pay(Side::A, 900)),
+            (OPEN + 10, Act::TopUp(Side::A, 2_000)),
+            (OPEN + 12, Act::Pay(Side::A, 50)),
+            (OPEN + 70, Act::Pay(Side::A, 1_500)),
+        ],
+        Ending::Together(FIRST),
+    ),
+    script(
+        "withdraw while payments go on",
+        &[
+            (OPEN, Act::Withdraw(Side::A, 600)),
+            (OPEN + 2, Act::Pay(Side::B, 5)),
+            (OPEN + 10, Act::Pay(Side::A, 100)),
+            (OPEN + 13, Act::Break(5)),
+        ],
+        Ending::Together(SECOND),
+    ),
+    script(
+        "both change what is locked, and one closes alone meanwhile",
+        &[
+            (OPEN, Act::Withdraw(Side::A, 100)),
+            (OPEN, Act::TopUp(Side::B, 100)),
+            (OPEN + 5, Act::Pay(Side::A, 10)),
+            (OPEN + 15, Act::CloseAlone(Side::B)),
+        ],
+        Ending::Alone(SECOND),
+    ),
+    script(
         "A closes with an old balance and B claims",
         &[
             (OPEN, Act::Pay(Side::B, 5)),
@@ -178,6 +230,17 @@ impl World {
             Act::Pay(side, amount) => {
                 self.payments += 1;
                 self.pay(side, self.payments, Amount::new(amount), true);
+            }
+            Act::Tick(side, count) => self.tick(side, Amount::new(1), count),
+            Act::TopUp(side, amount) => {
+                let expiry = self.ledger.index() + 10;
+                if let Some(top_up) = self.ledger.top_up(side, Amount::new(amount), expiry) {
+                    self.input(side, top_up);
+                }
+            }
+            Act::Withdraw(side, amount) => {
+                let left_min = setup::left_min();
+                self.input(side, Input::Withdraw { amount: Amount::new(amount), left_min });
             }
             Act::Close(side) => self.input(side, Input::Close),
             Act::CloseAlone(side) => self.input(side, Input::CloseAlone),

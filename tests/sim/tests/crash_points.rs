@@ -68,7 +68,9 @@ fn every_crash_point_of_every_script() {
     }
     println!("{crashes} crashes: {stats}");
     assert!(crashes > 1_000);
-    for end in ["ended_together", "ended_alone", "ended_lapsed", "claims"] {
+    for end in
+        ["ended_together", "ended_alone", "ended_lapsed", "claims", "top_ups", "withdraws", "ticks_taken"]
+    {
         assert!(stats.of(end) > 0, "{end} is not among the runs");
     }
 }

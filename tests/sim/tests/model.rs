@@ -41,12 +41,12 @@ impl Model for Game {
     fn properties(&self) -> Vec<Property<Self>> {
         vec![
             Property::always("no rule is broken", |_, duel: &Duel| duel.violation().is_none()),
-            Property::sometimes("a payment is acknowledged", |_, duel| duel.acknowledged() > 0),
+            Property::sometimes("a payment is acknowledged", |_, duel: &Duel| duel.acknowledged() > 0),
             Property::sometimes("at rest after a payment", |_, duel| {
                 duel.is_at_rest() && duel.acknowledged() > 0
             }),
-            Property::sometimes("one side closes alone", |_, duel| duel.is_contested()),
-            Property::sometimes("paid out", |_, duel| duel.is_paid_out()),
+            Property::sometimes("one side closes alone", |_, duel: &Duel| duel.is_contested()),
+            Property::sometimes("paid out", |_, duel: &Duel| duel.is_paid_out()),
         ]
     }
 }

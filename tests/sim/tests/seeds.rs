@@ -7,8 +7,10 @@ use std::{collections::BTreeSet, time::Instant};
 
 use flash_sim::{Outcome, Plan, Stats, checked};
 
-/// Seeds by default.
+/// Seeds in `cargo test`.
 const SEEDS: u64 = 300;
+/// Seeds with `FLASH_CI=full`.
+const FULL_SEEDS: u64 = 5_000;
 /// Seeds that found something once. They are run for ever.
 ///
 /// - 10869: a close is said again in the very batch in which it lapses.
@@ -74,7 +76,8 @@ fn seeds() {
         outcome.unwrap();
         return;
     }
-    let count = number("FLASH_SIM_SEEDS").unwrap_or(SEEDS);
+    let full = std::env::var("FLASH_CI").is_ok_and(|value| value == "full");
+    let count = number("FLASH_SIM_SEEDS").unwrap_or(if full { FULL_SEEDS } else { SEEDS });
     let first = number("FLASH_SIM_FIRST").unwrap_or(0);
     let begun = Instant::now();
     let mut stats = Stats::default();
