@@ -130,7 +130,7 @@ impl Recovery {
             side,
             peer: record.party(!side).key,
             key_index,
-            origin: Origin::Found { channel, shown: false },
+            origin: Origin::Found { channel },
             open,
         };
         let link = LinkRecord { address: None, created_ms: now_ms() };

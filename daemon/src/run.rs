@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use flash_channel::store::{SledStore, Store};
+use flash_channel::store::{Batch, SledStore, Store};
 use flash_node_client::{
     client::{ClientConfig, NodeClient},
     node::Keep,
@@ -15,15 +15,21 @@ use flash_node_client::{
     wallet::{Account, Seed},
 };
 use flash_proto::{NetworkParams, SecretKey};
+use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::{
+    api::BackupInfo,
+    backup::{
+        Keeper, Settings, Status,
+        restore::{self, Checked},
+    },
     client::Ready,
     config::Config,
-    daemon::{Daemon, Parts},
+    daemon::{BackupStatus, Daemon, Parts},
     datadir::{self, DataDir, write_atomically},
     engine::{self, EngineConfig, Started},
-    events::EventLog,
+    events::{EventLog, NewEvent},
     exit::Exit,
     failure::Failure,
     metrics::Metrics,
@@ -89,19 +95,31 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
     let seed = read_seed(dir)?;
     let params = Arc::new(dir.network()?);
     let node_key = seed.key(Account::Node, 0, 0);
-    let store = open_store(dir, &params, &node_key).await?;
+    let store = open_store(dir, &restore::identity(&params, &seed)).await?;
+    let settings = config.backup_settings();
+    let Checked { keeper, old } = restore::check(dir, store.as_ref(), &seed, &params, settings.as_ref())?;
+    let backup = backup_status(settings, keeper.as_ref());
     let (stop, metrics) = (Stop::default(), Metrics::default());
     let (log, events) = EventLog::open(&store)?;
     let channel_seed = seed.clone();
     let Started { engine, writer, views, submissions, threads } = engine::start(EngineConfig {
         store: Arc::clone(&store),
         log,
+        backup: keeper,
         keys: Arc::new(move |index| channel_seed.key(Account::Channels, 0, index)),
         milestone_interval_ms: params.milestone_interval_ms,
         freshness_max: config.freshness_ms_max.map(Duration::from_millis),
         metrics: metrics.clone(),
         stop: stop.clone(),
     })?;
+    if let Some(reason) = old {
+        tracing::error!(
+            reason,
+            "the records may be old: nothing is signed in a channel until its peer has shown it"
+        );
+        let event = NewEvent { kind: "records_old", channel: None, details: json!({ "reason": reason }) };
+        writer.commit(Batch::new(), vec![event]).await.map_err(Failure::new)?;
+    }
     let node = start_node(dir, config, &stop).await?;
     let client = start_client(config, node.as_ref(), &params, &node_key, store.as_ref())?;
     let wallet = WalletService::open(seed, client.clone(), writer.clone(), Arc::clone(&store))?;
@@ -150,6 +168,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         ticket,
         contest_window_milestones: config.contest_window_milestones,
         metrics,
+        backup,
         stop: stop.clone(),
     });
     Ok(Assembled { daemon, peers, node, tasks, threads, stop })
@@ -172,13 +191,16 @@ impl Assembled {
     }
 }
 
-async fn open_store(
-    dir: &DataDir,
-    params: &NetworkParams,
-    node_key: &SecretKey,
-) -> Result<Arc<dyn Store>, Failure> {
-    let identity = [params.id().as_bytes().as_slice(), node_key.public().as_bytes()].concat();
-    let path = dir.store_path();
+fn backup_status(settings: Option<Settings>, keeper: Option<&Keeper>) -> Option<BackupStatus> {
+    let (file, status) = (settings?.path.display().to_string(), keeper?.status());
+    Some(Box::new(move || {
+        let Status { generation, written_ms, error, wanted } = status();
+        BackupInfo { file: file.clone(), generation, current: generation >= wanted, written_ms, error }
+    }))
+}
+
+async fn open_store(dir: &DataDir, identity: &[u8]) -> Result<Arc<dyn Store>, Failure> {
+    let (path, identity) = (dir.store_path(), identity.to_vec());
     let opened = tokio::task::spawn_blocking(move || SledStore::open(&path, &identity)).await;
     Ok(Arc::new(opened.map_err(Failure::new)??))
 }
@@ -299,18 +321,16 @@ pub(crate) mod tests {
     pub(crate) async fn assembled(dir: &Path) -> Assembled {
         let dev = DevNetwork { milestone_interval_ms: 1_000, pow_bits: 0 };
         let made = dev.make(0, [[1; 32], [2; 32], [3; 32]]);
-        let network = dir.join("network-of-the-test.json");
-        std::fs::write(&network, serde_json::to_string(&made.params).unwrap()).unwrap();
         let data = dir.join("data");
         let node: PeerAddress = format!("{}@127.0.0.1:9", made.node.public()).parse().unwrap();
         let setup = crate::setup::Setup {
             data: &data,
-            network: &network,
+            network: &made.params,
             words: None,
             passphrase: None,
             node: Some(&node),
         };
-        crate::setup::init(setup).unwrap();
+        crate::setup::init(setup, None).unwrap();
         let data = DataDir::open(&data).unwrap();
         let flags = BTreeMap::from([("listen", "127.0.0.1:0".to_owned())]);
         let config = Config::load(&datadir::config_path(data.path()), true, &flags, &|_| None).unwrap();

@@ -34,7 +34,10 @@ impl Channel {
 
     /// Takes the next step of closing together, if one is due.
     pub(super) fn advance_close(&mut self, effects: &mut Effects) {
-        let ready = self.phase == Phase::Open && self.link == Link::Established && self.sent.is_empty();
+        let ready = self.phase == Phase::Open
+            && self.link == Link::Established
+            && self.balances_known()
+            && self.sent.is_empty();
         if !ready {
             return;
         }
@@ -44,7 +47,7 @@ impl Channel {
         }
         let signs_first = !self.wants_close || self.agreement.side == Side::A;
         let Some(seen) = self.seen.filter(|_| self.fresh) else { return };
-        let agrees = self.wants_close || !self.is_found();
+        let agrees = self.wants_close || self.doubt.is_none();
         if self.peer_wants_close && signs_first && agrees {
             let close = self.close_as_recorded(seen.saturating_add(CLOSE_EXPIRY_MILESTONES));
             let ours = self.sign_close(close);
@@ -90,7 +93,7 @@ impl Channel {
         effects: &mut Effects,
     ) -> Result<(), Misbehaviour> {
         match &self.phase {
-            Phase::Open if self.wants_close => {
+            Phase::Open if self.wants_close && self.balances_known() => {
                 if self.seen.is_some_and(|seen| seen >= close.expiry_milestone) {
                     return Ok(()); // it has lapsed already, as the peer will see
                 }
@@ -105,7 +108,7 @@ impl Channel {
                 Ok(())
             }
             // It was asked for before the records were lost, or is not this side's wish.
-            Phase::Open if self.is_found() => Ok(()),
+            Phase::Open if self.doubt.is_some() => Ok(()),
             Phase::Open | Phase::Opening => Err(Misbehaviour::Unexpected("a close that nobody asked for")),
             Phase::ClosingTogether { close: known, ours, .. } if *known == close => {
                 let signature = *ours;

@@ -41,6 +41,9 @@ pub enum CommandError {
     /// The records were lost, and the peer has not shown its own.
     #[error("nothing is known of this channel's balances until the peer has shown them")]
     NotShown,
+    /// There is nothing to trust.
+    #[error("this channel's records are not in doubt")]
+    NotInDoubt,
     /// The peer is known already.
     #[error("the channel's peer is known since it was opened")]
     PeerKnown,

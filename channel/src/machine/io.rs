@@ -1,7 +1,7 @@
 //! What goes into the machine and what comes out of it.
 
 use flash_proto::{
-    Amount, Balances, ChannelRecord, Side,
+    Amount, Balances, ChannelRecord, Side, SignedBalance,
     message::{ChannelMessage, Update},
 };
 
@@ -40,6 +40,12 @@ pub enum Input {
     Close,
     /// The user wishes to close alone.
     CloseAlone,
+    /// A balance of the peer's that somebody else has kept for this side, such as a watchtower.
+    Shown(Box<SignedBalance>),
+    /// The records here may be older than what this side has signed.
+    Doubt,
+    /// The user says that the records here are the newest.
+    Trust,
 }
 
 /// What has to be made durable, and what may happen only afterwards.
@@ -79,7 +85,13 @@ pub enum ChannelEvent {
         /// The lane's total.
         cumulative: Amount,
     },
-    /// Payments that waited were not made, because the channel is being closed.
+    /// The peer has shown a newer balance of this side's than it remembers: its records are an old copy, or somebody
+    /// else signs with its key.
+    OldRecords {
+        /// Whether this side had stood where the peer stands since it was started: then somebody else signs now.
+        running: bool,
+    },
+    /// Payments that waited were not made, because the channel is being closed or the records are old.
     NotMade {
         /// How many.
         payments: u64,

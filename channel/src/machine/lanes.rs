@@ -39,8 +39,9 @@ impl Channel {
     /// # Errors
     /// [`PayError`]; nothing is queued.
     pub fn pay(&mut self, payment: Payment, key: Option<PaymentKey>) -> Result<u64, PayError> {
-        if self.phase != Phase::Open || self.wants_close || self.peer_wants_close || self.is_found() {
-            let state = if self.phase == Phase::Open && !self.is_found() { "closing" } else { self.state() };
+        if self.phase != Phase::Open || self.wants_close || self.peer_wants_close || self.doubt.is_some() {
+            let state =
+                if self.phase == Phase::Open && self.doubt.is_none() { "closing" } else { self.state() };
             return Err(PayError::NotOpen(state));
         }
         if self.link != Link::Established {
@@ -70,6 +71,7 @@ impl Channel {
     pub(super) fn cut(&mut self, effects: &mut Effects) {
         let may_pay = self.phase == Phase::Open
             && self.link == Link::Established
+            && self.doubt.is_none()
             && self.peer_paused.is_none()
             && self.sent.len() < limits::UPDATES_UNACKNOWLEDGED_MAX;
         if !may_pay || self.queue.is_empty() {
@@ -175,6 +177,7 @@ impl Channel {
         }
         self.shown(standing, effects)?;
         self.link = Link::Established;
+        self.was_established = true;
         self.peer_paused = None;
         let held_seq = standing.held.map_or(0, |held| held.state.seq);
         if held_seq < self.outgoing.acknowledged {
@@ -226,6 +229,7 @@ impl Channel {
             recovered(newer, effects);
         }
         self.drop_queue(effects);
+        self.signed_unknown(effects);
         Ok(())
     }
 
@@ -238,7 +242,7 @@ impl Channel {
         }
     }
 
-    fn check_peers(&self, balance: &SignedBalance) -> Result<(), Misbehaviour> {
+    pub(super) fn check_peers(&self, balance: &SignedBalance) -> Result<(), Misbehaviour> {
         self.check_terms(&balance.state, !self.agreement.side)?;
         let valid = self
             .peer_verifier
@@ -272,7 +276,7 @@ impl Channel {
     pub(super) fn refusal(&self) -> Option<PauseReason> {
         match self.phase {
             Phase::Opening => Some(PauseReason::NotOpenYet),
-            _ if self.is_found() => Some(PauseReason::Closing),
+            Phase::Open if self.doubt.is_some() => Some(PauseReason::Recovered),
             Phase::Open if self.fresh && self.seen.is_some() => None,
             Phase::Open => Some(PauseReason::StaleLedgerView),
             _ => Some(PauseReason::Closing),
@@ -280,7 +284,7 @@ impl Channel {
     }
 
     /// Tells the peer once that nothing is taken now. True if so.
-    fn pauses(&mut self, effects: &mut Effects) -> bool {
+    pub(super) fn pauses(&mut self, effects: &mut Effects) -> bool {
         let Some(reason) = self.refusal() else { return false };
         if !self.paused {
             self.paused = true;
@@ -301,6 +305,7 @@ impl Channel {
 
     pub(super) fn freshness(&mut self, fresh: bool, effects: &mut Effects) {
         self.fresh = fresh;
+        self.lapse_forgotten();
         self.resume(effects);
     }
 
@@ -314,7 +319,7 @@ impl Channel {
             self.dirty.acknowledge = true;
             return Ok(());
         }
-        if !self.takes_shown() && self.pauses(effects) {
+        if self.pauses(effects) {
             return Ok(());
         }
         if before.seq.checked_add(1) != Some(update.seq) {
@@ -336,11 +341,7 @@ impl Channel {
         self.resending = false;
         self.hold(balance);
         self.incoming.payments = self.incoming.payments.saturating_add(total.count);
-        if self.is_found() {
-            recovered(&balance, effects);
-        } else {
-            effects.after.push(After::Event(ChannelEvent::Received(Box::new(update))));
-        }
+        effects.after.push(After::Event(ChannelEvent::Received(Box::new(update))));
         Ok(())
     }
 
@@ -366,10 +367,14 @@ impl Channel {
             return Ok(());
         }
         self.check_owned(&balance.state)?;
-        self.resending = false;
-        self.hold(*balance);
-        recovered(balance, effects);
+        self.take_over(*balance, effects);
         Ok(())
+    }
+
+    pub(super) fn take_over(&mut self, balance: SignedBalance, effects: &mut Effects) {
+        self.resending = false;
+        self.hold(balance);
+        recovered(&balance, effects);
     }
 
     fn hold(&mut self, balance: SignedBalance) {

@@ -18,17 +18,17 @@
 //! | `lanes.rs` | paying and being paid, re-establishing after a break |
 //! | `closing.rs` | closing together |
 //! | `ledger.rs` | what the ledger shows, closing alone, claiming |
-//! | `found.rs` | a channel that was found again after its records were lost |
+//! | `restored.rs` | a channel whose records were lost or may be old |
 //! | [`open`] | how two parties come to a channel |
 //! | [`tables`] | the records and their keys |
 
 mod closing;
 mod errors;
-mod found;
 mod io;
 mod lanes;
 mod ledger;
 pub mod open;
+mod restored;
 mod state;
 pub mod tables;
 #[cfg(test)]
@@ -43,7 +43,10 @@ use flash_proto::{
     message::{ChannelMessage, PauseReason, Stakes, Update},
 };
 pub use io::{After, ChannelEvent, Effects, Input, LedgerView, PAYMENT_KEY_BYTES_MAX, PaymentKey};
-pub use state::{Agreement, CLOSE_EXPIRY_MILESTONES, Incoming, Origin, Outgoing, Phase};
+pub use state::{
+    Agreement, CLOSE_EXPIRY_MILESTONES, Doubt, Incoming, Known, Origin, Outgoing, Phase,
+    SIGNED_EXPIRY_MILESTONES_MAX,
+};
 
 use crate::store::{Store, StoreError};
 
@@ -86,8 +89,11 @@ pub struct Channel {
     stored_seen: u64,
     outgoing: Outgoing,
     incoming: Incoming,
+    doubt: Option<Doubt>,
     // From here on nothing is stored.
     link: Link,
+    /// Both knew where the other stood, at some time since the start.
+    was_established: bool,
     fresh: bool,
     /// The newest milestone at which the channel was seen, if any since the start.
     seen: Option<u64>,
@@ -114,6 +120,7 @@ struct Dirty {
     phase: bool,
     outgoing: bool,
     incoming: bool,
+    doubt: bool,
     acknowledge: bool,
 }
 
@@ -125,6 +132,8 @@ impl Channel {
         channel.dirty.phase = true;
         if channel.is_found() {
             channel.phase = Phase::Open;
+            channel.doubt = Some(Doubt::default());
+            channel.dirty.doubt = true;
             effects.after.push(After::Event(ChannelEvent::Found));
         }
         channel.finish(effects);
@@ -147,7 +156,7 @@ impl Channel {
         let sent = lanes::sent_of(&stored.outgoing, updates)
             .ok_or_else(|| tables::damaged_channel(id, "updates and balance differ"))?;
         let channel = Self::restore(agreement, key, stored, sent);
-        if channel.id != id || channel.checked_balances().is_none() {
+        if channel.id != id || !channel.balances_make_sense() {
             return Err(tables::damaged_channel(id, "balances make no sense"));
         }
         Ok(channel)
@@ -168,7 +177,9 @@ impl Channel {
             stored_seen: stored.seen,
             outgoing: stored.outgoing,
             incoming: stored.incoming,
+            doubt: stored.doubt,
             link: Link::Down,
+            was_established: false,
             fresh: false,
             seen: None,
             queue: VecDeque::new(),
@@ -197,6 +208,9 @@ impl Channel {
             Input::Fresh(fresh) => self.freshness(fresh, effects),
             Input::Close => self.wish_close(effects),
             Input::CloseAlone => self.close_alone(effects),
+            Input::Shown(held) => return self.shown_elsewhere(&held, effects),
+            Input::Doubt => self.doubt_records(effects),
+            Input::Trust => self.trust(effects),
         }
         Ok(())
     }
@@ -252,10 +266,13 @@ impl Channel {
         if dirty.incoming {
             tables::put_incoming(&mut effects.batch, self.id, &self.incoming);
         }
+        if dirty.doubt {
+            tables::put_doubt(&mut effects.batch, self.id, self.doubt.as_ref());
+        }
         if dirty.acknowledge {
             effects.after.push(After::Send(ChannelMessage::Ack { seq: self.incoming_seq() }));
         }
-        assert!(self.checked_balances().is_some(), "I2: both balances must be at least zero and add up");
+        assert!(self.balances_make_sense(), "I2: both balances must be at least zero and add up");
     }
 
     /// The channel's id.
@@ -309,13 +326,18 @@ impl Channel {
             (Phase::Open, _) if !self.balances_known() => {
                 Some("nothing is known of the balances until the peer has shown them")
             }
-            (Phase::Open, _) if self.is_found() => None,
+            (Phase::Open, _) if self.doubt.is_some() => {
+                Some("records were lost, and what was signed before may not have lapsed yet")
+            }
             (Phase::Open, _) if self.link != Link::Established => Some("the peer is not connected"),
             (Phase::Open, Some(PauseReason::StaleLedgerView)) => {
                 Some("the peer has not seen the ledger for too long")
             }
             (Phase::Open, Some(PauseReason::NotOpenYet)) => {
                 Some("the peer has not seen the channel open yet")
+            }
+            (Phase::Open, Some(PauseReason::Recovered)) => {
+                Some("the peer has lost records and waits for what it had signed to lapse")
             }
             (Phase::Open, Some(PauseReason::Closing)) => Some("the peer is closing the channel"),
             (Phase::Open, None) if !self.fresh => Some("the ledger has not been seen here for too long"),
@@ -336,6 +358,11 @@ impl Channel {
 
     fn checked_balances(&self) -> Option<Balances> {
         Balances::exact(self.totals(Side::A), self.totals(Side::B))
+    }
+
+    /// Both balances are at least zero and add up (I2), as far as both lanes are known.
+    fn balances_make_sense(&self) -> bool {
+        !self.balances_known() || self.checked_balances().is_some()
     }
 
     fn totals(&self, side: Side) -> Totals {
@@ -381,7 +408,7 @@ impl Channel {
         match self.phase {
             Phase::Opening => "opening",
             Phase::Open if self.wants_close => "closing",
-            Phase::Open if self.is_found() => "recovered",
+            Phase::Open if self.doubt.is_some() => "recovered",
             Phase::Open => "open",
             Phase::ClosingTogether { .. } | Phase::ClosingAlone => "closing",
             Phase::Contested { .. } => "contested",

@@ -181,7 +181,7 @@ impl EngineThread {
                 }
             }
             Command::Message { channel, number, message, room } => {
-                self.message(channel, number, message, room);
+                self.message(channel, number, message, room, touched);
                 touched.push(channel);
             }
             Command::Pay { channel, order } => match self.slots.get_mut(&channel) {
@@ -197,6 +197,15 @@ impl EngineThread {
             Command::Close { channel, alone, done } => match self.slots.get_mut(&channel) {
                 Some(slot) => {
                     slot.close(alone, done);
+                    touched.push(channel);
+                }
+                None => {
+                    let _ = done.send(Err(unknown(channel)));
+                }
+            },
+            Command::Trust { channel, done } => match self.slots.get_mut(&channel) {
+                Some(slot) => {
+                    slot.trust(done);
                     touched.push(channel);
                 }
                 None => {
@@ -227,11 +236,24 @@ impl EngineThread {
         number: u64,
         message: ChannelMessage,
         room: OwnedSemaphorePermit,
+        touched: &mut Vec<ChannelId>,
     ) {
         let Some(slot) = self.slots.get_mut(&channel) else { return };
         if let Err(error) = slot.message(number, message, room) {
             self.metrics.peers_misbehaved.inc();
             tracing::warn!(%channel, %error, "the stream ends");
+        }
+        if std::mem::take(&mut slot.has_old_records) {
+            tracing::error!(
+                %channel,
+                "the peer shows what was signed here and is not known here: this data directory is an old copy, or \
+                 another daemon runs with this seed. Nothing is signed in any channel until its peer has shown it"
+            );
+            // Where one channel's records are old all are, and there may be channels that are not known at all.
+            for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_live()) {
+                slot.doubt();
+                touched.push(*id);
+            }
         }
     }
 
