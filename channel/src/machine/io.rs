@@ -1,7 +1,7 @@
 //! What goes into the machine and what comes out of it.
 
 use flash_proto::{
-    Amount, Balances, ChannelRecord, Side, SignedBalance,
+    Amount, Balances, ChannelRecord, Essence, Side, SignedBalance, TickProof, Unlock,
     message::{ChannelMessage, Update},
 };
 
@@ -41,11 +41,30 @@ pub enum Input {
     /// The user wishes to close alone.
     CloseAlone,
     /// A balance of the peer's that somebody else has kept for this side, such as a watchtower.
-    Shown(Box<SignedBalance>),
+    Shown {
+        /// The balance.
+        held: Box<SignedBalance>,
+        /// The newest tick under it.
+        ticks: Option<TickProof>,
+    },
     /// The records here may be older than what this side has signed.
     Doubt,
     /// The user says that the records here are the newest.
     Trust,
+    /// The user locks more, if [`Channel::may_top_up`](super::Channel::may_top_up) allows it.
+    TopUp {
+        /// The transaction.
+        essence: Box<Essence>,
+        /// The unlocks of its inputs.
+        unlocks: Vec<Unlock>,
+    },
+    /// The user wishes to take money out, if [`Channel::may_withdraw`](super::Channel::may_withdraw) allows it.
+    Withdraw {
+        /// How much.
+        amount: Amount,
+        /// What the ledger wants to stay in a channel.
+        left_min: Amount,
+    },
 }
 
 /// What has to be made durable, and what may happen only afterwards.
@@ -77,6 +96,13 @@ pub enum ChannelEvent {
     Lapsed,
     /// Payments came in, with one update.
     Received(Box<Update>),
+    /// Ticks came in.
+    Ticks {
+        /// How many.
+        count: u64,
+        /// What each of them pays.
+        unit: Amount,
+    },
     /// A balance came in without the payments that led to it, because this side or the peer had lost
     /// records.
     Recovered {
@@ -95,6 +121,44 @@ pub enum ChannelEvent {
     NotMade {
         /// How many.
         payments: u64,
+    },
+    /// This side locks more.
+    ToppingUp {
+        /// How much.
+        amount: Amount,
+    },
+    /// More is locked.
+    ToppedUp {
+        /// By whom.
+        side: Side,
+        /// How much.
+        amount: Amount,
+    },
+    /// This side's top-up was not applied in time; its money is free again.
+    TopUpLapsed {
+        /// How much.
+        amount: Amount,
+    },
+    /// A withdraw is signed here, and counts as taken out.
+    Withdrawing {
+        /// Who takes the money out.
+        side: Side,
+        /// How much.
+        amount: Amount,
+    },
+    /// Money was taken out.
+    Withdrawn {
+        /// By whom.
+        side: Side,
+        /// How much.
+        amount: Amount,
+    },
+    /// A withdraw was not applied in time; its money is in use again.
+    WithdrawLapsed {
+        /// Whose.
+        side: Side,
+        /// How much.
+        amount: Amount,
     },
     /// The channel is being closed by both.
     ClosingTogether,

@@ -10,10 +10,10 @@
 //! The peer may hold back what it paid. So meanwhile this side never closes because the peer asks to, but only if
 //! its own user wishes to.
 
-use flash_proto::{PublicKey, SignedBalance, message::Reestablish};
+use flash_proto::{PublicKey, SignedBalance, TickProof, message::Reestablish};
 
 use super::{
-    Channel, ChannelEvent, CommandError, Doubt, Effects, Known, Link, Misbehaviour, Origin, Phase,
+    Channel, ChannelEvent, CommandError, Doubt, Effects, Incoming, Known, Link, Misbehaviour, Origin, Phase,
     SIGNED_EXPIRY_MILESTONES_MAX,
 };
 
@@ -123,12 +123,16 @@ impl Channel {
         if !self.takes_shown() {
             return Ok(());
         }
-        if let Some(signed) = &standing.signed {
-            self.take_balance(signed, effects)?;
+        let before = self.incoming;
+        if let Some(newer) = self.incoming_shown(standing.signed, standing.signed_ticks)? {
+            self.incoming = newer;
         }
         if self.checked_balances().is_none() {
+            // What was taken out may have been paid with what the peer holds back.
+            self.incoming = before;
             return Err(Misbehaviour::HeldBack);
         }
+        self.took_over(&before, effects);
         self.learn(Known::Balances);
         self.say_no_payments(effects);
         Ok(())
@@ -138,19 +142,29 @@ impl Channel {
     /// alone with it.
     pub(super) fn shown_elsewhere(
         &mut self,
-        held: &SignedBalance,
+        held: SignedBalance,
+        ticks: Option<TickProof>,
         effects: &mut Effects,
     ) -> Result<(), Misbehaviour> {
-        self.check_peers(held)?;
-        let before = self.incoming_state();
-        let newer = held.state.seq > before.seq && held.state.cumulative > before.cumulative;
-        if !newer || !self.takes_shown() {
+        let Some(newer) = self.incoming_shown(Some(held), ticks)? else { return Ok(()) };
+        let before = self.incoming;
+        if !self.takes_shown() || self.balances_known() {
             return Ok(());
         }
         // What the peer owned cannot be checked: that depends on this side's own lane, which is lost as well.
-        self.take_over(*held, effects);
+        self.incoming = newer;
+        self.took_over(&before, effects);
         self.learn(Known::PeersLane);
         Ok(())
+    }
+
+    /// Says what is held now, if it is more than before.
+    fn took_over(&mut self, before: &Incoming, effects: &mut Effects) {
+        if self.incoming != *before {
+            self.dirty.incoming = true;
+            self.dirty.acknowledge = self.link != Link::Down;
+            self.recovered(!self.agreement.side, effects);
+        }
     }
 
     fn learn(&mut self, known: Known) {

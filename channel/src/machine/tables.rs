@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 use flash_proto::{Amount, ChannelId, Payment, codec, message::Update};
 
-use super::{Agreement, Doubt, Incoming, Outgoing, Phase};
+use super::{Agreement, Doubt, Incoming, Item, Locked, Outgoing, Phase};
 use crate::store::{
     Batch, Store, StoreError, Table,
     records::{corrupt, decode, for_each, load},
@@ -23,6 +23,8 @@ const UPDATES: Table = Table::large(5, "updates");
 const KEYS: Table = Table::small(6, "payment keys");
 /// What may have been forgotten of a channel, by its id, as long as something may have been.
 const DOUBTS: Table = Table::small(16, "channels in doubt");
+/// What both sides have locked, by the channel's id; none while that is what the agreement says.
+const LOCKED: Table = Table::large(9, "locked");
 
 /// What is stored of a channel beside its agreement.
 #[derive(Clone, Debug)]
@@ -34,6 +36,7 @@ pub(super) struct Stored {
     pub(super) outgoing: Outgoing,
     pub(super) incoming: Incoming,
     pub(super) doubt: Option<Doubt>,
+    pub(super) locked: Option<Locked>,
 }
 
 impl Default for Stored {
@@ -45,19 +48,22 @@ impl Default for Stored {
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
             doubt: None,
+            locked: None,
         }
     }
 }
 
-/// A payment that was made under a key.
+/// A payment, or ticks, made under a key.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct KeyRecord {
-    /// Its number on the lane.
+    /// Its number on the lane; of ticks, the last one's.
     pub number: u64,
-    /// How much.
+    /// How much; of ticks, each.
     pub amount: Amount,
-    /// Its reference.
+    /// Its reference; none of ticks.
     pub reference: Vec<u8>,
+    /// How many ticks; 0: a payment.
+    pub ticks: u32,
 }
 
 pub(super) fn damaged_channel(id: ChannelId, what: &'static str) -> StoreError {
@@ -86,9 +92,15 @@ pub fn payment_under(store: &dyn Store, id: ChannelId, key: &[u8]) -> Result<Opt
     load(store, KEYS, &[id.as_bytes(), key].concat())
 }
 
-pub(super) fn put_key(batch: &mut Batch, id: ChannelId, key: &[u8], number: u64, payment: &Payment) {
-    let reference = payment.reference.as_bytes().to_vec();
-    let record = KeyRecord { number, amount: payment.amount, reference };
+pub(super) fn put_key(batch: &mut Batch, id: ChannelId, key: &[u8], number: u64, item: &Item) {
+    let record = match item {
+        Item::Payment(Payment { amount, reference }) => {
+            KeyRecord { number, amount: *amount, reference: reference.as_bytes().to_vec(), ticks: 0 }
+        }
+        Item::Ticks { unit, count } => {
+            KeyRecord { number, amount: *unit, reference: Vec::new(), ticks: *count }
+        }
+    };
     batch.put(KEYS, &[id.as_bytes(), key].concat(), codec::encode(&record));
 }
 
@@ -110,7 +122,8 @@ pub(super) fn stored(store: &dyn Store, id: ChannelId) -> Result<Stored, StoreEr
     let outgoing = load(store, OUTGOING, id.as_bytes())?.unwrap_or_default();
     let incoming = load(store, INCOMING, id.as_bytes())?.unwrap_or_default();
     let doubt = load(store, DOUBTS, id.as_bytes())?;
-    Ok(Stored { phase, wants_close, seen, outgoing, incoming, doubt })
+    let locked = load(store, LOCKED, id.as_bytes())?;
+    Ok(Stored { phase, wants_close, seen, outgoing, incoming, doubt, locked })
 }
 
 pub(super) fn put_phase(batch: &mut Batch, id: ChannelId, phase: &Phase, wants_close: bool, seen: u64) {
@@ -127,7 +140,7 @@ pub(super) fn put_incoming(batch: &mut Batch, id: ChannelId, incoming: &Incoming
 
 /// The tables whose records a backup holds: each by the channel's id, and one of each channel at most. What comes back
 /// from a backup is in doubt in any case.
-pub const BACKED_UP: [Table; 4] = [AGREEMENTS, PHASES, OUTGOING, INCOMING];
+pub const BACKED_UP: [Table; 5] = [AGREEMENTS, PHASES, OUTGOING, INCOMING, LOCKED];
 
 /// Whether there is a channel if there is a record in the table of this number.
 pub const fn makes_channel(table: u8) -> bool {
@@ -152,6 +165,7 @@ pub fn put_backed_up(batch: &mut Batch, table: Table, key: &[u8], value: Vec<u8>
     }
     let mut outgoing: Outgoing = decode(OUTGOING, key, &value)?;
     outgoing.acknowledged = outgoing.signed.map_or(0, |signed| signed.state.seq);
+    outgoing.acknowledged_ticks = outgoing.ticks.map_or(0, |ticks| ticks.index);
     outgoing.acknowledged_payments = outgoing.payments;
     batch.put(OUTGOING, key, codec::encode(&outgoing));
     Ok(())
@@ -192,6 +206,10 @@ pub(super) fn put_doubt(batch: &mut Batch, id: ChannelId, doubt: Option<&Doubt>)
         Some(doubt) => batch.put(DOUBTS, id.as_bytes(), codec::encode(doubt)),
         None => batch.delete(DOUBTS, id.as_bytes()),
     }
+}
+
+pub(super) fn put_locked(batch: &mut Batch, id: ChannelId, locked: &Locked) {
+    batch.put(LOCKED, id.as_bytes(), codec::encode(locked));
 }
 
 fn update_key(id: ChannelId, seq: u64) -> Vec<u8> {

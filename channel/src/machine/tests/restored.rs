@@ -6,12 +6,16 @@ use super::*;
 
 impl Pair {
     /// This side loses everything, and finds the channel as the ledger shows it.
-    fn lose(&mut self, side: Side) {
+    pub(super) fn lose(&mut self, side: Side) {
         let deposits = Side::BOTH.map(|side| open_terms(self).party(side).deposit.units());
         let lost = agreement(side, deposits);
         let found = Agreement {
             peer: open_terms(self).party(!side).key,
-            origin: Origin::Found { channel: lost.channel() },
+            origin: Origin::Found {
+                channel: lost.channel(),
+                withdrawn_a: Amount::ZERO,
+                withdrawn_b: Amount::ZERO,
+            },
             ..lost
         };
         let mut effects = Effects::default();
@@ -206,6 +210,7 @@ fn a_peer_that_holds_back_what_it_paid_shows_nothing() {
     pair.lose(Side::B);
     let standing = Reestablish {
         signed: None,
+        signed_ticks: None,
         held: spent,
         held_ticks: None,
         stakes: pair.of(Side::A).channel.stakes(),
@@ -349,7 +354,7 @@ fn what_a_watchtower_has_kept_is_enough_to_close_alone() {
     let newest = pair.of(Side::B).channel.incoming().held.unwrap();
     pair.lose(Side::A);
     let half = pair.of(Side::A);
-    let shown = |held: SignedBalance| vec![Input::Shown(Box::new(held))];
+    let shown = |held: SignedBalance| vec![Input::Shown { held: Box::new(held), ticks: None }];
     assert_eq!(half.handle(shown(newest)), Err(Misbehaviour::Terms), "not the peer's lane");
     let forged = SignedBalance { signature: newest.signature, ..kept };
     assert_eq!(half.handle(shown(forged)), Err(Misbehaviour::Signature));
