@@ -2,6 +2,7 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -21,14 +22,14 @@ use tokio::net::TcpListener;
 use crate::{
     api::BackupInfo,
     backup::{
-        Keeper, Settings, Status,
+        Keeper, Status,
         restore::{self, Checked},
     },
     client::Ready,
     config::Config,
     daemon::{BackupStatus, Daemon, Parts},
     datadir::{self, DataDir, write_atomically},
-    engine::{self, EngineConfig, Started},
+    engine::{self, EngineConfig, Started, Writer},
     events::{EventLog, NewEvent},
     exit::Exit,
     failure::Failure,
@@ -90,9 +91,9 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
     let params = Arc::new(dir.network()?);
     let node_key = seed.key(Account::Node, 0, 0);
     let store = open_store(dir, &restore::identity(&params, &seed)).await?;
-    let settings = config.backup_settings();
-    let Checked { keeper, old } = restore::check(dir, store.as_ref(), &seed, &params, settings.as_ref())?;
-    let backup = backup_status(settings, keeper.as_ref());
+    let Checked { keeper, old } =
+        restore::check(dir, store.as_ref(), &seed, &params, config.backup_settings().as_ref())?;
+    let backup = backup_status(config.backup.as_ref(), keeper.as_ref());
     let (stop, metrics) = (Stop::default(), Metrics::default());
     let (log, events) = EventLog::open(&store)?;
     let channel_seed = seed.clone();
@@ -106,14 +107,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         metrics: metrics.clone(),
         stop: stop.clone(),
     })?;
-    if let Some(reason) = old {
-        tracing::error!(
-            reason,
-            "the records may be old: nothing is signed in a channel until its peer has shown it"
-        );
-        let event = NewEvent { kind: "records_old", channel: None, details: json!({ "reason": reason }) };
-        writer.commit(Batch::new(), vec![event]).await.map_err(Failure::new)?;
-    }
+    tell_if_old(old, &writer).await?;
     let node = start_node(dir, config, &stop).await?;
     let client = start_client(config, node.as_ref(), &params, &node_key, store.as_ref())?;
     let wallet = WalletService::open(seed, client.clone(), writer.clone(), Arc::clone(&store))?;
@@ -135,14 +129,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         stop.clone(),
     );
     reconnect(&peers, &views, store.as_ref())?;
-    let watcher = Watcher {
-        client: client.clone(),
-        engine: engine.clone(),
-        views: views.clone(),
-        writer,
-        metrics: metrics.clone(),
-        stop: stop.clone(),
-    };
+    let watcher = watcher(&opening, writer, &metrics, &stop);
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(watcher.run());
     tasks.spawn(submitter::run(client.clone(), engine.clone(), views.clone(), submissions, stop.clone()));
@@ -185,8 +172,24 @@ impl Assembled {
     }
 }
 
-fn backup_status(settings: Option<Settings>, keeper: Option<&Keeper>) -> Option<BackupStatus> {
-    let (file, status) = (settings?.path.display().to_string(), keeper?.status());
+fn watcher(opening: &Opening, writer: Writer, metrics: &Metrics, stop: &Stop) -> Watcher {
+    let Opening { engine, views, client, .. } = opening.clone();
+    Watcher { client, engine, views, writer, metrics: metrics.clone(), stop: stop.clone() }
+}
+
+/// Says that the records may be old, and how that is known.
+async fn tell_if_old(old: Option<&'static str>, writer: &Writer) -> Result<(), Failure> {
+    let Some(reason) = old else { return Ok(()) };
+    tracing::error!(
+        reason,
+        "the records may be old: nothing is signed in a channel until its peer has shown it"
+    );
+    let event = NewEvent { kind: "records_old", channel: None, details: json!({ "reason": reason }) };
+    writer.commit(Batch::new(), vec![event]).await.map_err(Failure::new)
+}
+
+fn backup_status(file: Option<&PathBuf>, keeper: Option<&Keeper>) -> Option<BackupStatus> {
+    let (file, status) = (file?.display().to_string(), keeper?.status());
     Some(Box::new(move || {
         let Status { generation, written_ms, error, wanted } = status();
         BackupInfo { file: file.clone(), generation, current: generation >= wanted, written_ms, error }

@@ -375,9 +375,9 @@ impl Channel {
 
     /// Whether something changed that is not in a batch yet.
     pub const fn has_changed(&self) -> bool {
-        let Dirty { agreement, phase, outgoing, incoming, locked, acknowledge, acknowledge_ticks } =
+        let Dirty { agreement, phase, outgoing, incoming, doubt, locked, acknowledge, acknowledge_ticks } =
             self.dirty;
-        agreement || phase || outgoing || incoming || locked || acknowledge || acknowledge_ticks
+        agreement || phase || outgoing || incoming || doubt || locked || acknowledge || acknowledge_ticks
     }
 
     /// Whether the view of the ledger is young enough, as [`Input::Fresh`] said last.

@@ -2,7 +2,6 @@
 
 use std::{
     fs::{File, OpenOptions, TryLockError},
-    io,
     os::unix::fs::OpenOptionsExt,
     path::Path,
     sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError},
@@ -106,7 +105,7 @@ impl Keeper {
         let thread = thread::Builder::new()
             .name("flash-backup".to_owned())
             .spawn(move || run.keep())
-            .map_err(|error: io::Error| Failure::new(error))?;
+            .map_err(Failure::new)?;
         Ok(Self { shared, thread: Some(thread), sync })
     }
 

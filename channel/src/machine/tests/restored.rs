@@ -296,6 +296,7 @@ fn a_noticed_old_copy_signs_nothing_before_it_is_shown_or_trusted() {
     half.handle(vec![Input::Trust]).unwrap();
     half.restart();
     assert_eq!((half.channel.doubt(), half.channel.may_trust()), (None, Err(CommandError::NotInDoubt)));
+    pair.see(ChannelPhase::Open);
     pair.connect();
     pair.closes_at([800, 700]);
 }
