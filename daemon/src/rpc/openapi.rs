@@ -34,6 +34,7 @@ use super::{events, handlers, ledger, stream};
         handlers::meet,
         handlers::trust,
         handlers::pay,
+        handlers::tick,
         stream::stream,
         events::events,
         ledger::status,
