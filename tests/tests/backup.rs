@@ -3,13 +3,12 @@
 
 use std::{
     fs,
-    os::unix::fs::DirBuilderExt,
     path::{Path, PathBuf},
     process::Command,
 };
 
 use flash_proto::{Amount, ChannelId, Side, message::ChannelMessage};
-use flash_tests::{Daemon, Ended, Net, NetOptions, ScriptedPeer, binary, run, until};
+use flash_tests::{Daemon, Ended, Net, NetOptions, ScriptedPeer, binary, copy, run, until};
 use flashd::{
     api::{ChannelInfo, CloseRequest, ErrorCode},
     exit::Exit,
@@ -21,19 +20,7 @@ const WINDOW: u32 = 40;
 
 /// Milestones come fast, as a daemon in doubt counts them until it pays again.
 async fn network() -> Net {
-    Net::with(NetOptions { milestone_ms: 50, ..NetOptions::default() }).await
-}
-
-fn copy(from: &Path, to: &Path) {
-    fs::DirBuilder::new().mode(0o700).create(to).unwrap();
-    for entry in fs::read_dir(from).unwrap().map(Result::unwrap) {
-        let to = to.join(entry.file_name());
-        if entry.file_type().unwrap().is_dir() {
-            copy(&entry.path(), &to);
-        } else {
-            fs::copy(entry.path(), to).unwrap();
-        }
-    }
+    Net::with(NetOptions { milestone_ms: 100, ..NetOptions::default() }).await
 }
 
 /// The data directory as it is now is put back by `put_back`.
