@@ -288,7 +288,7 @@ impl Channel {
             self.dirty.acknowledge_ticks = true;
             return Ok(());
         }
-        if !self.takes_shown() && self.pauses(effects) {
+        if self.pauses(effects) {
             return Ok(());
         }
         let Some(balance) = self.incoming.held.filter(|_| seq == held_seq) else {
@@ -307,9 +307,6 @@ impl Channel {
         self.dirty.incoming = true;
         self.dirty.acknowledge_ticks = true;
         self.received_ticks(proof.index.saturating_sub(held), terms.unit, effects);
-        if self.is_found() {
-            self.recovered(!self.agreement.side, effects);
-        }
         Ok(())
     }
 
@@ -317,7 +314,7 @@ impl Channel {
     pub(super) fn received_ticks(&mut self, count: u32, unit: Amount, effects: &mut Effects) {
         let count = u64::from(count);
         self.incoming.payments = self.incoming.payments.saturating_add(count);
-        if count == 0 || self.is_found() {
+        if count == 0 {
             return;
         }
         if let Some(After::Event(ChannelEvent::Ticks { count: told, unit: same })) = effects.after.last_mut()
@@ -335,11 +332,14 @@ impl Channel {
         got.checked_sub(held).ok_or(Misbehaviour::TicksTakenBack { got, held })
     }
 
-    /// What the peer has shown of its own lane, if that is more than is held here.
-    pub(super) fn incoming_shown(&self, standing: &Reestablish) -> Result<Option<Incoming>, Misbehaviour> {
-        let Some(signed) = standing.signed else { return Ok(None) };
-        let shown =
-            Incoming { held: Some(signed), ticks: standing.signed_ticks, payments: self.incoming.payments };
+    /// What was shown of the peer's lane, if that is more than is held here.
+    pub(super) fn incoming_shown(
+        &self,
+        signed: Option<SignedBalance>,
+        ticks: Option<TickProof>,
+    ) -> Result<Option<Incoming>, Misbehaviour> {
+        let Some(signed) = signed else { return Ok(None) };
+        let shown = Incoming { held: Some(signed), ticks, payments: self.incoming.payments };
         if shown.standing() <= self.incoming.standing() {
             return Ok(None);
         }
@@ -347,7 +347,7 @@ impl Channel {
             return Err(Misbehaviour::TwoBodies(signed.state.seq));
         }
         self.check_peers(&signed)?;
-        signed.state.with_ticks(standing.signed_ticks.as_ref())?;
+        signed.state.with_ticks(ticks.as_ref())?;
         if shown.total() < self.incoming.total() {
             let (got, wanted) = (shown.total(), self.incoming.total());
             return Err(Misbehaviour::Cumulative { got, wanted });
