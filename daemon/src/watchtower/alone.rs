@@ -17,7 +17,7 @@ use crate::{
     failure::Failure,
     metrics::Metrics,
     rpc,
-    run::{ended, open_store, read_seed, start_client},
+    run::{Base, ended, open_store, read_seed, start_client},
     stop::{Stop, stop_on_signal},
 };
 
@@ -73,13 +73,9 @@ pub async fn run(dir: DataDir, config: Config, metrics: Option<SocketAddr>) -> R
         listen: config.tower_listen.unwrap_or(DEFAULT_LISTEN),
         public_address: config.public_address,
         clients: config.tower_clients.iter().copied().collect(),
-        key,
         client,
-        store,
-        writer,
         keeps_checkpoint: true,
-        metrics: counters.clone(),
-        stop: stop.clone(),
+        base: Base { key, store, writer, metrics: counters.clone(), stop: stop.clone() },
     };
     let tower = super::start(tower, &mut tasks)?;
     let listener = match metrics {
