@@ -1,7 +1,7 @@
 //! What goes into the machine and what comes out of it.
 
 use flash_proto::{
-    Amount, Balances, ChannelRecord, Side,
+    Amount, Balances, ChannelRecord, Essence, Payment, Side, Unlock,
     message::{ChannelMessage, Update},
 };
 
@@ -11,6 +11,34 @@ use crate::store::Batch;
 pub type PaymentKey = Vec<u8>;
 /// Bytes of a payment key.
 pub const PAYMENT_KEY_BYTES_MAX: usize = 64;
+
+/// What somebody wants to pay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// One payment, by the next update.
+    Payment(Payment),
+    /// Several payments, by revealing as many ticks.
+    Ticks {
+        /// What each of them pays.
+        unit: Amount,
+        /// How many: 1 to [`limits::TICKS_MAX`](flash_proto::limits::TICKS_MAX).
+        count: u32,
+    },
+}
+
+impl Item {
+    /// Payments on the lane, each tick counted as one, and what they pay in all.
+    pub fn worth(&self) -> (u64, Amount) {
+        match *self {
+            Self::Payment(payment) => (1, payment.amount),
+            Self::Ticks { unit, count } => {
+                let count = u64::from(count);
+                // More than 64 bits hold is more than anybody owns.
+                (count, unit.checked_mul(count).unwrap_or(Amount::MAX))
+            }
+        }
+    }
+}
 
 /// What the ledger was last seen to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +68,20 @@ pub enum Input {
     Close,
     /// The user wishes to close alone.
     CloseAlone,
+    /// The user locks more, if [`Channel::may_top_up`](super::Channel::may_top_up) allows it.
+    TopUp {
+        /// The transaction.
+        essence: Box<Essence>,
+        /// The unlocks of its inputs.
+        unlocks: Vec<Unlock>,
+    },
+    /// The user wishes to take money out, if [`Channel::may_withdraw`](super::Channel::may_withdraw) allows it.
+    Withdraw {
+        /// How much.
+        amount: Amount,
+        /// What the ledger wants to stay in a channel.
+        left_min: Amount,
+    },
 }
 
 /// What has to be made durable, and what may happen only afterwards.
@@ -71,6 +113,13 @@ pub enum ChannelEvent {
     Lapsed,
     /// Payments came in, with one update.
     Received(Box<Update>),
+    /// Ticks came in.
+    Ticks {
+        /// How many.
+        count: u64,
+        /// What each of them pays.
+        unit: Amount,
+    },
     /// A balance came in without the payments that led to it, because this side or the peer had lost
     /// records.
     Recovered {
@@ -83,6 +132,44 @@ pub enum ChannelEvent {
     NotMade {
         /// How many.
         payments: u64,
+    },
+    /// This side locks more.
+    ToppingUp {
+        /// How much.
+        amount: Amount,
+    },
+    /// More is locked.
+    ToppedUp {
+        /// By whom.
+        side: Side,
+        /// How much.
+        amount: Amount,
+    },
+    /// This side's top-up was not applied in time; its money is free again.
+    TopUpLapsed {
+        /// How much.
+        amount: Amount,
+    },
+    /// A withdraw is signed here, and counts as taken out.
+    Withdrawing {
+        /// Who takes the money out.
+        side: Side,
+        /// How much.
+        amount: Amount,
+    },
+    /// Money was taken out.
+    Withdrawn {
+        /// By whom.
+        side: Side,
+        /// How much.
+        amount: Amount,
+    },
+    /// A withdraw was not applied in time; its money is in use again.
+    WithdrawLapsed {
+        /// Whose.
+        side: Side,
+        /// How much.
+        amount: Amount,
     },
     /// The channel is being closed by both.
     ClosingTogether,

@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 use flash_proto::{Amount, ChannelId, Payment, codec, message::Update};
 
-use super::{Agreement, Incoming, Outgoing, Phase};
+use super::{Agreement, Incoming, Item, Locked, Outgoing, Phase};
 use crate::store::{
     Batch, Store, StoreError, Table,
     records::{corrupt, decode, for_each, load},
@@ -21,6 +21,8 @@ const INCOMING: Table = Table::small(4, "incoming lanes");
 const UPDATES: Table = Table::large(5, "updates");
 /// Payments by the channel's id and their key.
 const KEYS: Table = Table::small(6, "payment keys");
+/// What both sides have locked, by the channel's id; none while that is what the agreement says.
+const LOCKED: Table = Table::large(9, "locked");
 
 /// What is stored of a channel beside its agreement.
 #[derive(Clone, Debug)]
@@ -31,6 +33,7 @@ pub(super) struct Stored {
     pub(super) seen: u64,
     pub(super) outgoing: Outgoing,
     pub(super) incoming: Incoming,
+    pub(super) locked: Option<Locked>,
 }
 
 impl Default for Stored {
@@ -41,19 +44,36 @@ impl Default for Stored {
             seen: 0,
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
+            locked: None,
         }
     }
 }
 
-/// A payment that was made under a key.
+/// A payment, or ticks, made under a key.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct KeyRecord {
-    /// Its number on the lane.
+    /// Its number on the lane; of ticks, the last one's.
     pub number: u64,
-    /// How much.
+    /// How much; of ticks, each.
     pub amount: Amount,
-    /// Its reference.
+    /// Its reference; none of ticks.
     pub reference: Vec<u8>,
+    /// How many ticks; 0: a payment.
+    pub ticks: u32,
+}
+
+impl KeyRecord {
+    /// The record of what was made under a number.
+    pub fn of(number: u64, item: &Item) -> Self {
+        match item {
+            Item::Payment(Payment { amount, reference }) => {
+                Self { number, amount: *amount, reference: reference.as_bytes().to_vec(), ticks: 0 }
+            }
+            Item::Ticks { unit, count } => {
+                Self { number, amount: *unit, reference: Vec::new(), ticks: *count }
+            }
+        }
+    }
 }
 
 pub(super) fn damaged_channel(id: ChannelId, what: &'static str) -> StoreError {
@@ -82,10 +102,8 @@ pub fn payment_under(store: &dyn Store, id: ChannelId, key: &[u8]) -> Result<Opt
     load(store, KEYS, &[id.as_bytes(), key].concat())
 }
 
-pub(super) fn put_key(batch: &mut Batch, id: ChannelId, key: &[u8], number: u64, payment: &Payment) {
-    let reference = payment.reference.as_bytes().to_vec();
-    let record = KeyRecord { number, amount: payment.amount, reference };
-    batch.put(KEYS, &[id.as_bytes(), key].concat(), codec::encode(&record));
+pub(super) fn put_key(batch: &mut Batch, id: ChannelId, key: &[u8], number: u64, item: &Item) {
+    batch.put(KEYS, &[id.as_bytes(), key].concat(), codec::encode(&KeyRecord::of(number, item)));
 }
 
 /// What is fixed about a channel.
@@ -105,7 +123,8 @@ pub(super) fn stored(store: &dyn Store, id: ChannelId) -> Result<Stored, StoreEr
         load(store, PHASES, id.as_bytes())?.ok_or_else(|| corrupt(PHASES, id.as_bytes(), "missing"))?;
     let outgoing = load(store, OUTGOING, id.as_bytes())?.unwrap_or_default();
     let incoming = load(store, INCOMING, id.as_bytes())?.unwrap_or_default();
-    Ok(Stored { phase, wants_close, seen, outgoing, incoming })
+    let locked = load(store, LOCKED, id.as_bytes())?;
+    Ok(Stored { phase, wants_close, seen, outgoing, incoming, locked })
 }
 
 pub(super) fn put_phase(batch: &mut Batch, id: ChannelId, phase: &Phase, wants_close: bool, seen: u64) {
@@ -118,6 +137,10 @@ pub(super) fn put_outgoing(batch: &mut Batch, id: ChannelId, outgoing: &Outgoing
 
 pub(super) fn put_incoming(batch: &mut Batch, id: ChannelId, incoming: &Incoming) {
     batch.put(INCOMING, id.as_bytes(), codec::encode(incoming));
+}
+
+pub(super) fn put_locked(batch: &mut Batch, id: ChannelId, locked: &Locked) {
+    batch.put(LOCKED, id.as_bytes(), codec::encode(locked));
 }
 
 fn update_key(id: ChannelId, seq: u64) -> Vec<u8> {

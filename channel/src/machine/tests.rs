@@ -1,6 +1,8 @@
 //! Two machines, two stores in memory and a link between them that the test moves by hand.
 
 mod found;
+mod stakes;
+mod ticks;
 
 use std::collections::VecDeque;
 

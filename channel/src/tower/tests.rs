@@ -247,10 +247,10 @@ fn a_close_with_less_is_claimed_until_the_ledger_knows_better() {
 #[test]
 fn the_newest_tick_counts_and_must_be_of_the_chain() {
     let mut scene = Scene::new(Limits::default());
-    let chain = TickChain::new(Hash::new([7; 32]), Amount::new(5), 100).unwrap();
+    let mut chain = TickChain::new(Hash::new([7; 32]), Amount::new(5), 100).unwrap();
     let with = LaneState { ticks: chain.terms(), ..state(CHANNEL, Side::A, 3, 30) };
     let balance = signed(with, &key(1));
-    let ticked = |index| Claimable { ticks: chain.reveal(index), ..balance };
+    let mut ticked = |index| Claimable { ticks: chain.reveal(index), ..balance };
     for newer in [balance, ticked(1), ticked(4)] {
         let Ok(Answer::Holds(signature)) = scene.keep(&newer) else { panic!("it is taken") };
         assert!(key(20).public().verify(&receipt_hash(NETWORK, &newer), &signature));

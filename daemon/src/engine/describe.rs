@@ -4,11 +4,11 @@ use flash_channel::{
     Channel,
     machine::{ChannelEvent, Misbehaviour, Origin, Phase},
 };
-use flash_proto::{Amount, Balances, message::Update, tower::Claimable};
+use flash_proto::{Amount, Balances, SignedBalance, TickProof, TickTerms, message::Update, tower::Claimable};
 use serde_json::{Value, json};
 
 use crate::{
-    api::{ChannelInfo, LaneInfo},
+    api::{ChannelInfo, LaneInfo, TicksInfo},
     events::NewEvent,
 };
 
@@ -21,11 +21,7 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
     let (side, open) = (agreement.side, &agreement.open);
     let (known, balances) = (channel.balances_known(), channel.balances());
     let (outgoing, incoming) = (channel.outgoing(), channel.incoming());
-    let state = |balance: Option<flash_proto::SignedBalance>| {
-        balance.map_or((0, Amount::ZERO), |balance| (balance.state.seq, balance.state.cumulative))
-    };
-    let (updates_sent, sent) = state(outgoing.signed);
-    let (updates_received, received) = state(incoming.held);
+    let updates = |balance: Option<SignedBalance>| balance.map_or(0, |balance| balance.state.seq);
     let payouts = match channel.phase() {
         Phase::Closed { payouts, .. } => *payouts,
         _ => None,
@@ -49,14 +45,16 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         sent: LaneInfo {
             payments: outgoing.payments,
             acknowledged: outgoing.acknowledged_payments,
-            updates: updates_sent,
-            cumulative: sent,
+            updates: updates(outgoing.signed),
+            cumulative: outgoing.total(),
+            ticks: ticks(outgoing.signed, outgoing.ticks),
         },
         received: LaneInfo {
             payments: incoming.payments,
             acknowledged: incoming.payments,
-            updates: updates_received,
-            cumulative: received,
+            updates: updates(incoming.held),
+            cumulative: incoming.total(),
+            ticks: ticks(incoming.held, incoming.ticks),
         },
         contest_window_milestones: open.contest_window_milestones,
         deadline_milestone,
@@ -73,7 +71,16 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
 
 /// The newest of what the peer paid, as the ledger would be shown it.
 pub(super) fn newest(channel: &Channel) -> Option<Claimable> {
-    channel.incoming().held.map(|balance| Claimable { balance, ticks: None })
+    let incoming = channel.incoming();
+    incoming.held.map(|balance| Claimable { balance, ticks: incoming.ticks })
+}
+
+/// The chain under a balance and how far it is.
+fn ticks(balance: Option<SignedBalance>, newest: Option<TickProof>) -> Option<TicksInfo> {
+    let terms = balance?.state.ticks;
+    let paid = newest.map_or(0, |proof| proof.index);
+    let left = terms.max.saturating_sub(paid);
+    (terms != TickTerms::NONE).then_some(TicksInfo { unit: terms.unit, paid, left })
 }
 
 pub(super) fn misbehaved(channel: &Channel, error: &Misbehaviour) -> NewEvent {
@@ -102,10 +109,28 @@ pub(super) fn event(channel: &Channel, event: ChannelEvent) -> NewEvent {
         ChannelEvent::Found => ("channel_recovered", json!({})),
         ChannelEvent::Lapsed => ("channel_lapsed", json!({})),
         ChannelEvent::Received(update) => ("payments_received", received(&update)),
+        ChannelEvent::Ticks { count, unit } => {
+            let amount = unit.checked_mul(count).unwrap_or(Amount::MAX);
+            ("ticks_received", json!({ "ticks": count, "unit": unit, "amount": amount }))
+        }
         ChannelEvent::Recovered { payer, cumulative } => {
             ("balance_recovered", json!({ "payer": ours(payer), "cumulative": cumulative }))
         }
         ChannelEvent::NotMade { payments } => ("payments_not_made", json!({ "payments": payments })),
+        ChannelEvent::ToppingUp { amount } => ("topping_up", json!({ "amount": amount })),
+        ChannelEvent::ToppedUp { side, amount } => {
+            ("topped_up", json!({ "by": ours(side), "amount": amount }))
+        }
+        ChannelEvent::TopUpLapsed { amount } => ("top_up_lapsed", json!({ "amount": amount })),
+        ChannelEvent::Withdrawing { side, amount } => {
+            ("withdrawing", json!({ "by": ours(side), "amount": amount }))
+        }
+        ChannelEvent::Withdrawn { side, amount } => {
+            ("withdrawn", json!({ "by": ours(side), "amount": amount }))
+        }
+        ChannelEvent::WithdrawLapsed { side, amount } => {
+            ("withdraw_lapsed", json!({ "by": ours(side), "amount": amount }))
+        }
         ChannelEvent::ClosingTogether => {
             ("channel_closing", json!({ "together": true, "balances": pair(channel.balances(), channel) }))
         }

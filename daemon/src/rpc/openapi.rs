@@ -33,6 +33,7 @@ use super::{events, handlers, ledger, stream};
         handlers::close,
         handlers::meet,
         handlers::pay,
+        handlers::tick,
         handlers::towers,
         handlers::tower_held,
         stream::stream,

@@ -17,7 +17,7 @@ use crate::{
     failure::Failure,
     metrics::Metrics,
     rpc,
-    run::{Base, ended, open_store, read_seed, start_client},
+    run::{Base, open_store, read_seed, start_client},
     stop::{Stop, stop_on_signal},
 };
 
@@ -100,7 +100,7 @@ pub async fn run(dir: DataDir, config: Config, metrics: Option<SocketAddr>) -> R
     let _ = std::fs::remove_file(path);
     // The writer ends with the last of those who bring it jobs.
     let _ = tokio::task::spawn_blocking(move || thread.join()).await;
-    ended(&stop)
+    stop.outcome()
 }
 
 async fn listen_for_metrics(listen: SocketAddr) -> Result<TcpListener, Failure> {
