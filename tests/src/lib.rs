@@ -26,6 +26,7 @@ mod raw;
 mod scripted;
 pub mod sim;
 mod tamper;
+mod tower;
 
 pub use binaries::{binary, is_release};
 pub use browser::Browser;
@@ -40,3 +41,4 @@ pub use random::{Random, full, rounds};
 pub use raw::RawNode;
 pub use scripted::{Ending, Greeted, STAKES, ScriptedPeer, Stream};
 pub use tamper::{Tampering, strace_missing};
+pub use tower::{Tower, TowerClient};

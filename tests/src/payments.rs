@@ -72,7 +72,7 @@ impl Flow {
             let Some(amount) = waiting.pop_front() else { return lane };
             let answer = answers.next().await.expect("an answer to every line").expect("the stream goes on");
             match answer.outcome {
-                StreamOutcome::Paid(PayResult { number, amount: paid, repeated }) => {
+                StreamOutcome::Paid(PayResult { number, amount: paid, repeated, .. }) => {
                     lane.payments += 1;
                     lane.sum += amount;
                     on_the_way_max = (2 * on_the_way_max).min(ON_THE_WAY_MAX);
