@@ -6,7 +6,7 @@
 //!
 //! [`network`] is a whole network that everything happens to.
 //!
-//! Two environment variables matter: `FLASH_SEED` repeats the choices of an earlier run, `FLASH_FULL=1`
+//! Two environment variables matter: `FLASH_SEED` repeats the choices of an earlier run, `FLASH_CI=full`
 //! runs the long versions.
 
 mod binaries;
@@ -18,9 +18,12 @@ pub mod network;
 mod payments;
 mod poll;
 mod process;
+mod proxy;
 mod random;
 mod raw;
 mod scripted;
+mod tamper;
+mod tower;
 
 pub use binaries::{binary, is_release};
 pub use browser::Browser;
@@ -29,7 +32,10 @@ pub use liar::LyingNode;
 pub use net::{Net, NetOptions, Node};
 pub use payments::{Flow, Lane};
 pub use poll::{poll, until};
-pub use process::{Ended, Process, kill_all_on_panic, run};
-pub use random::{Random, full};
+pub use process::{Ended, Process, copy, kill_all_on_panic, run};
+pub use proxy::{Proxy, Weather};
+pub use random::{Random, full, rounds};
 pub use raw::RawNode;
 pub use scripted::{Ending, Greeted, STAKES, ScriptedPeer, Stream};
+pub use tamper::{Tampering, strace_missing};
+pub use tower::{Tower, TowerClient};

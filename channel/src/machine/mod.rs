@@ -42,11 +42,11 @@ use std::collections::VecDeque;
 
 pub use errors::{CommandError, Misbehaviour, PayError};
 use flash_proto::{
-    Amount, Balances, ChannelId, LaneState, Payment, SecretKey, Side, Verifier,
+    Amount, Balances, ChannelId, LaneState, SecretKey, Side, Verifier,
     balance::Totals,
     message::{ChannelMessage, PauseReason, Stake, Stakes, Update},
 };
-pub use io::{After, ChannelEvent, Effects, Input, LedgerView, PAYMENT_KEY_BYTES_MAX, PaymentKey};
+pub use io::{After, ChannelEvent, Effects, Input, Item, LedgerView, PAYMENT_KEY_BYTES_MAX, PaymentKey};
 pub use stakes::WITHDRAW_EXPIRY_MILESTONES;
 pub use state::{
     Agreement, CLOSE_EXPIRY_MILESTONES, Incoming, Locked, Origin, Outgoing, PendingWithdraw, Phase,
@@ -59,29 +59,6 @@ use crate::store::{Store, StoreError};
 struct Queued {
     item: Item,
     key: Option<PaymentKey>,
-}
-
-/// How something is to be paid.
-#[derive(Clone, Copy, Debug)]
-enum Item {
-    /// By the next update.
-    Payment(Payment),
-    /// By revealing ticks.
-    Ticks { unit: Amount, count: u32 },
-}
-
-impl Item {
-    /// Payments on the lane, each tick counted as one, and what they pay in all.
-    fn worth(&self) -> (u64, Amount) {
-        match *self {
-            Self::Payment(payment) => (1, payment.amount),
-            Self::Ticks { unit, count } => {
-                let count = u64::from(count);
-                // More than 64 bits hold is more than anybody owns.
-                (count, unit.checked_mul(count).unwrap_or(Amount::MAX))
-            }
-        }
-    }
 }
 
 /// An update that the peer is not known to hold.
@@ -293,6 +270,7 @@ impl Channel {
     /// Signs what is queued, acknowledges what was taken, and writes down what changed. To be called
     /// once after the inputs that are there, before the commit.
     pub fn finish(&mut self, effects: &mut Effects) {
+        self.explain();
         self.advance_close(effects);
         self.cut(effects);
         let dirty = std::mem::take(&mut self.dirty);
@@ -377,7 +355,7 @@ impl Channel {
     /// Why no payment can be made, or none is taken, at the moment.
     pub fn paused(&self) -> Option<&'static str> {
         match (&self.phase, self.peer_paused) {
-            (Phase::Open, _) if !self.balances_known() => {
+            (Phase::Open, _) if !self.balances_known() || self.locked.unexplained => {
                 Some("nothing is known of the balances until the peer has shown them")
             }
             (Phase::Open, _) if self.is_found() => None,
@@ -409,10 +387,10 @@ impl Channel {
         Balances::exact(self.totals(Side::A), self.totals(Side::B))
     }
 
-    /// Whether what is known makes sense; nothing is known of a channel that was found again until the peer has
-    /// shown the lanes.
+    /// Whether what is known makes sense. Until the peer has shown them too little is known of lanes whose
+    /// records were lost.
     fn balances_add_up(&self) -> bool {
-        !self.balances_known() || self.checked_balances().is_some()
+        !self.balances_known() || self.locked.unexplained || self.checked_balances().is_some()
     }
 
     fn totals(&self, side: Side) -> Totals {

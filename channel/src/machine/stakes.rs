@@ -39,7 +39,7 @@ impl Locked {
             deposit: agreement.open.party(side).deposit,
             withdrawn: side.pick(a, b),
         });
-        Self { proven, withdraw_a: None, withdraw_b: None, top_up: None }
+        Self { proven, withdraw_a: None, withdraw_b: None, top_up: None, unexplained: false }
     }
 
     /// A side's withdraw that is signed here and neither applied nor lapsed.
@@ -74,7 +74,13 @@ impl Locked {
         let top_up = self.top_up.as_ref().filter(|transaction| {
             !risen && topped_up(&transaction.essence).is_some_and(|top_up| !over(top_up.expiry_milestone))
         });
-        Self { proven, withdraw_a: open(Side::A), withdraw_b: open(Side::B), top_up: top_up.cloned() }
+        Self {
+            proven,
+            withdraw_a: open(Side::A),
+            withdraw_b: open(Side::B),
+            top_up: top_up.cloned(),
+            unexplained: self.unexplained,
+        }
     }
 }
 
@@ -113,7 +119,7 @@ impl Channel {
     /// Whether the payments that wait may be signed now. A peer that counts less than when they were taken
     /// lets them wait.
     pub(super) fn queue_is_covered(&self) -> bool {
-        !self.behind && self.queued_amount <= self.payable()
+        !self.behind && !self.locked.unexplained && self.queued_amount <= self.payable()
     }
 
     /// Whether a top-up or withdraw of this side is neither applied nor lapsed.
@@ -121,9 +127,9 @@ impl Channel {
         self.locked.top_up.is_some() || self.locked.withdraw(self.agreement.side).is_some()
     }
 
-    /// Whether the peer, too, counts just what this side does.
+    /// Whether the peer, too, counts just what this side does, and that makes sense.
     pub(super) fn agrees_on_stakes(&self) -> bool {
-        self.stated == Some(self.stakes())
+        self.stated == Some(self.stakes()) && !self.locked.unexplained
     }
 
     fn may_change_stake(&self) -> Result<(), CommandError> {
@@ -176,7 +182,7 @@ impl Channel {
     }
 
     fn sees_enough(&self) -> bool {
-        self.fresh && self.seen.is_some() && !self.behind
+        self.fresh && self.seen.is_some() && !self.behind && !self.locked.unexplained
     }
 
     pub(super) fn top_up(&mut self, essence: Essence, mut unlocks: Vec<Unlock>, effects: &mut Effects) {
@@ -326,16 +332,18 @@ impl Channel {
             return;
         }
         let before = std::mem::replace(&mut self.locked, now);
-        if self.balances_known() && self.checked_balances().is_none() {
-            // More was taken out than what is known here allows: records were lost, and the peer has not
-            // shown them yet.
-            self.locked = before;
-            self.behind = true;
-            return;
-        }
+        self.locked.unexplained = self.balances_known() && self.checked_balances().is_none();
         self.dirty.locked = true;
         self.tell_changes(&before, effects);
         self.state_stakes(effects);
+    }
+
+    /// What the peer has shown may explain what was taken out.
+    pub(super) fn explain(&mut self) {
+        if self.locked.unexplained && self.checked_balances().is_some() {
+            self.locked.unexplained = false;
+            self.dirty.locked = true;
+        }
     }
 
     fn tell_changes(&self, before: &Locked, effects: &mut Effects) {

@@ -136,6 +136,9 @@ pub struct Locked {
     pub withdraw_b: Option<PendingWithdraw>,
     /// This side's top-up that is neither applied nor lapsed.
     pub top_up: Option<Transaction>,
+    /// More was taken out than the lanes that are known here allow: records were lost, and the peer has not
+    /// shown them yet.
+    pub unexplained: bool,
 }
 
 /// A withdraw under way.

@@ -1,13 +1,14 @@
 //! Two machines, two stores in memory and a link between them that the test moves by hand.
 
 mod found;
+mod stakes;
 mod ticks;
 
 use std::collections::VecDeque;
 
 use flash_proto::{
     Action, Address, ChannelPhase, ChannelRecord, Claim, Essence, Hash, LaneClaim, NetworkId, Open,
-    Reference, SignedBalance, Transaction,
+    Payment, Reference, SignedBalance, Transaction,
     record::Party,
     transaction::{CooperativeClose, UnilateralClose, commit_inputs},
 };
