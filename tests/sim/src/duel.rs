@@ -69,7 +69,7 @@ impl Step {
     }
 
     /// What brings the channel on comes last: whoever searches in depth from the end gets far at once.
-    const fn progress(&self) -> u8 {
+    const fn progress(self) -> u8 {
         match self {
             Self::Publish(_) | Self::Say(_) => 0,
             Self::Crash(..) | Self::Break | Self::Copy(_) | Self::Restore(_) => 1,
@@ -313,7 +313,7 @@ impl Duel {
                 }
             }
         }
-        steps.sort_by_key(Step::progress);
+        steps.sort_by_key(|step| step.progress());
         steps
     }
 
@@ -390,7 +390,9 @@ impl Duel {
             Step::Connect => {
                 self.connected = true;
                 self.links += 1;
-                Side::BOTH.into_iter().for_each(|side| self.input(side, Input::Connected));
+                for side in Side::BOTH {
+                    self.input(side, Input::Connected);
+                }
             }
             Step::Break => {
                 self.left.breaks = self.left.breaks.saturating_sub(1);
@@ -487,7 +489,9 @@ impl Duel {
     fn disconnect(&mut self) {
         if std::mem::take(&mut self.connected) {
             self.wires = [Vec::new(), Vec::new()];
-            Side::BOTH.into_iter().for_each(|side| self.input(side, Input::Disconnected));
+            for side in Side::BOTH {
+                self.input(side, Input::Disconnected);
+            }
         }
     }
 
