@@ -69,8 +69,8 @@ fn every_crash_point_of_every_script() {
             for (side, commit) in places(commits) {
                 for fault in FAULTS {
                     let (with, _) = run(seed, script, &[(side, commit, fault)]);
-                    let crashed: u64 = CRASHES.iter().map(|what| with.of(what)).sum();
-                    assert_eq!(crashed, 1, "{}: {side} {commit} {fault:?}", script.name);
+                    let died: u64 = CRASHES.iter().map(|what| with.of(what)).sum();
+                    assert_eq!(died, 1, "{}: {side} {commit} {fault:?}", script.name);
                     stats.merge(&with);
                     crashes += 1;
                 }
