@@ -17,7 +17,7 @@ use crate::exit::Exit;
 
 mod data;
 
-pub use data::{ConfirmedBlock, PublishRequest};
+pub use data::{ConfirmedBlock, PaymentReceipt, PublishRequest, ReceiptRequest};
 
 /// What went wrong with a call.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema, thiserror::Error)]

@@ -17,9 +17,9 @@ use zeroize::Zeroizing;
 use crate::{
     api::{
         ApiError, ChannelInfo, CloseRequest, ConfirmedBlock, ErrorCode, Event, HistoryEntry, Info,
-        LedgerStatus, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, PeerRequest,
-        PublishRequest, RecoverRequest, RecoverResult, SendRequest, SendResult, Stopping, StreamLine,
-        TransactionInfo, WalletBalance,
+        LedgerStatus, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, PaymentReceipt,
+        PeerRequest, PublishRequest, ReceiptRequest, RecoverRequest, RecoverResult, SendRequest, SendResult,
+        Stopping, StreamLine, TransactionInfo, WalletBalance,
     },
     datadir::ready_path,
     rpc::{Scope, read_token},
@@ -233,6 +233,12 @@ impl Client {
     /// Says which machine the peer of a recovered channel is.
     pub async fn meet(&self, id: ChannelId, request: &PeerRequest) -> Answer<ChannelInfo> {
         self.post(&format!("/v1/channels/{id}/peer"), request).await
+    }
+
+    /// Proof of one payment.
+    pub async fn receipt(&self, id: ChannelId, request: ReceiptRequest) -> Answer<PaymentReceipt> {
+        let ReceiptRequest { payment, received } = request;
+        self.get(&format!("/v1/channels/{id}/receipt?payment={payment}&received={received}")).await
     }
 
     /// Pays; returns when the payee has the payment on its disk.

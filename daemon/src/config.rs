@@ -1,11 +1,16 @@
 //! The configuration: command line over environment over `flash.toml` over defaults.
 
+mod keep;
+
 use std::{collections::BTreeMap, fmt, fs, io, net::SocketAddr, path::Path, str::FromStr};
 
+use flash_channel::machine::HistoryRule;
 use flash_node_client::quic::PeerAddress;
 use flash_proto::{Amount, limits};
 use serde::Deserialize;
 use thiserror::Error;
+
+pub use keep::Keep;
 
 /// What the daemon does and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -29,6 +34,10 @@ pub struct Config {
     /// Longest age, in milliseconds, of a view of a channel under which payments are accepted; half the
     /// channel's contest window if left out.
     pub freshness_ms_max: Option<u64>,
+    /// Updates that are kept of each lane, so that their payments can be proven.
+    pub history_keep: Keep,
+    /// The payee is asked for a receipt with every so-manieth update; 0: never.
+    pub receipt_every: u64,
     /// What is accepted when a peer asks to open a channel.
     pub accept: Accept,
     /// What to log, such as `info` or `flashd=debug,quinn=warn`.
@@ -117,7 +126,7 @@ pub enum ConfigError {
 const NODES_AT_ONCE_MAX: u8 = 16;
 
 /// Every key with its environment variable.
-const KEYS: [(&str, &str); 15] = [
+const KEYS: [(&str, &str); 17] = [
     ("listen", "FLASH_LISTEN"),
     ("public_address", "FLASH_PUBLIC_ADDRESS"),
     ("rpc", "FLASH_RPC_LISTEN"),
@@ -127,6 +136,8 @@ const KEYS: [(&str, &str); 15] = [
     ("node_listen", "FLASH_NODE_LISTEN"),
     ("contest_window_milestones", "FLASH_CONTEST_WINDOW_MILESTONES"),
     ("freshness_ms_max", "FLASH_FRESHNESS_MS_MAX"),
+    ("history_keep", "FLASH_HISTORY_KEEP"),
+    ("receipt_every", "FLASH_RECEIPT_EVERY"),
     ("log", "FLASH_LOG"),
     ("log_json", "FLASH_LOG_JSON"),
     ("accept.deposit_max", "FLASH_ACCEPT_DEPOSIT_MAX"),
@@ -152,6 +163,8 @@ struct File {
     node_listen: Option<SocketAddr>,
     contest_window_milestones: Option<u32>,
     freshness_ms_max: Option<u64>,
+    history_keep: Option<Keep>,
+    receipt_every: Option<u64>,
     log: Option<String>,
     log_json: Option<bool>,
     #[serde(default)]
@@ -274,7 +287,7 @@ impl Config {
     fn layered(file: File, mut layers: Layers<'_>) -> Result<Self, ConfigError> {
         let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let accept = file.accept;
+        let (accept, history) = (file.accept, HistoryRule::default());
         Ok(Self {
             listen: layers.pick("listen", file.listen, any(15_600))?,
             public_address: layers.pick_optional("public_address", file.public_address)?,
@@ -289,6 +302,8 @@ impl Config {
                 limits::CONTEST_WINDOW_MILESTONES_DEFAULT,
             )?,
             freshness_ms_max: layers.pick_optional("freshness_ms_max", file.freshness_ms_max)?,
+            history_keep: layers.pick("history_keep", file.history_keep, Keep(history.keep))?,
+            receipt_every: layers.pick("receipt_every", file.receipt_every, history.receipt_every)?,
             accept: Accept {
                 deposit_max: layers.pick("accept.deposit_max", accept.deposit_max, Amount::ZERO)?,
                 contest_window_min: layers.pick(
@@ -357,7 +372,7 @@ impl Config {
         let text = |value: &dyn fmt::Display| toml::Value::String(value.to_string()).to_string();
         let nodes: Vec<String> = self.nodes.iter().map(|node| text(node)).collect();
         let optional = |value: Option<String>| value;
-        let values: [(&'static str, Option<String>); 15] = [
+        let values: [(&'static str, Option<String>); 17] = [
             ("listen", Some(text(&self.listen))),
             ("public_address", optional(self.public_address.as_ref().map(|address| text(address)))),
             ("rpc", Some(text(&self.rpc))),
@@ -367,6 +382,8 @@ impl Config {
             ("node_listen", Some(text(&self.node_listen))),
             ("contest_window_milestones", Some(self.contest_window_milestones.to_string())),
             ("freshness_ms_max", optional(self.freshness_ms_max.map(|ms| ms.to_string()))),
+            ("history_keep", Some(self.history_keep.to_string())),
+            ("receipt_every", Some(self.receipt_every.to_string())),
             ("log", Some(text(&self.log))),
             ("log_json", Some(self.log_json.to_string())),
             ("accept.deposit_max", Some(text(&self.accept.deposit_max))),

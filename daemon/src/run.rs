@@ -6,7 +6,10 @@ use std::{
     time::Duration,
 };
 
-use flash_channel::store::{SledStore, Store};
+use flash_channel::{
+    machine::HistoryRule,
+    store::{SledStore, Store},
+};
 use flash_node_client::{
     client::{ClientConfig, NodeClient},
     node::Keep,
@@ -99,6 +102,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         keys: Arc::new(move |index| channel_seed.key(Account::Channels, 0, index)),
         milestone_interval_ms: params.milestone_interval_ms,
         freshness_max: config.freshness_ms_max.map(Duration::from_millis),
+        history: HistoryRule { keep: config.history_keep.0, receipt_every: config.receipt_every },
         metrics: metrics.clone(),
         stop: stop.clone(),
     })?;
@@ -138,6 +142,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
     let recovery = Recovery::start(&opening, &mut tasks, &stop);
     let daemon = Daemon::new(Parts {
         engine,
+        store,
         views,
         events,
         wallet,

@@ -18,6 +18,7 @@
 //! | [`block`], [`milestone`] | the vertices of the Tangle and the signed checkpoints of its ledger |
 //! | [`coordinators`] | who signs the milestones, and how that changes |
 //! | [`network`] | the parameters that name a network |
+//! | [`receipt`] | proof of one payment out of a lane's history |
 //! | [`message`] | what two peers say to each other |
 //! | [`codec`] | the one encoding of messages and records, always with a limit |
 //! | [`limits`] | every maximum, in one place |
@@ -71,6 +72,7 @@ pub mod message;
 pub mod milestone;
 pub mod network;
 pub mod payment;
+pub mod receipt;
 pub mod record;
 pub mod ticks;
 pub mod transaction;
@@ -86,6 +88,7 @@ pub use lane::{LaneState, SignedBalance};
 pub use milestone::{Milestone, MilestoneEssence};
 pub use network::NetworkParams;
 pub use payment::{Payment, PaymentList, Reference};
+pub use receipt::{PaymentProof, ProvenPayment};
 pub use record::{ChannelPhase, ChannelRecord, LaneClaim, Output, StateKey};
 pub use ticks::{TickChain, TickProof, TickStep, TickTerms};
 pub use transaction::{Action, Claim, Essence, Open, Transaction, Unlock};

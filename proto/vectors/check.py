@@ -380,7 +380,8 @@ def messages():
         "withdraw_signed": variant(12) + withdraw + close_signature,
         "withdraw_complete": variant(13) + withdraw + close_signature,
         "receipt_request": variant(14) + u64(1),
-        "receipt": variant(15) + u64(1) + receipt,
+        "receipt": variant(15) + u64(1) + option(receipt),
+        "receipt_gone": variant(15) + u64(1) + option(None),
     }.items():
         same(f"message {name}", encoded.hex(), file[name])
 

@@ -1,7 +1,7 @@
 //! What goes into the machine and what comes out of it.
 
 use flash_proto::{
-    Amount, Balances, ChannelRecord, Side,
+    Amount, Balances, ChannelRecord, LaneState, Side,
     message::{ChannelMessage, Update},
 };
 
@@ -40,6 +40,15 @@ pub enum Input {
     Close,
     /// The user wishes to close alone.
     CloseAlone,
+    /// The payee is to be asked for a receipt for this state of the own lane, as it was kept.
+    AskReceipt(Box<LaneState>),
+    /// The answer to [`ChannelEvent::ReceiptWanted`].
+    GiveReceipt {
+        /// Number of the update.
+        seq: u64,
+        /// The state of the peer's lane after it, if it was kept.
+        state: Option<Box<LaneState>>,
+    },
 }
 
 /// What has to be made durable, and what may happen only afterwards.
@@ -78,6 +87,19 @@ pub enum ChannelEvent {
         payer: Side,
         /// The lane's total.
         cumulative: Amount,
+    },
+    /// The payer wants a receipt for an update that is not the newest: whoever runs the machine looks for it in
+    /// the history and answers with [`Input::GiveReceipt`], once all updates so far are durable.
+    ReceiptWanted {
+        /// Number of the update.
+        seq: u64,
+    },
+    /// The payee has answered a wish for a receipt.
+    Receipt {
+        /// Number of the update.
+        seq: u64,
+        /// Whether it gave one. If not, it does not hold that update any more, or not yet.
+        given: bool,
     },
     /// Payments that waited were not made, because the channel is being closed.
     NotMade {

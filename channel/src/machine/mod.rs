@@ -19,22 +19,26 @@
 //! | `closing.rs` | closing together |
 //! | `ledger.rs` | what the ledger shows, closing alone, claiming |
 //! | `found.rs` | a channel that was found again after its records were lost |
+//! | `history.rs` | what was paid, update by update |
+//! | `receipts.rs` | the payee's signatures for what it has received |
 //! | [`open`] | how two parties come to a channel |
 //! | [`tables`] | the records and their keys |
 
 mod closing;
 mod errors;
 mod found;
+mod history;
 mod io;
 mod lanes;
 mod ledger;
 pub mod open;
+mod receipts;
 mod state;
 pub mod tables;
 #[cfg(test)]
 mod tests;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 pub use errors::{CommandError, Misbehaviour, PayError};
 use flash_proto::{
@@ -42,6 +46,8 @@ use flash_proto::{
     balance::Totals,
     message::{ChannelMessage, PauseReason, Stakes, Update},
 };
+use history::History;
+pub use history::HistoryRule;
 pub use io::{After, ChannelEvent, Effects, Input, LedgerView, PAYMENT_KEY_BYTES_MAX, PaymentKey};
 pub use state::{Agreement, CLOSE_EXPIRY_MILESTONES, Incoming, Origin, Outgoing, Phase};
 
@@ -94,8 +100,9 @@ pub struct Channel {
     queue: VecDeque<Queued>,
     queued_amount: Amount,
     sent: VecDeque<Sent>,
-    /// Updates up to this number are no longer in the store.
-    forgotten: u64,
+    history: History,
+    /// States of the own lane for which the payee was asked for a receipt, by their number.
+    asked: BTreeMap<u64, LaneState>,
     /// Why the peer takes no payments, if it said so.
     peer_paused: Option<PauseReason>,
     /// This side told the peer that it takes no payments.
@@ -142,11 +149,13 @@ impl Channel {
     ) -> Result<Self, StoreError> {
         let agreement = tables::agreement(store, id)?;
         let stored = tables::stored(store, id)?;
-        let updates = tables::updates(store, id)?;
+        let updates = tables::kept_after(store, id, stored.outgoing.acknowledged)?;
         let key = key(agreement.key_index);
         let sent = lanes::sent_of(&stored.outgoing, updates)
             .ok_or_else(|| tables::damaged_channel(id, "updates and balance differ"))?;
-        let channel = Self::restore(agreement, key, stored, sent);
+        let history = History::load(store, id, &stored)?;
+        let mut channel = Self::restore(agreement, key, stored, sent);
+        channel.history = history;
         if channel.id != id || channel.checked_balances().is_none() {
             return Err(tables::damaged_channel(id, "balances make no sense"));
         }
@@ -156,8 +165,6 @@ impl Channel {
     fn restore(agreement: Agreement, key: SecretKey, stored: tables::Stored, sent: VecDeque<Sent>) -> Self {
         let id = agreement.channel();
         let peer_key = agreement.open.party(!agreement.side).key;
-        let forgotten =
-            sent.front().map_or(stored.outgoing.acknowledged, |first| first.update.seq.saturating_sub(1));
         Self {
             agreement,
             id,
@@ -174,7 +181,8 @@ impl Channel {
             queue: VecDeque::new(),
             queued_amount: Amount::ZERO,
             sent,
-            forgotten,
+            history: History::default(),
+            asked: BTreeMap::new(),
             peer_paused: None,
             paused: false,
             resending: false,
@@ -197,6 +205,8 @@ impl Channel {
             Input::Fresh(fresh) => self.freshness(fresh, effects),
             Input::Close => self.wish_close(effects),
             Input::CloseAlone => self.close_alone(effects),
+            Input::AskReceipt(state) => self.ask_receipt(&state, effects),
+            Input::GiveReceipt { seq, state } => self.give_receipt(seq, state.as_deref(), effects),
         }
         Ok(())
     }
@@ -223,13 +233,16 @@ impl Channel {
             ChannelMessage::CloseSigned { close, signature } => self.take_close(close, signature, effects),
             ChannelMessage::CloseComplete { signature } => self.complete_close(signature),
             ChannelMessage::Refuse(refusal) => Err(Misbehaviour::Refused(refusal.detail)),
+            ChannelMessage::ReceiptRequest { seq } => {
+                self.receipt_wanted(seq, effects);
+                Ok(())
+            }
+            ChannelMessage::Receipt { seq, signature } => self.take_receipt(seq, signature, effects),
             ChannelMessage::Tick { .. }
             | ChannelMessage::TickAck { .. }
             | ChannelMessage::Stakes(_)
             | ChannelMessage::WithdrawSigned { .. }
-            | ChannelMessage::WithdrawComplete { .. }
-            | ChannelMessage::ReceiptRequest { .. }
-            | ChannelMessage::Receipt { .. } => Err(Misbehaviour::Unexpected("this message")),
+            | ChannelMessage::WithdrawComplete { .. } => Err(Misbehaviour::Unexpected("this message")),
         }
     }
 

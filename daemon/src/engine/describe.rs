@@ -83,7 +83,8 @@ fn pair(balances: Balances, channel: &Channel) -> Value {
     json!({ "ours": balances.of(side), "peers": balances.of(!side) })
 }
 
-pub(super) fn event(channel: &Channel, event: ChannelEvent) -> NewEvent {
+/// The event as users see it; of some they need not know.
+pub(super) fn event(channel: &Channel, event: ChannelEvent) -> Option<NewEvent> {
     let ours = |side| if side == channel.agreement().side { "us" } else { "the peer" };
     let (kind, details) = match event {
         ChannelEvent::Opened => {
@@ -96,6 +97,7 @@ pub(super) fn event(channel: &Channel, event: ChannelEvent) -> NewEvent {
         ChannelEvent::Found => ("channel_recovered", json!({})),
         ChannelEvent::Lapsed => ("channel_lapsed", json!({})),
         ChannelEvent::Received(update) => ("payments_received", received(&update)),
+        ChannelEvent::ReceiptWanted { .. } | ChannelEvent::Receipt { .. } => return None,
         ChannelEvent::Recovered { payer, cumulative } => {
             ("balance_recovered", json!({ "payer": ours(payer), "cumulative": cumulative }))
         }
@@ -119,7 +121,7 @@ pub(super) fn event(channel: &Channel, event: ChannelEvent) -> NewEvent {
             ("channel_closed", json!({ "payouts": paid, "expected": expected }))
         }
     };
-    new(channel, kind, details)
+    Some(new(channel, kind, details))
 }
 
 fn received(update: &Update) -> Value {

@@ -27,6 +27,8 @@ const SIMULTANEOUS_MAX: Duration = Duration::from_secs(5);
 const WAITING_BYTES_MAX: usize = 8 * limits::PEER_FRAME_BYTES_MAX;
 /// Negotiations with one peer at a time.
 pub(super) const NEGOTIATIONS_MAX: usize = 4;
+/// How long the streams of a connection that is gone may take to end.
+const STREAMS_END_MAX: Duration = Duration::from_secs(10);
 /// Pause before the stream of a channel that ended is opened again, and the longest such pause.
 const REOPEN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
@@ -209,7 +211,7 @@ fn install(shared: &Shared, link: &Link) -> bool {
 async fn run(shared: Arc<Shared>, link: Link) {
     shared.link_changed();
     tracing::info!(peer = %link.peer, dialled = link.dialled_here, "connected");
-    serve(&shared, &link).await;
+    let mut streams = serve(&shared, &link).await;
     {
         let mut links = shared.links();
         if links.get(&link.peer).is_some_and(|current| current.id == link.id) {
@@ -218,10 +220,16 @@ async fn run(shared: Arc<Shared>, link: Link) {
     }
     shared.link_changed();
     tracing::info!(peer = %link.peer, reason = ?link.connection.close_reason(), "disconnected");
+    if link.connection.close_reason().is_some() {
+        // The streams end by themselves with their connection. Each tells the engine so, which would else take the
+        // peer for connected until it is back.
+        let ended = async { while streams.join_next().await.is_some() {} };
+        let _ = tokio::time::timeout(STREAMS_END_MAX, ended).await;
+    }
 }
 
-async fn serve(shared: &Arc<Shared>, link: &Link) {
-    // Everything of this connection ends with it: dropping the set ends its tasks.
+/// Serves a connection until it is gone or the daemon stops. Dropping what it gives back ends the tasks that are left.
+async fn serve(shared: &Arc<Shared>, link: &Link) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let mut opened: std::collections::HashSet<ChannelId> = std::collections::HashSet::new();
     let mut added = shared.views.added();
@@ -235,12 +243,12 @@ async fn serve(shared: &Arc<Shared>, link: &Link) {
         }
         tokio::select! {
             streams = link.connection.accept_bi() => {
-                let Ok(streams) = streams else { break };
+                let Ok(streams) = streams else { return tasks };
                 tasks.spawn(start_stream(Arc::clone(shared), link.clone(), streams, Arc::clone(&negotiations)));
             }
             _ = added.changed() => {}
             Some(_) = tasks.join_next() => {}
-            () = shared.stop.stopped() => break,
+            () = shared.stop.stopped() => return tasks,
         }
     }
 }

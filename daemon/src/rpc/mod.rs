@@ -107,6 +107,7 @@ fn read_routes() -> Router<Rpc> {
         .route("/v1/wallet/history", get(handlers::history))
         .route("/v1/channels", get(handlers::channels))
         .route("/v1/channels/{id}", get(handlers::channel))
+        .route("/v1/channels/{id}/receipt", get(handlers::receipt))
         .route("/v1/events", get(events::events))
         .route("/v1/ledger/status", get(ledger::status))
         .route("/v1/ledger/transactions/{id}", get(ledger::transaction))

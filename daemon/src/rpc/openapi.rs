@@ -32,6 +32,7 @@ use super::{events, handlers, ledger, stream};
         handlers::channel,
         handlers::close,
         handlers::meet,
+        handlers::receipt,
         handlers::pay,
         stream::stream,
         events::events,
