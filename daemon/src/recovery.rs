@@ -130,7 +130,12 @@ impl Recovery {
             side,
             peer: record.party(!side).key,
             key_index,
-            origin: Origin::Found { channel, shown: false },
+            origin: Origin::Found {
+                channel,
+                withdrawn_a: record.withdrawn_a,
+                withdrawn_b: record.withdrawn_b,
+                shown: false,
+            },
             open,
         };
         let link = LinkRecord { address: None, created_ms: now_ms() };

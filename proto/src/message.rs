@@ -234,21 +234,31 @@ pub enum ChannelMessage {
     },
 }
 
-/// What each side has locked: its deposit, without what it took out or has signed to take out.
+/// What each side has locked, as the sender counts it.
 ///
 /// A payer pays only from what its payee counts as well, so that two views of the ledger that differ for a
 /// moment never make an honest payment one that must be refused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
 pub struct Stakes {
     /// Party A's.
-    pub a: Amount,
+    pub a: Stake,
     /// Party B's.
-    pub b: Amount,
+    pub b: Stake,
+}
+
+/// What one side has locked: its deposit without what it took out. Both are named, as a side may take out
+/// more than it locked: what it received.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Stake {
+    /// All that it locked.
+    pub deposit: Amount,
+    /// All that it took out, with what it has signed to take out.
+    pub withdrawn: Amount,
 }
 
 impl Stakes {
     /// One side's.
-    pub fn of(&self, side: Side) -> Amount {
+    pub fn of(&self, side: Side) -> Stake {
         side.pick(self.a, self.b)
     }
 }
@@ -258,9 +268,11 @@ impl Stakes {
 pub struct Reestablish {
     /// The newest balance that the sender signed on its own lane.
     pub signed: Option<SignedBalance>,
+    /// The newest tick that the sender revealed under it.
+    pub signed_ticks: Option<TickProof>,
     /// The newest balance that the sender holds of the receiver's lane.
     pub held: Option<SignedBalance>,
-    /// The newest tick that the sender holds under that balance.
+    /// The newest tick that the sender holds under that one.
     pub held_ticks: Option<TickProof>,
     /// What the sender counts as locked by each side.
     pub stakes: Stakes,

@@ -318,7 +318,7 @@ mod tests {
     /// B pays A: payments 1 to 3, three ticks and payments 7 and 8, payment 9.
     fn parts(signed_by: Signer) -> ProofParts {
         let open = open();
-        let chain = TickChain::new(Hash::new([3; 32]), Amount::new(5), 10).unwrap();
+        let mut chain = TickChain::new(Hash::new([3; 32]), Amount::new(5), 10).unwrap();
         let anchored = step(&[10, 20, 30], Some(TickStep { folded: None, terms: chain.terms() }));
         let folded = TickStep { folded: chain.reveal(3), terms: TickTerms::NONE };
         let updates = vec![step(&[70, 80], Some(folded)), step(&[90], None)];

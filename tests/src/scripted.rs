@@ -11,14 +11,17 @@ use flash_proto::{
     SignedBalance, Transaction, codec, limits,
     message::{
         ChannelMessage, Funding, Hello, OpenParty, OpenProposal, OpenReply, PROTOCOL_VERSION, Reestablish,
-        Refusal, Stakes, StreamStart, Update,
+        Refusal, Stake, Stakes, StreamStart, Update,
     },
 };
 
 use crate::Net;
 
 /// What a scripted peer says that is locked: the smaller view decides, so this leaves it to the daemon.
-pub const STAKES: Stakes = Stakes { a: Amount::MAX, b: Amount::MAX };
+pub const STAKES: Stakes = {
+    let stake = Stake { deposit: Amount::MAX, withdrawn: Amount::ZERO };
+    Stakes { a: stake, b: stake }
+};
 
 const FRAME_BYTES_MAX: usize = limits::PEER_FRAME_BYTES_MAX;
 
@@ -165,7 +168,8 @@ impl Greeted {
     /// A channel's stream on which both sides have said where they stand.
     pub async fn channel(&self, channel: ChannelId, signed: Option<SignedBalance>) -> Stream {
         let mut stream = self.stream(&StreamStart::Channel(channel)).await;
-        let standing = Reestablish { signed, held: None, held_ticks: None, stakes: STAKES };
+        let standing =
+            Reestablish { signed, signed_ticks: None, held: None, held_ticks: None, stakes: STAKES };
         stream.say(&ChannelMessage::Reestablish(Box::new(standing))).await;
         let theirs: ChannelMessage = stream.next().await.expect("where it stands");
         assert!(matches!(theirs, ChannelMessage::Reestablish(_)), "{theirs:?}");

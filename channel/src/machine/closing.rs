@@ -4,6 +4,9 @@
 //! more either, waits until everything it sent is acknowledged, and signs; the first checks that this is
 //! what its own records say, and signs too. Either submits. If both asked, A signs first.
 //!
+//! Ticks under the last balances need not be folded: once they are acknowledged they are in both sides'
+//! records, and in the payouts.
+//!
 //! From its own signature on a side is frozen, until the close is applied or a milestone past its expiry
 //! still shows the channel open.
 
@@ -12,7 +15,10 @@ use flash_proto::{
     transaction::CooperativeClose,
 };
 
-use super::{After, CLOSE_EXPIRY_MILESTONES, Channel, ChannelEvent, Effects, Link, Misbehaviour, Phase};
+use super::{
+    After, CLOSE_EXPIRY_MILESTONES, Channel, ChannelEvent, Effects, Link, Misbehaviour, Phase,
+    stakes::check_expiry,
+};
 
 impl Channel {
     pub(super) fn wish_close(&mut self, effects: &mut Effects) {
@@ -34,7 +40,11 @@ impl Channel {
 
     /// Takes the next step of closing together, if one is due.
     pub(super) fn advance_close(&mut self, effects: &mut Effects) {
-        let ready = self.phase == Phase::Open && self.link == Link::Established && self.sent.is_empty();
+        let acknowledged = self.sent.is_empty() && self.outgoing.ticks_acknowledged();
+        let ready = self.phase == Phase::Open
+            && self.link == Link::Established
+            && acknowledged
+            && !self.changes_stake();
         if !ready {
             return;
         }
@@ -45,7 +55,7 @@ impl Channel {
         let signs_first = !self.wants_close || self.agreement.side == Side::A;
         let Some(seen) = self.seen.filter(|_| self.fresh) else { return };
         let agrees = self.wants_close || !self.is_found();
-        if self.peer_wants_close && signs_first && agrees {
+        if self.peer_wants_close && signs_first && agrees && self.agrees_on_stakes() {
             let close = self.close_as_recorded(seen.saturating_add(CLOSE_EXPIRY_MILESTONES));
             let ours = self.sign_close(close);
             self.set_phase(Phase::ClosingTogether { close, ours, theirs: None });
@@ -76,8 +86,9 @@ impl Channel {
         self.close_essence(close).unlock(&self.key).signature
     }
 
-    fn check_close(&self, close: CooperativeClose, signature: &Signature) -> Result<(), Misbehaviour> {
-        let id = flash_proto::Hash::new(*self.close_essence(close).id().as_bytes());
+    /// Checks that the peer signed a transaction.
+    pub(super) fn check_signed(&self, essence: &Essence, signature: &Signature) -> Result<(), Misbehaviour> {
+        let id = flash_proto::Hash::new(*essence.id().as_bytes());
         let valid = self.peer_verifier.as_ref().is_some_and(|verifier| verifier.verify(&id, signature));
         if valid { Ok(()) } else { Err(Misbehaviour::Signature) }
     }
@@ -91,13 +102,20 @@ impl Channel {
     ) -> Result<(), Misbehaviour> {
         match &self.phase {
             Phase::Open if self.wants_close => {
-                if self.seen.is_some_and(|seen| seen >= close.expiry_milestone) {
-                    return Ok(()); // it has lapsed already, as the peer will see
-                }
+                // Without a view of the ledger it is said again; one that has lapsed the peer will see to.
+                let Some(seen) = self.seen.filter(|seen| *seen < close.expiry_milestone) else {
+                    return Ok(());
+                };
+                check_expiry(close.expiry_milestone, seen, CLOSE_EXPIRY_MILESTONES)?;
                 if close != self.close_as_recorded(close.expiry_milestone) {
-                    return Err(Misbehaviour::WrongClose);
+                    // One of both has not seen yet what changed what is locked: it is said again then.
+                    let differs = self.behind || !self.agrees_on_stakes();
+                    return if differs { Ok(()) } else { Err(Misbehaviour::WrongClose) };
                 }
-                self.check_close(close, &signature)?;
+                if self.changes_stake() {
+                    return Ok(());
+                }
+                self.check_signed(&self.close_essence(close), &signature)?;
                 let ours = self.sign_close(close);
                 self.set_phase(Phase::ClosingTogether { close, ours, theirs: Some(signature) });
                 effects.after.push(After::Send(ChannelMessage::CloseComplete { signature: ours }));
@@ -120,7 +138,7 @@ impl Channel {
     /// The peer has signed the close that this side signed first.
     pub(super) fn complete_close(&mut self, signature: Signature) -> Result<(), Misbehaviour> {
         if let Phase::ClosingTogether { close, ours, theirs: None } = self.phase {
-            self.check_close(close, &signature)?;
+            self.check_signed(&self.close_essence(close), &signature)?;
             self.set_phase(Phase::ClosingTogether { close, ours, theirs: Some(signature) });
         }
         Ok(())
@@ -141,10 +159,15 @@ impl Channel {
         theirs: Signature,
     ) -> Transaction {
         let side = self.agreement.side;
-        let parties = [&self.agreement.open.party_a, &self.agreement.open.party_b];
         let signatures = [side.pick(ours, theirs), side.pick(theirs, ours)];
+        self.signed_by_both(self.close_essence(close), signatures)
+    }
+
+    /// A transaction with A's signature and B's.
+    pub(super) fn signed_by_both(&self, essence: Essence, signatures: [Signature; 2]) -> Transaction {
+        let parties = [&self.agreement.open.party_a, &self.agreement.open.party_b];
         let unlocks =
             parties.iter().zip(signatures).map(|(party, signature)| Unlock { key: party.key, signature });
-        Transaction { essence: self.close_essence(close), unlocks: unlocks.collect() }
+        Transaction { unlocks: unlocks.collect(), essence }
     }
 }

@@ -1,6 +1,6 @@
 //! Why something is not done, and whose fault that is.
 
-use flash_proto::Amount;
+use flash_proto::{Amount, limits};
 use thiserror::Error;
 
 use super::PAYMENT_KEY_BYTES_MAX;
@@ -26,6 +26,9 @@ pub enum PayError {
     /// Too many payments wait.
     #[error("too many payments wait for this channel")]
     Full,
+    /// No ticks, or too many at a time.
+    #[error("1 to {max} ticks of at least 1i each can be paid at a time", max = limits::TICKS_MAX)]
+    Ticks,
     /// The key is too long.
     #[error("a payment key has at most {max} bytes", max = PAYMENT_KEY_BYTES_MAX)]
     KeyTooLong,
@@ -41,6 +44,34 @@ pub enum CommandError {
     /// The records were lost, and the peer has not shown its own.
     #[error("nothing is known of this channel's balances until the peer has shown them")]
     NotShown,
+    /// One at a time.
+    #[error("a top-up or withdraw of this side is under way")]
+    StakeChanging,
+    /// The peer is needed and not there.
+    #[error("the peer is not connected")]
+    NotConnected,
+    /// The ledger is out of sight.
+    #[error("the ledger has not been seen here for too long")]
+    StaleLedgerView,
+    /// More than can be taken out.
+    #[error("{amount} cannot be taken out; at most {available} can")]
+    Insufficient {
+        /// What was asked for.
+        amount: Amount,
+        /// What can be taken out, payments that wait counted as paid.
+        available: Amount,
+    },
+    /// A channel cannot hold so little.
+    #[error("{left} would be left in the channel, and it must be at least {min}: close it instead")]
+    TooLittleLeft {
+        /// What would be left of both sides' money.
+        left: Amount,
+        /// What must be.
+        min: Amount,
+    },
+    /// Not a top-up of this side of this channel.
+    #[error("the transaction does not top up this side of this channel")]
+    NotThisTopUp,
     /// The peer is known already.
     #[error("the channel's peer is known since it was opened")]
     PeerKnown,
@@ -97,6 +128,22 @@ pub enum Misbehaviour {
         /// Sent.
         sent: u64,
     },
+    /// An acknowledgement of ticks that were never revealed.
+    #[error("tick {got} is acknowledged, but only {sent} were revealed")]
+    TickAckBeyond {
+        /// Acknowledged.
+        got: u32,
+        /// Revealed.
+        sent: u32,
+    },
+    /// An update without ticks that were paid before it.
+    #[error("the update counts {got} ticks under the balance before it, but {held} were paid")]
+    TicksTakenBack {
+        /// Counted.
+        got: u32,
+        /// Paid.
+        held: u32,
+    },
     /// A balance that this side signed, with less or something else than it remembers.
     #[error("two different balances that this side signed under number {0}")]
     OwnTwoBodies(u64),
@@ -106,6 +153,25 @@ pub enum Misbehaviour {
     /// A close that is not what the records say.
     #[error("the close that the peer signed is not what the records say")]
     WrongClose,
+    /// A withdraw of another channel or side, or of nothing.
+    #[error("the withdraw that the peer signed makes no sense")]
+    WrongWithdraw,
+    /// The peer would take out more than it has.
+    #[error("the peer owns {owned} and cannot take out {amount}")]
+    WithdrawsTooMuch {
+        /// What it would take out.
+        amount: Amount,
+        /// What it owns.
+        owned: Amount,
+    },
+    /// What the peer wants signed would be valid for too long.
+    #[error("what the peer signed expires with milestone {got}, and at most {max} is accepted")]
+    Expiry {
+        /// Its expiry.
+        got: u64,
+        /// The latest that is accepted.
+        max: u64,
+    },
     /// A message that has no meaning now.
     #[error("{0} has no meaning now")]
     Unexpected(&'static str),

@@ -53,8 +53,19 @@ impl Channel {
         if !self.takes_shown() {
             return Ok(());
         }
-        if let Some(signed) = &standing.signed {
-            self.take_balance(signed, effects)?;
+        let before = self.incoming;
+        if let Some(newer) = self.incoming_shown(standing)? {
+            self.incoming = newer;
+            self.dirty.incoming = true;
+            self.dirty.acknowledge = true;
+        }
+        if self.checked_balances().is_none() {
+            // What was taken out may have been paid with what the peer holds back.
+            self.incoming = before;
+            return Err(Misbehaviour::HeldBack);
+        }
+        if self.incoming != before {
+            self.recovered(!self.agreement.side, effects);
         }
         if let Origin::Found { shown: shown @ false, .. } = &mut self.agreement.origin {
             *shown = true;

@@ -1,7 +1,7 @@
 //! What goes into the machine and what comes out of it.
 
 use flash_proto::{
-    Amount, Balances, ChannelRecord, LaneState, Side,
+    Amount, Balances, ChannelRecord, Essence, LaneState, Side, Unlock,
     message::{ChannelMessage, Update},
 };
 
@@ -49,6 +49,20 @@ pub enum Input {
         /// The state of the peer's lane after it, if it was kept.
         state: Option<Box<LaneState>>,
     },
+    /// The user locks more, if [`Channel::may_top_up`](super::Channel::may_top_up) allows it.
+    TopUp {
+        /// The transaction.
+        essence: Box<Essence>,
+        /// The unlocks of its inputs.
+        unlocks: Vec<Unlock>,
+    },
+    /// The user wishes to take money out, if [`Channel::may_withdraw`](super::Channel::may_withdraw) allows it.
+    Withdraw {
+        /// How much.
+        amount: Amount,
+        /// What the ledger wants to stay in a channel.
+        left_min: Amount,
+    },
 }
 
 /// What has to be made durable, and what may happen only afterwards.
@@ -80,6 +94,13 @@ pub enum ChannelEvent {
     Lapsed,
     /// Payments came in, with one update.
     Received(Box<Update>),
+    /// Ticks came in.
+    Ticks {
+        /// How many.
+        count: u64,
+        /// What each of them pays.
+        unit: Amount,
+    },
     /// A balance came in without the payments that led to it, because this side or the peer had lost
     /// records.
     Recovered {
@@ -105,6 +126,44 @@ pub enum ChannelEvent {
     NotMade {
         /// How many.
         payments: u64,
+    },
+    /// This side locks more.
+    ToppingUp {
+        /// How much.
+        amount: Amount,
+    },
+    /// More is locked.
+    ToppedUp {
+        /// By whom.
+        side: Side,
+        /// How much.
+        amount: Amount,
+    },
+    /// This side's top-up was not applied in time; its money is free again.
+    TopUpLapsed {
+        /// How much.
+        amount: Amount,
+    },
+    /// A withdraw is signed here, and counts as taken out.
+    Withdrawing {
+        /// Who takes the money out.
+        side: Side,
+        /// How much.
+        amount: Amount,
+    },
+    /// Money was taken out.
+    Withdrawn {
+        /// By whom.
+        side: Side,
+        /// How much.
+        amount: Amount,
+    },
+    /// A withdraw was not applied in time; its money is in use again.
+    WithdrawLapsed {
+        /// Whose.
+        side: Side,
+        /// How much.
+        amount: Amount,
     },
     /// The channel is being closed by both.
     ClosingTogether,

@@ -1,8 +1,8 @@
 //! What the ledger shows, closing alone, and claiming.
 
 use flash_proto::{
-    Action, Amount, ChannelPhase, ChannelRecord, Claim, Essence, Side, Transaction, TransactionId, Unlock,
-    transaction::UnilateralClose,
+    Action, Amount, ChannelPhase, ChannelRecord, Claim, Essence, Side, SignedBalance, Transaction,
+    TransactionId, Unlock, transaction::UnilateralClose,
 };
 
 use super::{After, Channel, ChannelEvent, CommandError, Effects, LedgerView, Origin, Phase};
@@ -15,6 +15,7 @@ impl Channel {
             return;
         }
         self.seen = Some(view.index);
+        self.behind = false;
         match &view.record {
             Some(record) => self.on_ledger(record, view.index, effects),
             None => self.not_on_ledger(view, effects),
@@ -30,6 +31,7 @@ impl Channel {
             self.set_phase(Phase::Open);
             effects.after.push(After::Event(ChannelEvent::Opened));
         }
+        self.see_stakes(record, index, effects);
         match (record.phase, &self.phase) {
             (ChannelPhase::Open, Phase::ClosingTogether { close, .. }) if index > close.expiry_milestone => {
                 self.set_phase(Phase::Open);
@@ -53,7 +55,7 @@ impl Channel {
         if !matches!(self.phase, Phase::Contested { .. }) {
             self.drop_queue(effects);
             effects.after.push(After::Event(ChannelEvent::Contested { closer, deadline }));
-            let held = self.incoming_state().cumulative;
+            let held = self.incoming.total();
             if held > peer_lane {
                 effects.after.push(After::Event(ChannelEvent::Claiming { known: peer_lane, held }));
             }
@@ -72,6 +74,7 @@ impl Channel {
             }
             _ => {
                 self.drop_queue(effects);
+                self.end_changes(view.payouts, effects);
                 let expected = self.balances_known().then(|| self.balances());
                 let payouts = view.payouts;
                 let close = self.close_transaction_id();
@@ -127,6 +130,7 @@ impl Channel {
             Phase::ClosingTogether { close, ours, theirs: Some(theirs) } => {
                 Some(self.close_transaction(*close, *ours, *theirs))
             }
+            Phase::Open => self.wanted_change(),
             Phase::ClosingAlone => Some(self.unilateral_close()),
             Phase::Contested { peer_lane, .. } => self.claim(*peer_lane),
             _ => None,
@@ -149,7 +153,7 @@ impl Channel {
         let action = Action::UnilateralClose(UnilateralClose {
             channel: self.id,
             closer: self.agreement.side,
-            balance: held.map(|held| Claim::of(held.state)),
+            balance: held.map(|held| self.shown_to_the_ledger(&held)),
         });
         let essence = Essence::acting(self.agreement.network, action);
         let balance = held.map(|held| Unlock { key: self.peer_key(), signature: held.signature });
@@ -159,10 +163,15 @@ impl Channel {
 
     /// Raises the peer's lane on the ledger to what is held here, if that is more than the ledger knows.
     fn claim(&self, known: Amount) -> Option<Transaction> {
-        let held = self.incoming.held.filter(|held| held.state.cumulative > known)?;
-        let essence = Essence::acting(self.agreement.network, Action::Claim(Claim::of(held.state)));
+        let held = self.incoming.held.filter(|_| self.incoming.total() > known)?;
+        let action = Action::Claim(self.shown_to_the_ledger(&held));
+        let essence = Essence::acting(self.agreement.network, action);
         let unlocks = vec![Unlock { key: self.peer_key(), signature: held.signature }];
         Some(Transaction { essence, unlocks })
+    }
+
+    fn shown_to_the_ledger(&self, held: &SignedBalance) -> Claim {
+        Claim { state: held.state, ticks: self.incoming.ticks }
     }
 
     fn peer_key(&self) -> flash_proto::PublicKey {

@@ -16,7 +16,9 @@
 //! | `state.rs` | what is durable about it |
 //! | `io.rs`, `errors.rs` | what goes in and comes out, and why something is not done |
 //! | `lanes.rs` | paying and being paid, re-establishing after a break |
+//! | `ticks.rs` | payments of one hash each |
 //! | `closing.rs` | closing together |
+//! | `stakes.rs` | topping up and withdrawing |
 //! | `ledger.rs` | what the ledger shows, closing alone, claiming |
 //! | `found.rs` | a channel that was found again after its records were lost |
 //! | `history.rs` | what was paid, update by update |
@@ -33,10 +35,12 @@ mod lanes;
 mod ledger;
 pub mod open;
 mod receipts;
+mod stakes;
 mod state;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+mod ticks;
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -44,27 +48,53 @@ pub use errors::{CommandError, Misbehaviour, PayError};
 use flash_proto::{
     Amount, Balances, ChannelId, LaneState, Payment, SecretKey, Side, Verifier,
     balance::Totals,
-    message::{ChannelMessage, PauseReason, Stakes, Update},
+    message::{ChannelMessage, PauseReason, Stake, Stakes, Update},
 };
 use history::History;
 pub use history::HistoryRule;
 pub use io::{After, ChannelEvent, Effects, Input, LedgerView, PAYMENT_KEY_BYTES_MAX, PaymentKey};
-pub use state::{Agreement, CLOSE_EXPIRY_MILESTONES, Incoming, Origin, Outgoing, Phase};
+pub use stakes::WITHDRAW_EXPIRY_MILESTONES;
+pub use state::{
+    Agreement, CLOSE_EXPIRY_MILESTONES, Incoming, Locked, Origin, Outgoing, PendingWithdraw, Phase,
+};
 
 use crate::store::{Store, StoreError};
 
-/// A payment that waits for the next update.
+/// What waits to be paid.
 #[derive(Clone, Debug)]
 struct Queued {
-    payment: Payment,
+    item: Item,
     key: Option<PaymentKey>,
+}
+
+/// How something is to be paid.
+#[derive(Clone, Copy, Debug)]
+enum Item {
+    /// By the next update.
+    Payment(Payment),
+    /// By revealing ticks.
+    Ticks { unit: Amount, count: u32 },
+}
+
+impl Item {
+    /// Payments on the lane, each tick counted as one, and what they pay in all.
+    fn worth(&self) -> (u64, Amount) {
+        match *self {
+            Self::Payment(payment) => (1, payment.amount),
+            Self::Ticks { unit, count } => {
+                let count = u64::from(count);
+                // More than 64 bits hold is more than anybody owns.
+                (count, unit.checked_mul(count).unwrap_or(Amount::MAX))
+            }
+        }
+    }
 }
 
 /// An update that the peer is not known to hold.
 #[derive(Clone, Debug)]
 struct Sent {
     update: Update,
-    /// Payments on the lane up to it.
+    /// Payments on the lane up to it, without the ticks under it.
     payments: u64,
 }
 
@@ -92,6 +122,7 @@ pub struct Channel {
     stored_seen: u64,
     outgoing: Outgoing,
     incoming: Incoming,
+    locked: Locked,
     // From here on nothing is stored.
     link: Link,
     fresh: bool,
@@ -99,10 +130,14 @@ pub struct Channel {
     seen: Option<u64>,
     queue: VecDeque<Queued>,
     queued_amount: Amount,
+    /// Payments that wait, each tick counted as one.
+    queued_payments: u64,
     sent: VecDeque<Sent>,
     history: History,
     /// States of the own lane for which the payee was asked for a receipt, by their number.
     asked: BTreeMap<u64, LaneState>,
+    /// The chain of ticks under the newest balance, if this life has begun it.
+    chain: Option<ticks::ChainInUse>,
     /// Why the peer takes no payments, if it said so.
     peer_paused: Option<PauseReason>,
     /// This side told the peer that it takes no payments.
@@ -111,6 +146,10 @@ pub struct Channel {
     resending: bool,
     peer_wants_close: bool,
     close_requested: bool,
+    /// What the peer counts as locked, as it said last on this stream.
+    stated: Option<Stakes>,
+    /// Nothing is taken before the ledger has shown more than in the newest view.
+    behind: bool,
     dirty: Dirty,
 }
 
@@ -121,7 +160,9 @@ struct Dirty {
     phase: bool,
     outgoing: bool,
     incoming: bool,
+    locked: bool,
     acknowledge: bool,
+    acknowledge_ticks: bool,
 }
 
 impl Channel {
@@ -156,7 +197,7 @@ impl Channel {
         let history = History::load(store, id, &stored)?;
         let mut channel = Self::restore(agreement, key, stored, sent);
         channel.history = history;
-        if channel.id != id || channel.checked_balances().is_none() {
+        if channel.id != id || !channel.balances_add_up() {
             return Err(tables::damaged_channel(id, "balances make no sense"));
         }
         Ok(channel)
@@ -165,6 +206,7 @@ impl Channel {
     fn restore(agreement: Agreement, key: SecretKey, stored: tables::Stored, sent: VecDeque<Sent>) -> Self {
         let id = agreement.channel();
         let peer_key = agreement.open.party(!agreement.side).key;
+        let locked = stored.locked.unwrap_or_else(|| Locked::agreed(&agreement));
         Self {
             agreement,
             id,
@@ -175,19 +217,24 @@ impl Channel {
             stored_seen: stored.seen,
             outgoing: stored.outgoing,
             incoming: stored.incoming,
+            locked,
             link: Link::Down,
             fresh: false,
             seen: None,
             queue: VecDeque::new(),
             queued_amount: Amount::ZERO,
+            queued_payments: 0,
             sent,
             history: History::default(),
             asked: BTreeMap::new(),
+            chain: None,
             peer_paused: None,
             paused: false,
             resending: false,
             peer_wants_close: false,
             close_requested: false,
+            stated: None,
+            behind: false,
             dirty: Dirty::default(),
         }
     }
@@ -207,6 +254,8 @@ impl Channel {
             Input::CloseAlone => self.close_alone(effects),
             Input::AskReceipt(state) => self.ask_receipt(&state, effects),
             Input::GiveReceipt { seq, state } => self.give_receipt(seq, state.as_deref(), effects),
+            Input::TopUp { essence, unlocks } => self.top_up(*essence, unlocks, effects),
+            Input::Withdraw { amount, left_min } => self.withdraw(amount, left_min, effects),
         }
         Ok(())
     }
@@ -238,24 +287,36 @@ impl Channel {
                 Ok(())
             }
             ChannelMessage::Receipt { seq, signature } => self.take_receipt(seq, signature, effects),
-            ChannelMessage::Tick { .. }
-            | ChannelMessage::TickAck { .. }
-            | ChannelMessage::Stakes(_)
-            | ChannelMessage::WithdrawSigned { .. }
-            | ChannelMessage::WithdrawComplete { .. } => Err(Misbehaviour::Unexpected("this message")),
+            ChannelMessage::Tick { seq, proof } => self.take_tick(seq, proof, effects),
+            ChannelMessage::TickAck { seq, index } => self.take_tick_ack(seq, index),
+            ChannelMessage::Stakes(stakes) => {
+                self.take_stakes(stakes, effects);
+                Ok(())
+            }
+            ChannelMessage::WithdrawSigned { withdraw, signature } => {
+                self.take_withdraw(withdraw, signature, effects)
+            }
+            ChannelMessage::WithdrawComplete { withdraw, signature } => {
+                self.complete_withdraw(withdraw, signature)
+            }
         }
     }
 
     /// Signs what is queued, acknowledges what was taken, and writes down what changed. To be called
     /// once after the inputs that are there, before the commit.
     pub fn finish(&mut self, effects: &mut Effects) {
+        self.explain();
         self.advance_close(effects);
         self.cut(effects);
         let dirty = std::mem::take(&mut self.dirty);
         if dirty.agreement {
             tables::put_agreement(&mut effects.batch, self.id, &self.agreement);
         }
-        if dirty.phase {
+        if dirty.locked {
+            tables::put_locked(&mut effects.batch, self.id, &self.locked);
+        }
+        // With what was seen the milestone of it is kept.
+        if dirty.phase || dirty.locked {
             self.stored_seen = self.stored_seen.max(self.seen.unwrap_or(0));
             tables::put_phase(&mut effects.batch, self.id, &self.phase, self.wants_close, self.stored_seen);
         }
@@ -268,7 +329,10 @@ impl Channel {
         if dirty.acknowledge {
             effects.after.push(After::Send(ChannelMessage::Ack { seq: self.incoming_seq() }));
         }
-        assert!(self.checked_balances().is_some(), "I2: both balances must be at least zero and add up");
+        if dirty.acknowledge_ticks {
+            effects.after.extend(self.tick_ack().map(After::Send));
+        }
+        assert!(self.balances_add_up(), "I2: both balances must be at least zero and add up");
     }
 
     /// The channel's id.
@@ -306,12 +370,19 @@ impl Channel {
         self.link == Link::Established
     }
 
+    /// Whether something changed that is not in a batch yet.
+    pub const fn has_changed(&self) -> bool {
+        let Dirty { agreement, phase, outgoing, incoming, locked, acknowledge, acknowledge_ticks } =
+            self.dirty;
+        agreement || phase || outgoing || incoming || locked || acknowledge || acknowledge_ticks
+    }
+
     /// Whether the view of the ledger is young enough, as [`Input::Fresh`] said last.
     pub const fn is_fresh(&self) -> bool {
         self.fresh
     }
 
-    /// Payments that wait for the next update.
+    /// Calls to pay that wait.
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
@@ -319,7 +390,7 @@ impl Channel {
     /// Why no payment can be made, or none is taken, at the moment.
     pub fn paused(&self) -> Option<&'static str> {
         match (&self.phase, self.peer_paused) {
-            (Phase::Open, _) if !self.balances_known() => {
+            (Phase::Open, _) if !self.balances_known() || self.locked.unexplained => {
                 Some("nothing is known of the balances until the peer has shown them")
             }
             (Phase::Open, _) if self.is_found() => None,
@@ -342,30 +413,26 @@ impl Channel {
         self.checked_balances().unwrap_or(Balances::of_payouts(Amount::ZERO, Amount::ZERO))
     }
 
-    /// What can be paid now: this side's balance without the payments that wait.
+    /// What can be paid now: what this side owns by its own view and the peer's, without the payments that wait.
     pub fn available(&self) -> Amount {
-        self.balances().of(self.agreement.side).saturating_sub(self.queued_amount)
+        self.payable().saturating_sub(self.queued_amount)
     }
 
     fn checked_balances(&self) -> Option<Balances> {
         Balances::exact(self.totals(Side::A), self.totals(Side::B))
     }
 
-    fn totals(&self, side: Side) -> Totals {
-        let sent = if side == self.agreement.side { self.outgoing_state() } else { self.incoming_state() };
-        Totals {
-            deposit: self.agreement.open.party(side).deposit,
-            withdrawn: Amount::ZERO,
-            sent: sent.cumulative,
-        }
+    /// Whether what is known makes sense. Until the peer has shown them too little is known of lanes whose
+    /// records were lost.
+    fn balances_add_up(&self) -> bool {
+        !self.balances_known() || self.locked.unexplained || self.checked_balances().is_some()
     }
 
-    fn stakes(&self) -> Stakes {
-        let stake = |side| {
-            let totals = self.totals(side);
-            totals.deposit.saturating_sub(totals.withdrawn)
-        };
-        Stakes { a: stake(Side::A), b: stake(Side::B) }
+    fn totals(&self, side: Side) -> Totals {
+        let ours = side == self.agreement.side;
+        let sent = if ours { self.outgoing.total() } else { self.incoming.total() };
+        let Stake { deposit, withdrawn } = self.locked.counted(side);
+        Totals { deposit, withdrawn, sent }
     }
 
     fn outgoing_state(&self) -> LaneState {

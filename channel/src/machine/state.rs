@@ -2,8 +2,10 @@
 
 use bincode::{Decode, Encode};
 use flash_proto::{
-    Amount, Balances, ChannelId, NetworkId, Open, PublicKey, Side, Signature, SignedBalance, Transaction,
-    TransactionId, transaction::CooperativeClose,
+    Amount, Balances, ChannelId, NetworkId, Open, PublicKey, Side, Signature, SignedBalance, TickProof,
+    Transaction, TransactionId,
+    message::Stakes,
+    transaction::{CooperativeClose, Withdraw},
 };
 
 /// Milestones that a cooperative close may take to be applied before it lapses.
@@ -37,6 +39,10 @@ pub enum Origin {
     Found {
         /// The channel.
         channel: ChannelId,
+        /// What A had taken out when it was found.
+        withdrawn_a: Amount,
+        /// What B had taken out.
+        withdrawn_b: Amount,
         /// Whether the peer has shown where the lanes stand. Until then nothing is signed.
         shown: bool,
     },
@@ -96,11 +102,15 @@ pub enum Phase {
 pub struct Outgoing {
     /// The newest balance that this side signed.
     pub signed: Option<SignedBalance>,
-    /// Payments under it.
+    /// The newest tick that was revealed under it.
+    pub ticks: Option<TickProof>,
+    /// Payments up to both, each tick counted as one.
     pub payments: u64,
     /// Number of the newest update that the peer is known to hold.
     pub acknowledged: u64,
-    /// Payments under that one.
+    /// Ticks under the newest balance that the peer is known to hold.
+    pub acknowledged_ticks: u32,
+    /// Payments that the peer is known to hold.
     pub acknowledged_payments: u64,
 }
 
@@ -109,6 +119,35 @@ pub struct Outgoing {
 pub struct Incoming {
     /// The newest balance that the peer signed and this side holds.
     pub held: Option<SignedBalance>,
-    /// Payments that came with the updates under it.
+    /// The newest tick that this side holds under it.
+    pub ticks: Option<TickProof>,
+    /// Payments that came in, each tick counted as one.
     pub payments: u64,
+}
+
+/// What is durable about what both sides have locked.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Locked {
+    /// As the ledger showed it last; never falls (I3).
+    pub proven: Stakes,
+    /// Party A's withdraw that is signed here and neither applied nor lapsed.
+    pub withdraw_a: Option<PendingWithdraw>,
+    /// Party B's.
+    pub withdraw_b: Option<PendingWithdraw>,
+    /// This side's top-up that is neither applied nor lapsed.
+    pub top_up: Option<Transaction>,
+    /// More was taken out than the lanes that are known here allow: records were lost, and the peer has not
+    /// shown them yet.
+    pub unexplained: bool,
+}
+
+/// A withdraw under way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct PendingWithdraw {
+    /// What is signed.
+    pub withdraw: Withdraw,
+    /// The signature of the side that takes the money out.
+    pub taker: Signature,
+    /// The other side's, once it is here.
+    pub other: Option<Signature>,
 }

@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 use flash_proto::{Amount, ChannelId, LaneState, Payment, Signature, TickStep, codec, message::Update};
 
-use super::{Agreement, Incoming, Outgoing, Phase};
+use super::{Agreement, Incoming, Item, Locked, Outgoing, Phase};
 use crate::store::{
     Batch, Store, StoreError, Table,
     records::{corrupt, decode, for_each, load},
@@ -22,6 +22,8 @@ const INCOMING: Table = Table::small(4, "incoming lanes");
 const UPDATES: Table = Table::large(5, "updates");
 /// Payments by the channel's id and their key.
 const KEYS: Table = Table::small(6, "payment keys");
+/// What both sides have locked, by the channel's id; none while that is what the agreement says.
+const LOCKED: Table = Table::large(9, "locked");
 /// The newest of the peer's updates, by the channel's id and their number (big-endian).
 const RECEIVED: Table = Table::large(10, "received updates");
 /// The payee's receipts for own updates that are kept, likewise.
@@ -36,6 +38,7 @@ pub(super) struct Stored {
     pub(super) seen: u64,
     pub(super) outgoing: Outgoing,
     pub(super) incoming: Incoming,
+    pub(super) locked: Option<Locked>,
 }
 
 impl Default for Stored {
@@ -46,6 +49,7 @@ impl Default for Stored {
             seen: 0,
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
+            locked: None,
         }
     }
 }
@@ -70,15 +74,17 @@ pub struct Kept {
     pub before: LaneState,
 }
 
-/// A payment that was made under a key.
+/// A payment, or ticks, made under a key.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct KeyRecord {
-    /// Its number on the lane.
+    /// Its number on the lane; of ticks, the last one's.
     pub number: u64,
-    /// How much.
+    /// How much; of ticks, each.
     pub amount: Amount,
-    /// Its reference.
+    /// Its reference; none of ticks.
     pub reference: Vec<u8>,
+    /// How many ticks; 0: a payment.
+    pub ticks: u32,
 }
 
 pub(super) fn damaged_channel(id: ChannelId, what: &'static str) -> StoreError {
@@ -107,9 +113,15 @@ pub fn payment_under(store: &dyn Store, id: ChannelId, key: &[u8]) -> Result<Opt
     load(store, KEYS, &[id.as_bytes(), key].concat())
 }
 
-pub(super) fn put_key(batch: &mut Batch, id: ChannelId, key: &[u8], number: u64, payment: &Payment) {
-    let reference = payment.reference.as_bytes().to_vec();
-    let record = KeyRecord { number, amount: payment.amount, reference };
+pub(super) fn put_key(batch: &mut Batch, id: ChannelId, key: &[u8], number: u64, item: &Item) {
+    let record = match item {
+        Item::Payment(Payment { amount, reference }) => {
+            KeyRecord { number, amount: *amount, reference: reference.as_bytes().to_vec(), ticks: 0 }
+        }
+        Item::Ticks { unit, count } => {
+            KeyRecord { number, amount: *unit, reference: Vec::new(), ticks: *count }
+        }
+    };
     batch.put(KEYS, &[id.as_bytes(), key].concat(), codec::encode(&record));
 }
 
@@ -130,7 +142,8 @@ pub(super) fn stored(store: &dyn Store, id: ChannelId) -> Result<Stored, StoreEr
         load(store, PHASES, id.as_bytes())?.ok_or_else(|| corrupt(PHASES, id.as_bytes(), "missing"))?;
     let outgoing = load(store, OUTGOING, id.as_bytes())?.unwrap_or_default();
     let incoming = load(store, INCOMING, id.as_bytes())?.unwrap_or_default();
-    Ok(Stored { phase, wants_close, seen, outgoing, incoming })
+    let locked = load(store, LOCKED, id.as_bytes())?;
+    Ok(Stored { phase, wants_close, seen, outgoing, incoming, locked })
 }
 
 pub(super) fn put_phase(batch: &mut Batch, id: ChannelId, phase: &Phase, wants_close: bool, seen: u64) {
@@ -143,6 +156,10 @@ pub(super) fn put_outgoing(batch: &mut Batch, id: ChannelId, outgoing: &Outgoing
 
 pub(super) fn put_incoming(batch: &mut Batch, id: ChannelId, incoming: &Incoming) {
     batch.put(INCOMING, id.as_bytes(), codec::encode(incoming));
+}
+
+pub(super) fn put_locked(batch: &mut Batch, id: ChannelId, locked: &Locked) {
+    batch.put(LOCKED, id.as_bytes(), codec::encode(locked));
 }
 
 fn update_key(id: ChannelId, seq: u64) -> Vec<u8> {

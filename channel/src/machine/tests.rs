@@ -2,6 +2,8 @@
 
 mod found;
 mod receipts;
+mod stakes;
+mod ticks;
 
 use std::collections::VecDeque;
 

@@ -45,7 +45,9 @@ impl Daemon {
         };
         let Some(kept) = kept else {
             let message = if (1..=made).contains(&payment) {
-                format!("payment {payment} is older than what is kept")
+                format!(
+                    "payment {payment} is older than what is kept, or a tick that no update has folded yet"
+                )
             } else {
                 format!("there is no payment {payment}; {made} were made")
             };

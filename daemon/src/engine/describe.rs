@@ -98,10 +98,28 @@ pub(super) fn event(channel: &Channel, event: ChannelEvent) -> Option<NewEvent> 
         ChannelEvent::Lapsed => ("channel_lapsed", json!({})),
         ChannelEvent::Received(update) => ("payments_received", received(&update)),
         ChannelEvent::ReceiptWanted { .. } | ChannelEvent::Receipt { .. } => return None,
+        ChannelEvent::Ticks { count, unit } => {
+            let amount = unit.checked_mul(count).unwrap_or(Amount::MAX);
+            ("ticks_received", json!({ "ticks": count, "unit": unit, "amount": amount }))
+        }
         ChannelEvent::Recovered { payer, cumulative } => {
             ("balance_recovered", json!({ "payer": ours(payer), "cumulative": cumulative }))
         }
         ChannelEvent::NotMade { payments } => ("payments_not_made", json!({ "payments": payments })),
+        ChannelEvent::ToppingUp { amount } => ("topping_up", json!({ "amount": amount })),
+        ChannelEvent::ToppedUp { side, amount } => {
+            ("topped_up", json!({ "by": ours(side), "amount": amount }))
+        }
+        ChannelEvent::TopUpLapsed { amount } => ("top_up_lapsed", json!({ "amount": amount })),
+        ChannelEvent::Withdrawing { side, amount } => {
+            ("withdrawing", json!({ "by": ours(side), "amount": amount }))
+        }
+        ChannelEvent::Withdrawn { side, amount } => {
+            ("withdrawn", json!({ "by": ours(side), "amount": amount }))
+        }
+        ChannelEvent::WithdrawLapsed { side, amount } => {
+            ("withdraw_lapsed", json!({ "by": ours(side), "amount": amount }))
+        }
         ChannelEvent::ClosingTogether => {
             ("channel_closing", json!({ "together": true, "balances": pair(channel.balances(), channel) }))
         }

@@ -8,10 +8,9 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::{
-    intake::Parcel,
     message::{REPLY_FRAME_BYTES_MAX, REQUEST_BYTES_MAX, Reply, Request, TooMuch},
     neighbours::Deed,
-    state::Shared,
+    state::{Parcel, Shared},
 };
 use crate::{
     node::Source,

@@ -10,7 +10,12 @@ use flash_proto::{BlockId, PublicKey};
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::debug;
 
-use super::{answer::blocking, ask::want, message::WANT_IDS_MAX, neighbours::Deed, state::Shared};
+use super::{
+    ask::want,
+    message::WANT_IDS_MAX,
+    neighbours::Deed,
+    state::{Parcel, Shared},
+};
 use crate::{
     node::{
         NodeError, Received, Source,
@@ -27,14 +32,6 @@ const BATCH_BYTES_MAX: usize = 1024 * 1024;
 const WANTS_MAX: usize = 32;
 /// How often open requests are looked at again.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// Blocks of one neighbour on their way in.
-#[derive(Debug)]
-pub(super) struct Parcel {
-    pub(super) from: PublicKey,
-    pub(super) blocks: Vec<(BlockId, Vec<u8>)>,
-    pub(super) source: Source,
-}
 
 /// A block on its way in.
 #[derive(Debug)]
@@ -94,7 +91,7 @@ async fn take_in(shared: &Shared, batch: Vec<Item>, source: Source) -> Result<()
         let mut ready: Vec<Item> = known.iter().flat_map(|id| arrived(shared, id)).collect();
         if !fresh.is_empty() {
             let bytes: Vec<Vec<u8>> = fresh.iter().map(|item| item.bytes.clone()).collect();
-            let received = blocking(&shared.node, move |node| node.receive(&bytes, source)).await?;
+            let received = shared.node.blocking(move |node| node.receive(&bytes, source)).await?;
             for (item, received) in fresh.into_iter().zip(received) {
                 ready.extend(judge(shared, item, received));
             }

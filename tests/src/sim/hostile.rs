@@ -3,7 +3,7 @@
 use flash_proto::{
     Action, Amount, Claim, Essence, LaneState, NetworkId, Payment, PaymentList, Reference, SecretKey,
     Signature, SignedBalance, TickTerms, Transaction, Unlock,
-    message::{ChannelMessage, Reestablish, Stakes, Update},
+    message::{ChannelMessage, Reestablish, Stake, Stakes, Update},
     transaction::{CooperativeClose, UnilateralClose},
 };
 
@@ -72,8 +72,15 @@ fn bad_standing(party: &Party, network: NetworkId, rng: &mut Rng) -> Option<Rees
         let state = LaneState { seq, cumulative, ..before };
         signed = Some(state.sign(network, &setup::channel_key(party.side)));
     }
-    let stakes = Stakes { a: Amount::new(rng.below(200_000)), b: Amount::new(rng.below(200_000)) };
-    Some(Reestablish { signed, held: if rng.chance(20) { None } else { held }, held_ticks: None, stakes })
+    let stakes = bad_stakes(rng);
+    let held = if rng.chance(20) { None } else { held };
+    Some(Reestablish { signed, signed_ticks: None, held, held_ticks: None, stakes })
+}
+
+fn bad_stakes(rng: &mut Rng) -> Stakes {
+    let mut stake =
+        || Stake { deposit: Amount::new(rng.below(200_000)), withdrawn: Amount::new(rng.below(3)) };
+    Stakes { a: stake(), b: stake() }
 }
 
 /// A balance beyond everything that was agreed on, rightly signed.

@@ -123,7 +123,7 @@ pub(super) fn corrupted(mut message: ChannelMessage, rng: &mut Rng) -> ChannelMe
             _ => proof.preimage = Hash::new(flip(proof.preimage.as_bytes(), rng)),
         },
         ChannelMessage::TickAck { index, .. } => *index ^= 1 << rng.below(8),
-        ChannelMessage::Stakes(stakes) => stakes.a = off(stakes.a, rng),
+        ChannelMessage::Stakes(stakes) => stakes.a.deposit = off(stakes.a.deposit, rng),
         ChannelMessage::WithdrawSigned { withdraw, signature }
         | ChannelMessage::WithdrawComplete { withdraw, signature } => match rng.below(4) {
             0 => withdraw.amount = off(withdraw.amount, rng),

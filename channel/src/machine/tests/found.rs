@@ -6,12 +6,17 @@ use super::*;
 
 impl Pair {
     /// This side loses everything, and finds the channel as the ledger shows it.
-    fn lose(&mut self, side: Side) {
+    pub(super) fn lose(&mut self, side: Side) {
         let deposits = Side::BOTH.map(|side| open_terms(self).party(side).deposit.units());
         let lost = agreement(side, deposits);
         let found = Agreement {
             peer: open_terms(self).party(!side).key,
-            origin: Origin::Found { channel: lost.channel(), shown: false },
+            origin: Origin::Found {
+                channel: lost.channel(),
+                withdrawn_a: Amount::ZERO,
+                withdrawn_b: Amount::ZERO,
+                shown: false,
+            },
             ..lost
         };
         let mut effects = Effects::default();
@@ -176,6 +181,7 @@ fn a_peer_that_holds_back_what_it_paid_shows_nothing() {
     pair.lose(Side::B);
     let standing = Reestablish {
         signed: None,
+        signed_ticks: None,
         held: spent,
         held_ticks: None,
         stakes: pair.of(Side::A).channel.stakes(),

@@ -177,3 +177,36 @@ fn nothing_is_signed_that_was_not_received() {
     pair.of(Side::A).handle(vec![Input::AskReceipt(Box::new(state))]).unwrap();
     assert_eq!(pair.of(Side::A).events, [ChannelEvent::Receipt { seq: 3, given: false }]);
 }
+
+/// Payments and ticks mixed: each is found where its number says, by both sides.
+#[test]
+fn ticks_and_payments_are_kept_in_the_order_of_their_numbers() {
+    let mut pair = paid(0, 0);
+    pair.of(Side::B).channel.set_history(HistoryRule::default());
+    let mut made: Vec<Option<u64>> = Vec::new(); // the amount of a payment; none of a tick
+    for round in 0..6_u64 {
+        for (ticks, payments) in [(2, 1), (0, 2), (3, 0), (1, 1)] {
+            for n in 0..payments {
+                made.push(Some(100 + round * 10 + n));
+                assert_eq!(pair.of(Side::A).pay(100 + round * 10 + n), u64::try_from(made.len()).unwrap());
+            }
+            if ticks > 0 {
+                let last = pair.of(Side::A).channel.tick(amount(5), ticks, None).unwrap();
+                made.resize(made.len() + usize::try_from(ticks).unwrap(), None);
+                assert_eq!(last, u64::try_from(made.len()).unwrap());
+            }
+        }
+        pair.run();
+    }
+    pair.of(Side::A).pay(1); // folds the ticks that are left
+    pair.run();
+    for (number, made) in (1..).zip(&made) {
+        let kept = pair.of(Side::A).kept(Lane::Own, number).unwrap();
+        let position = kept.position(number).unwrap();
+        let folded = kept.update.ticks.and_then(|ticks| ticks.folded).map_or(0, |folded| folded.index);
+        let listed = position.checked_sub(folded).map(|at| usize::try_from(at).unwrap());
+        let found = listed.map(|at| kept.update.payments.iter().nth(at).unwrap().unwrap().amount.units());
+        assert_eq!(found, *made, "payment {number}");
+        assert_eq!(pair.of(Side::B).kept(Lane::Peers, number), Some(kept), "payment {number}");
+    }
+}

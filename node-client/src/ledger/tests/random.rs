@@ -98,7 +98,7 @@ impl World {
                 Some(less)
             }
             _ => {
-                let chain = TickChain::new(Hash::new([7; 32]), Amount::new(100), 50).unwrap();
+                let mut chain = TickChain::new(Hash::new([7; 32]), Amount::new(100), 50).unwrap();
                 let state = balance(params, channel?, side, step.amount).state;
                 let ticking =
                     LaneState { ticks: chain.terms(), ..state }.sign(params.id(), &key(side.pick(11, 12)));

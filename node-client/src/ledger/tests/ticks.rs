@@ -33,7 +33,7 @@ fn revealed_ticks_count_on_top_of_the_balance() {
     let mut ledger = Ledger::new();
     let channel = ledger.open_channel();
     let params = ledger.params.clone();
-    let chain = chain(TICKS_MAX, 1);
+    let mut chain = chain(TICKS_MAX, 1);
     let balance = ticking(channel, 100, chain.terms());
     let close = unilateral_with_ticks(&params, channel, Side::A, Some(balance), chain.reveal(3));
     ledger.apply(&close);
@@ -55,7 +55,7 @@ fn ticks_are_no_reason_to_take_a_claim_that_would_not_count_otherwise() {
     let mut ledger = Ledger::new();
     let channel = ledger.open_channel();
     let params = ledger.params.clone();
-    let chain = chain(10, 5);
+    let mut chain = chain(10, 5);
     let balance = ticking(channel, 100, chain.terms());
     let claim = claim_with_ticks(&params, &balance, chain.reveal(4));
     assert_eq!(ledger.conflict(&claim), Conflict::ChannelOpen);
@@ -78,7 +78,7 @@ fn ticks_are_no_reason_to_take_a_claim_that_would_not_count_otherwise() {
 fn only_the_chain_that_was_signed_pays() {
     let params = params();
     let channel = ChannelId::new([1; 32]);
-    let (chain, terms) = (chain(100, 5), chain(100, 5).terms());
+    let (mut chain, terms) = (chain(100, 5), chain(100, 5).terms());
     let fifth = chain.reveal(5).unwrap();
     let no_preimage = |index| Invalid::Ticks(PaymentError::Ticks(TickError::Preimage { index, max: 100 }));
     let cases = [
