@@ -16,8 +16,10 @@ use utoipa::ToSchema;
 use crate::exit::Exit;
 
 mod data;
+mod ticks;
 
 pub use data::{ConfirmedBlock, PaymentReceipt, PublishRequest, ReceiptRequest};
+pub use ticks::{StreamRequest, TickRequest, TicksInfo};
 
 /// What went wrong with a call.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema, thiserror::Error)]
@@ -150,6 +152,9 @@ pub struct Info {
     pub node_key: PublicKey,
     /// What to give to a peer that wants to open a channel: `KEY@HOST:PORT`.
     pub ticket: String,
+    /// What to give to others that this daemon is a watchtower for, if it is one: `KEY@HOST:PORT`.
+    #[serde(default)]
+    pub tower: Option<String>,
     /// The network.
     #[schema(value_type = String)]
     pub network: NetworkId,
@@ -377,12 +382,60 @@ pub struct ChannelInfo {
     /// What the peer got, once closed.
     #[schema(value_type = Option<String>)]
     pub peer_payout: Option<Amount>,
+    /// What each watchtower has of it, in the order of the configuration.
+    #[serde(default)]
+    pub towers: Vec<TowerStanding>,
+}
+
+/// What a watchtower has of a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TowerStanding {
+    /// The tower: `KEY@HOST:PORT`.
+    pub tower: String,
+    /// `newest`: it has signed for having the newest balance; `behind`: for an older one; `never`: for none yet;
+    /// `nothing_received`: there is nothing to hand over.
+    pub state: String,
+    /// How many updates it is behind by what it has signed for.
+    pub updates_behind: u64,
+    /// Why it did not take the newest, if it said so.
+    pub error: Option<String>,
+}
+
+/// What a watchtower says that it holds of a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TowerHeld {
+    /// The tower: `KEY@HOST:PORT`.
+    pub tower: String,
+    /// Number of the update of the balance that it holds, which the peer has signed; nothing if it holds none.
+    pub update: Option<u64>,
+    /// All that the peer had paid by then, revealed ticks included.
+    #[schema(value_type = Option<String>)]
+    pub paid: Option<Amount>,
+    /// Why it has shown nothing, if not because it holds nothing.
+    pub error: Option<String>,
+}
+
+/// A watchtower of this daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TowerInfo {
+    /// The tower: `KEY@HOST:PORT`.
+    pub tower: String,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// When it answered last, in milliseconds since 1970; nothing if not since the daemon started.
+    pub answered_ms: Option<u64>,
+    /// Channels of which it has signed for having the newest balance.
+    pub newest: u64,
+    /// Channels of which it has not.
+    pub behind: u64,
+    /// Why it did not take one of these, if it said so.
+    pub error: Option<String>,
 }
 
 /// One lane of a channel.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 pub struct LaneInfo {
-    /// Number of payments.
+    /// Number of payments, each tick counted as one.
     pub payments: u64,
     /// Number of those that the payee has acknowledged.
     pub acknowledged: u64,
@@ -391,6 +444,9 @@ pub struct LaneInfo {
     /// Their sum.
     #[schema(value_type = String)]
     pub cumulative: Amount,
+    /// The hash chain in use, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticks: Option<TicksInfo>,
 }
 
 /// A wish to close a channel.
@@ -417,14 +473,17 @@ pub struct PayRequest {
     pub key: Option<String>,
 }
 
-/// A payment that the payee has on its disk.
+/// A payment, or ticks, that the payee has on its disk.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PayResult {
-    /// Its number on the lane, from 1.
+    /// Its number on the lane, from 1; of ticks, the last one's.
     pub number: u64,
-    /// How much.
+    /// How much in all.
     #[schema(value_type = String)]
     pub amount: Amount,
+    /// In how many ticks; none of a payment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticks: Option<u32>,
     /// Whether this call repeated an earlier one with the same key, so that nothing was paid now.
     pub repeated: bool,
 }
@@ -466,9 +525,9 @@ pub struct Event {
     pub number: u64,
     /// Milliseconds since 1970 when it was recorded.
     pub at_ms: u64,
-    /// What happened: `channel_opened`, `channel_recovered`, `channel_lapsed`, `payments_received`, `payments_not_made`,
+    /// What happened: `channel_opened`, `channel_recovered`, `channel_lapsed`, `payments_received`, `ticks_received`, `payments_not_made`,
     /// `balance_recovered`, `channel_closing`, `close_lapsed`, `channel_contested`, `claim_submitted`,
-    /// `channel_closed`, `peer_misbehaved`, `funds_received`, `funds_sent`.
+    /// `channel_closed`, `peer_misbehaved`, `funds_received`, `funds_sent`, `tower_behind`, `tower_caught_up`.
     pub kind: String,
     /// The channel, where it is about one.
     #[schema(value_type = Option<String>)]

@@ -19,7 +19,7 @@ use crate::{
         ApiError, ChannelInfo, CloseRequest, ConfirmedBlock, ErrorCode, Event, HistoryEntry, Info,
         LedgerStatus, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, PaymentReceipt,
         PeerRequest, PublishRequest, ReceiptRequest, RecoverRequest, RecoverResult, SendRequest, SendResult,
-        Stopping, StreamLine, TransactionInfo, WalletBalance,
+        Stopping, StreamLine, TickRequest, TowerHeld, TowerInfo, TransactionInfo, WalletBalance,
     },
     datadir::ready_path,
     rpc::{Scope, read_token},
@@ -246,6 +246,21 @@ impl Client {
         self.post(&format!("/v1/channels/{id}/payments"), request).await
     }
 
+    /// Pays by ticks; returns when the payee has the last of them on its disk.
+    pub async fn tick(&self, id: ChannelId, request: &TickRequest) -> Answer<PayResult> {
+        self.post(&format!("/v1/channels/{id}/ticks"), request).await
+    }
+
+    /// What each watchtower says that it holds of a channel.
+    pub async fn tower_held(&self, id: ChannelId) -> Answer<Vec<TowerHeld>> {
+        self.get(&format!("/v1/channels/{id}/towers")).await
+    }
+
+    /// The watchtowers, in the order of the configuration.
+    pub async fn towers(&self) -> Answer<Vec<TowerInfo>> {
+        self.get("/v1/towers").await
+    }
+
     /// How far the ledger is verified.
     pub async fn ledger_status(&self) -> Answer<LedgerStatus> {
         self.get("/v1/ledger/status").await
@@ -277,8 +292,8 @@ impl Client {
         self.post("/v1/shutdown", &()).await
     }
 
-    /// Pays a stream of payments: `lines` go out as they come (each a [`PayRequest`] as JSON or only an
-    /// amount, without a line end), and what becomes of each comes back in the same order, while `lines`
+    /// Pays a stream of payments: `lines` go out as they come (each a [`StreamRequest`] as JSON or only
+    /// an amount, without a line end), and what becomes of each comes back in the same order, while `lines`
     /// goes on. An error of `lines` ends the stream; the payments before it stay paid.
     pub async fn stream(
         &self,

@@ -20,6 +20,7 @@
 //! | [`network`] | the parameters that name a network |
 //! | [`receipt`] | proof of one payment out of a lane's history |
 //! | [`message`] | what two peers say to each other |
+//! | [`tower`] | what a daemon and a watchtower say to each other |
 //! | [`codec`] | the one encoding of messages and records, always with a limit |
 //! | [`limits`] | every maximum, in one place |
 //!
@@ -75,6 +76,7 @@ pub mod payment;
 pub mod receipt;
 pub mod record;
 pub mod ticks;
+pub mod tower;
 pub mod transaction;
 
 pub use address::Address;

@@ -250,10 +250,10 @@ impl PaymentProof {
         }
         let signed = self.updates.iter().try_fold(*before, |state, update| update.0.after(&state))?;
         let payer = before.payer;
-        let (payer_key, payee_key) = (open.party(payer).key, open.party(!payer).key);
+        let (from, to) = (open.party(payer).key, open.party(!payer).key);
         let key = match self.signed_by {
-            Signer::Payee => payee_key,
-            Signer::Payer => payer_key,
+            Signer::Payee => to,
+            Signer::Payer => from,
         };
         if !key.verify(&self.signed_by.hash(&signed, essence.network), &self.signature) {
             return Err(ProofError::Signature(self.signed_by.name()));
@@ -264,8 +264,8 @@ impl PaymentProof {
             network: essence.network,
             channel,
             payer,
-            payer_key,
-            payee_key,
+            payer_key: from,
+            payee_key: to,
             amount,
             reference,
             tick,

@@ -6,7 +6,7 @@ use clap::Subcommand;
 use flash_node_client::quic::PeerAddress;
 use flash_proto::{Amount, ChannelId};
 
-use super::{Context, output::Failure, view, wait::wait};
+use super::{Context, output::Failure, tower, view, wait::wait};
 use crate::{
     api::{ApiError, ChannelInfo, CloseRequest, ErrorCode, LaneInfo, OpenRequest, PeerRequest},
     client::Client,
@@ -134,8 +134,11 @@ fn state(channel: &ChannelInfo) -> String {
 fn view(channel: &ChannelInfo) -> String {
     let connected = if channel.connected { "connected" } else { "not connected" };
     let lane = |lane: LaneInfo| {
+        let ticks = lane.ticks.map_or_else(String::new, |ticks| {
+            format!(", ticks of {}: {} paid, {} left", ticks.unit, ticks.paid, ticks.left)
+        });
         format!(
-            "{} (payments: {}, acknowledged: {}, updates: {})",
+            "{} (payments: {}, acknowledged: {}, updates: {}{ticks})",
             view::amount(lane.cumulative),
             lane.payments,
             lane.acknowledged,
@@ -160,6 +163,7 @@ fn view(channel: &ChannelInfo) -> String {
         ("closed by", channel.close_transaction.as_ref().map(ToString::to_string)),
         ("paid out", channel.payout.map(view::amount)),
         ("paid out to peer", channel.peer_payout.map(view::amount)),
+        ("watchtowers", tower::standings(&channel.towers)),
     ])
 }
 

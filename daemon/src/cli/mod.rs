@@ -12,6 +12,7 @@ mod notary;
 mod output;
 mod pay;
 mod receipt;
+mod tower;
 mod view;
 mod wait;
 mod wallet;
@@ -103,6 +104,8 @@ pub enum Command {
     Channel(channel::Channel),
     /// Pay in a channel; returns when the payee has the payment on its disk
     Pay(pay::Pay),
+    /// Pay by ticks, which cost one hash each; returns when the payee has the last of them on its disk
+    Tick(pay::Tick),
     /// Pay a stream of payments, one per line of standard input
     Stream(pay::Stream),
     /// Prove one single payment, or check such a proof
@@ -112,6 +115,9 @@ pub enum Command {
     /// The ledger as the daemon verified it
     #[command(subcommand)]
     Ledger(ledger::Ledger),
+    /// The watchtowers that claim for the daemon while it is away
+    #[command(subcommand)]
+    Tower(tower::Tower),
     /// Stop the daemon and wait until it has stopped
     Stop,
     /// Measure payments on this machine: a network of its own, two daemons, the streams of the RPC
@@ -136,10 +142,12 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Wallet(command) => command.run(&context).await,
         Command::Channel(command) => command.run(&context).await,
         Command::Pay(command) => command.run(&context).await,
+        Command::Tick(command) => command.run(&context).await,
         Command::Stream(command) => command.run(&context).await,
         Command::Receipt(command) => command.run(&context).await,
         Command::Events(command) => command.run(&context).await,
         Command::Ledger(command) => command.run(&context).await,
+        Command::Tower(command) => command.run(&context).await,
         Command::Stop => node::stop(&context).await,
         Command::Bench(command) => bench::run(command, &context).await,
         Command::Footprint(command) => footprint::run(command, &context).await,
@@ -203,8 +211,10 @@ mod tests {
         for right in [
             format!("flash channel open {PEER} 2Mi --peer-deposit 1.5Ki --contest-window 9"),
             "flash --data /x pay abcd 1i --reference r --key k --json".to_owned(),
+            "flash tick abcd 5 --count 4096 --key k".to_owned(),
             "flash channel close abcd --force --no-wait".to_owned(),
             "flash ledger milestone".to_owned(),
+            "flash tower show abcd --json".to_owned(),
             "flash ledger notarize a b --tag meter".to_owned(),
             "flash ledger verify a --proof b --network c".to_owned(),
             "flash receipt abcd --payment 7 --received --out x".to_owned(),
@@ -217,6 +227,7 @@ mod tests {
             (format!("flash channel open {PEER} 2mi"), "upper and lower case as written"),
             ("flash channel open localhost:1 2Mi".to_owned(), "with an @ after the key"),
             ("flash pay xyz 1".to_owned(), "64 hexadecimal digits"),
+            ("flash tick abcd 1 --count 4097".to_owned(), "1..=4096"),
             ("flash wallet send nonsense 1".to_owned(), "invalid value"),
             ("flash ledger tx 12".to_owned(), "64 hexadecimal digits"),
             (format!("flash ledger notarize a --tag {}", "x".repeat(65)), "at most 64"),

@@ -4,11 +4,11 @@ use flash_channel::{
     Channel,
     machine::{ChannelEvent, Misbehaviour, Origin, Phase},
 };
-use flash_proto::{Amount, Balances, message::Update};
+use flash_proto::{Amount, Balances, SignedBalance, TickProof, TickTerms, message::Update, tower::Claimable};
 use serde_json::{Value, json};
 
 use crate::{
-    api::{ChannelInfo, LaneInfo},
+    api::{ChannelInfo, LaneInfo, TicksInfo},
     events::NewEvent,
 };
 
@@ -21,11 +21,7 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
     let (side, open) = (agreement.side, &agreement.open);
     let (known, balances) = (channel.balances_known(), channel.balances());
     let (outgoing, incoming) = (channel.outgoing(), channel.incoming());
-    let state = |balance: Option<flash_proto::SignedBalance>| {
-        balance.map_or((0, Amount::ZERO), |balance| (balance.state.seq, balance.state.cumulative))
-    };
-    let (updates_sent, sent) = state(outgoing.signed);
-    let (updates_received, received) = state(incoming.held);
+    let updates = |balance: Option<SignedBalance>| balance.map_or(0, |balance| balance.state.seq);
     let payouts = match channel.phase() {
         Phase::Closed { payouts, .. } => *payouts,
         _ => None,
@@ -49,14 +45,16 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         sent: LaneInfo {
             payments: outgoing.payments,
             acknowledged: outgoing.acknowledged_payments,
-            updates: updates_sent,
-            cumulative: sent,
+            updates: updates(outgoing.signed),
+            cumulative: outgoing.total(),
+            ticks: ticks(outgoing.signed, outgoing.ticks),
         },
         received: LaneInfo {
             payments: incoming.payments,
             acknowledged: incoming.payments,
-            updates: updates_received,
-            cumulative: received,
+            updates: updates(incoming.held),
+            cumulative: incoming.total(),
+            ticks: ticks(incoming.held, incoming.ticks),
         },
         contest_window_milestones: open.contest_window_milestones,
         deadline_milestone,
@@ -67,7 +65,21 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         close_transaction: channel.close_transaction_id(),
         payout: payouts.map(|payouts| payouts.of(side)),
         peer_payout: payouts.map(|payouts| payouts.of(!side)),
+        towers: Vec::new(),
     }
+}
+
+/// The chain under a balance and how far it is.
+fn ticks(balance: Option<SignedBalance>, newest: Option<TickProof>) -> Option<TicksInfo> {
+    let terms = balance?.state.ticks;
+    let paid = newest.map_or(0, |proof| proof.index);
+    let left = terms.max.saturating_sub(paid);
+    (terms != TickTerms::NONE).then_some(TicksInfo { unit: terms.unit, paid, left })
+}
+
+/// The newest of what the peer paid, as the ledger would be shown it.
+pub(super) fn newest(channel: &Channel) -> Option<Claimable> {
+    channel.incoming().held.map(|balance| Claimable { balance, ticks: channel.incoming().ticks })
 }
 
 pub(super) fn misbehaved(channel: &Channel, error: &Misbehaviour) -> NewEvent {

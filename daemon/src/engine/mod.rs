@@ -23,11 +23,11 @@ pub mod writer;
 use std::{sync::Arc, thread, time::Duration};
 
 use flash_channel::{
-    machine::{Agreement, HistoryRule, LedgerView, PaymentKey},
+    machine::{Agreement, HistoryRule, Item, LedgerView, PaymentKey},
     store::{Batch, Store, StoreError},
 };
 use flash_proto::{
-    ChannelId, LaneState, Payment, PublicKey, SecretKey, Transaction, TransactionId, message::ChannelMessage,
+    ChannelId, LaneState, PublicKey, SecretKey, Transaction, TransactionId, message::ChannelMessage,
 };
 pub use outbox::Outbox;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -103,10 +103,10 @@ enum Command {
     Meet { channel: ChannelId, peer: PublicKey, with: Batch, done: oneshot::Sender<Result<(), ApiError>> },
 }
 
-/// A payment that somebody asked for.
+/// A payment, or ticks, that somebody asked for.
 #[derive(Debug)]
 pub(crate) struct Order {
-    pub(crate) payment: Payment,
+    pub(crate) item: Item,
     pub(crate) key: Option<PaymentKey>,
     /// Told its number once it is queued, or why it is not.
     pub(crate) queued: oneshot::Sender<Result<Placed, ApiError>>,

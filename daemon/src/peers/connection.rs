@@ -27,8 +27,6 @@ const SIMULTANEOUS_MAX: Duration = Duration::from_secs(5);
 const WAITING_BYTES_MAX: usize = 8 * limits::PEER_FRAME_BYTES_MAX;
 /// Negotiations with one peer at a time.
 pub(super) const NEGOTIATIONS_MAX: usize = 4;
-/// How long the streams of a connection that is gone may take to end.
-const STREAMS_END_MAX: Duration = Duration::from_secs(10);
 /// Pause before the stream of a channel that ended is opened again, and the longest such pause.
 const REOPEN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
@@ -148,6 +146,7 @@ async fn greet(shared: &Shared, link: &Link) -> Result<(), String> {
 async fn greet_back(shared: &Shared, link: &Link) -> Result<(), String> {
     let streams = link.connection.accept_bi().await.map_err(|error| error.to_string())?;
     let (mut writer, mut reader) = frame_streams(streams);
+    reader.set_frame_bytes_max(limits::START_FRAME_BYTES_MAX);
     let StreamStart::Control(theirs) = next(&mut reader).await? else {
         return Err("the first stream must be the control stream".to_owned());
     };
@@ -220,15 +219,12 @@ async fn run(shared: Arc<Shared>, link: Link) {
     }
     shared.link_changed();
     tracing::info!(peer = %link.peer, reason = ?link.connection.close_reason(), "disconnected");
-    if link.connection.close_reason().is_some() {
-        // The streams end by themselves with their connection. Each tells the engine so, which would else take the
-        // peer for connected until it is back.
-        let ended = async { while streams.join_next().await.is_some() {} };
-        let _ = tokio::time::timeout(STREAMS_END_MAX, ended).await;
-    }
+    // Each of them finds that the connection has ended, and tells the engine. Were they dropped instead, the engine
+    // would go on to take their channels for connected.
+    while streams.join_next().await.is_some() {}
 }
 
-/// Serves a connection until it is gone or the daemon stops. Dropping what it gives back ends the tasks that are left.
+/// Serves the connection until it ends; gives back its streams that have not ended yet.
 async fn serve(shared: &Arc<Shared>, link: &Link) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let mut opened: std::collections::HashSet<ChannelId> = std::collections::HashSet::new();
@@ -243,14 +239,15 @@ async fn serve(shared: &Arc<Shared>, link: &Link) -> JoinSet<()> {
         }
         tokio::select! {
             streams = link.connection.accept_bi() => {
-                let Ok(streams) = streams else { return tasks };
+                let Ok(streams) = streams else { break };
                 tasks.spawn(start_stream(Arc::clone(shared), link.clone(), streams, Arc::clone(&negotiations)));
             }
             _ = added.changed() => {}
             Some(_) = tasks.join_next() => {}
-            () = shared.stop.stopped() => return tasks,
+            () = shared.stop.stopped() => break,
         }
     }
+    tasks
 }
 
 /// Party A's part: keeps the channel's stream open while the channel lives.
@@ -264,6 +261,9 @@ async fn keep_stream(shared: Arc<Shared>, link: Link, channel: ChannelId) {
             return;
         }
         stream::run(&shared.engine, &shared.metrics, &link, channel, writer, reader).await;
+        if link.connection.close_reason().is_some() {
+            return;
+        }
         if started.elapsed() > longest {
             (pause, _) = REOPEN;
         }
@@ -283,7 +283,10 @@ async fn start_stream(
     negotiations: Arc<Semaphore>,
 ) {
     let (mut writer, mut reader) = frame_streams(streams);
+    // Until it is known what a stream is for, it may be one of thousands.
+    reader.set_frame_bytes_max(limits::START_FRAME_BYTES_MAX);
     let start = tokio::time::timeout(GREETING_MAX, next::<StreamStart>(&mut reader)).await;
+    reader.set_frame_bytes_max(limits::PEER_FRAME_BYTES_MAX);
     let refusal = match start {
         Ok(Ok(StreamStart::Channel(channel))) => {
             match shared.views.get(channel).ok().filter(|view| view.info.peer == link.peer) {

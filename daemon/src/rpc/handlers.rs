@@ -18,7 +18,7 @@ use super::{
 use crate::api::{
     ApiError, ChannelInfo, CloseRequest, ErrorCode, HistoryEntry, Info, NewAddress, OpenRequest, PayRequest,
     PayResult, PaymentReceipt, PeerRequest, ReceiptRequest, RecoverRequest, RecoverResult, SendRequest,
-    SendResult, Stopping, WalletBalance,
+    SendResult, Stopping, TickRequest, TowerHeld, TowerInfo, WalletBalance,
 };
 
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -227,6 +227,21 @@ pub(super) async fn receipt(
     Ok(Json(PaymentReceipt { proof }))
 }
 
+/// Asks each watchtower what it holds of a channel.
+#[utoipa::path(get, path = "/v1/channels/{id}/towers", tag = "towers", security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The channel's id, 64 hexadecimal digits")),
+    responses((status = 200, body = Vec<TowerHeld>), (status = "default", body = ApiError)))]
+pub(super) async fn tower_held(State(rpc): State<Rpc>, Id(id): Id<ChannelId>) -> Answer<Vec<TowerHeld>> {
+    rpc.daemon.tower_held(id).await.map(Json)
+}
+
+/// The watchtowers of this daemon, and how far they are.
+#[utoipa::path(get, path = "/v1/towers", tag = "towers", security(("token" = ["read"])),
+    responses((status = 200, body = Vec<TowerInfo>), (status = "default", body = ApiError)))]
+pub(super) async fn towers(State(rpc): State<Rpc>) -> Answer<Vec<TowerInfo>> {
+    rpc.daemon.towers().map(Json)
+}
+
 /// Pays the peer. The answer comes when the peer has the payment on its disk.
 #[utoipa::path(post, path = "/v1/channels/{id}/payments", tag = "channels", request_body = PayRequest,
     security(("token" = ["pay"])),
@@ -238,4 +253,17 @@ pub(super) async fn pay(
     Body(request): Body<PayRequest>,
 ) -> Answer<PayResult> {
     to_its_end(async move { rpc.daemon.pay(id, request).await }).await.map(Json)
+}
+
+/// Pays the peer by ticks, which cost one hash each. The answer comes when the peer has the last of them on its disk.
+#[utoipa::path(post, path = "/v1/channels/{id}/ticks", tag = "channels", request_body = TickRequest,
+    security(("token" = ["pay"])),
+    params(("id" = String, Path, description = "The channel's id, 64 hexadecimal digits")),
+    responses((status = 200, body = PayResult), (status = "default", body = ApiError)))]
+pub(super) async fn tick(
+    State(rpc): State<Rpc>,
+    Id(id): Id<ChannelId>,
+    Body(request): Body<TickRequest>,
+) -> Answer<PayResult> {
+    to_its_end(async move { rpc.daemon.tick(id, request).await }).await.map(Json)
 }
