@@ -4,6 +4,8 @@
 //! disk, or says that it does not keep that update any more. Neither moves money, so nothing here is urgent, and
 //! what is wrong with a receipt is no danger, but it is misbehaviour all the same.
 
+use std::cmp::Ordering;
+
 use flash_proto::{LaneState, Signature, message::ChannelMessage};
 
 use super::{After, Channel, ChannelEvent, Effects, Link, Misbehaviour, tables};
@@ -40,12 +42,10 @@ impl Channel {
     /// The payer asks for a receipt.
     pub(super) fn receipt_wanted(&self, seq: u64, effects: &mut Effects) {
         let held = self.incoming_state();
-        if seq == held.seq {
-            self.give_receipt(seq, Some(&held), effects);
-        } else if seq < held.seq {
-            effects.after.push(After::Event(ChannelEvent::ReceiptWanted { seq }));
-        } else {
-            self.give_receipt(seq, None, effects);
+        match seq.cmp(&held.seq) {
+            Ordering::Equal => self.give_receipt(seq, Some(&held), effects),
+            Ordering::Less => effects.after.push(After::Event(ChannelEvent::ReceiptWanted { seq })),
+            Ordering::Greater => self.give_receipt(seq, None, effects),
         }
     }
 

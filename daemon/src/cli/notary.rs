@@ -157,16 +157,13 @@ impl Verify {
             hashed.map_err(|error| unreadable(&self.file, &error))?
         };
         let digest = wait("reading the file", "nothing was changed", work).await?;
-        let proof = match self.block {
-            Some(block) => {
-                let confirmed = context.client(Scope::Read)?.confirmed_block(block).await?;
-                FileProof::of_one(params.id(), digest, confirmed.evidence)
-            }
-            None => {
-                let path = self.proof.unwrap_or_else(|| proof_path(&self.file));
-                let hint = "name the proof with --proof, or the block with --block";
-                read_proof(&path, PROOF_BYTES_MAX, hint)?
-            }
+        let proof = if let Some(block) = self.block {
+            let confirmed = context.client(Scope::Read)?.confirmed_block(block).await?;
+            FileProof::of_one(params.id(), digest, confirmed.evidence)
+        } else {
+            let path = self.proof.unwrap_or_else(|| proof_path(&self.file));
+            let hint = "name the proof with --proof, or the block with --block";
+            read_proof(&path, PROOF_BYTES_MAX, hint)?
         };
         let proven = proof.verify(&params, digest).map_err(|error| refused(&self.file, &error))?;
         context.output.value(&report(&self.file, digest, &proven, None), text)

@@ -14,8 +14,8 @@ use flash_channel::{
     machine::{Effects, HistoryRule, tables as channel_tables},
     store::{Store, StoreError},
 };
-use flash_proto::{ChannelId, Transaction, message::ChannelMessage};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use flash_proto::{ChannelId, LaneState, Transaction, message::ChannelMessage};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{ChannelKeys, Command, Views, slot::Slot, writer::Writer};
 use crate::{
@@ -218,20 +218,30 @@ impl EngineThread {
                     let _ = done.send(Err(unknown(channel)));
                 }
             },
-            Command::Receipt { channel, state, done } => match self.slots.get_mut(&channel) {
-                Some(slot) => {
-                    slot.ask_receipt(*state, done);
-                    touched.push(channel);
-                }
-                None => {
-                    let _ = done.send(Err(unknown(channel)));
-                }
-            },
+            Command::Receipt { channel, state, done } => self.ask_receipt(channel, *state, done, touched),
             Command::Refused { channel, transaction, reason } => {
                 if let Some(slot) = self.slots.get_mut(&channel) {
                     slot.refused(transaction, reason);
                     touched.push(channel);
                 }
+            }
+        }
+    }
+
+    fn ask_receipt(
+        &mut self,
+        channel: ChannelId,
+        state: LaneState,
+        done: oneshot::Sender<Result<(), ApiError>>,
+        touched: &mut Vec<ChannelId>,
+    ) {
+        match self.slots.get_mut(&channel) {
+            Some(slot) => {
+                slot.ask_receipt(state, done);
+                touched.push(channel);
+            }
+            None => {
+                let _ = done.send(Err(unknown(channel)));
             }
         }
     }

@@ -182,8 +182,12 @@ impl Slot {
                 }
             }
         }
-        wanted.into_iter().for_each(|seq| self.receipt_wanted(seq));
-        answered.into_iter().for_each(|(seq, given)| self.receipt_answered(seq, given));
+        for seq in wanted {
+            self.receipt_wanted(seq);
+        }
+        for (seq, given) in answered {
+            self.receipt_answered(seq, given);
+        }
     }
 
     pub(super) fn link(&mut self, number: u64, outbox: Outbox) {
