@@ -18,7 +18,7 @@ use crate::exit::Exit;
 mod data;
 mod ticks;
 
-pub use data::{ConfirmedBlock, PublishRequest};
+pub use data::{ConfirmedBlock, PaymentReceipt, PublishRequest, ReceiptRequest};
 pub use ticks::{StreamRequest, TickRequest, TicksInfo};
 
 /// What went wrong with a call.

@@ -17,9 +17,9 @@ use zeroize::Zeroizing;
 use crate::{
     api::{
         ApiError, ChannelInfo, CloseRequest, ConfirmedBlock, ErrorCode, Event, HistoryEntry, Info,
-        LedgerStatus, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, PeerRequest,
-        PublishRequest, RecoverRequest, RecoverResult, SendRequest, SendResult, Stopping, StreamLine,
-        TickRequest, TowerHeld, TowerInfo, TransactionInfo, WalletBalance,
+        LedgerStatus, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, PaymentReceipt,
+        PeerRequest, PublishRequest, ReceiptRequest, RecoverRequest, RecoverResult, SendRequest, SendResult,
+        Stopping, StreamLine, TickRequest, TowerHeld, TowerInfo, TransactionInfo, WalletBalance,
     },
     datadir::ready_path,
     rpc::{Scope, read_token},
@@ -238,6 +238,12 @@ impl Client {
     /// Says that the records of a channel are the newest there are.
     pub async fn trust(&self, id: ChannelId) -> Answer<ChannelInfo> {
         self.post(&format!("/v1/channels/{id}/trust"), &()).await
+    }
+
+    /// Proof of one payment.
+    pub async fn receipt(&self, id: ChannelId, request: ReceiptRequest) -> Answer<PaymentReceipt> {
+        let ReceiptRequest { payment, received } = request;
+        self.get(&format!("/v1/channels/{id}/receipt?payment={payment}&received={received}")).await
     }
 
     /// Pays; returns when the payee has the payment on its disk.

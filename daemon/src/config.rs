@@ -1,5 +1,7 @@
 //! The configuration: command line over environment over `flash.toml` over defaults.
 
+mod keep;
+
 use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs, io,
@@ -8,12 +10,14 @@ use std::{
     str::FromStr,
 };
 
+use flash_channel::machine::HistoryRule;
 use flash_node_client::quic::PeerAddress;
 use flash_proto::{Amount, PublicKey, limits};
 use serde::Deserialize;
 use thiserror::Error;
 
 use crate::backup::Settings;
+pub use keep::Keep;
 
 /// What the daemon does and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +47,10 @@ pub struct Config {
     /// Longest age, in milliseconds, of a view of a channel under which payments are accepted; half the
     /// channel's contest window if left out.
     pub freshness_ms_max: Option<u64>,
+    /// Updates that are kept of each lane, so that their payments can be proven.
+    pub history_keep: Keep,
+    /// The payee is asked for a receipt with every so-manieth update; 0: never.
+    pub receipt_every: u64,
     /// What is accepted when a peer asks to open a channel.
     pub accept: Accept,
     /// The encrypted backup file, which is kept current, if there is to be one.
@@ -138,7 +146,7 @@ const NODES_AT_ONCE_MAX: u8 = 16;
 const TOWERS_MAX: usize = 8;
 
 /// Every key with its environment variable.
-const KEYS: [(&str, &str); 20] = [
+const KEYS: [(&str, &str); 22] = [
     ("listen", "FLASH_LISTEN"),
     ("public_address", "FLASH_PUBLIC_ADDRESS"),
     ("rpc", "FLASH_RPC_LISTEN"),
@@ -153,6 +161,8 @@ const KEYS: [(&str, &str); 20] = [
     ("freshness_ms_max", "FLASH_FRESHNESS_MS_MAX"),
     ("backup", "FLASH_BACKUP"),
     ("backup_sync", "FLASH_BACKUP_SYNC"),
+    ("history_keep", "FLASH_HISTORY_KEEP"),
+    ("receipt_every", "FLASH_RECEIPT_EVERY"),
     ("log", "FLASH_LOG"),
     ("log_json", "FLASH_LOG_JSON"),
     ("accept.deposit_max", "FLASH_ACCEPT_DEPOSIT_MAX"),
@@ -183,6 +193,8 @@ struct File {
     freshness_ms_max: Option<u64>,
     backup: Option<PathBuf>,
     backup_sync: Option<bool>,
+    history_keep: Option<Keep>,
+    receipt_every: Option<u64>,
     log: Option<String>,
     log_json: Option<bool>,
     #[serde(default)]
@@ -313,7 +325,7 @@ impl Config {
     fn layered(file: File, mut layers: Layers<'_>) -> Result<Self, ConfigError> {
         let any = |port| SocketAddr::from(([0, 0, 0, 0], port));
         let loopback = |port| SocketAddr::from(([127, 0, 0, 1], port));
-        let accept = file.accept;
+        let (accept, history) = (file.accept, HistoryRule::default());
         Ok(Self {
             listen: layers.pick("listen", file.listen, any(15_600))?,
             public_address: layers.pick_optional("public_address", file.public_address)?,
@@ -331,6 +343,8 @@ impl Config {
                 limits::CONTEST_WINDOW_MILESTONES_DEFAULT,
             )?,
             freshness_ms_max: layers.pick_optional("freshness_ms_max", file.freshness_ms_max)?,
+            history_keep: layers.pick("history_keep", file.history_keep, Keep(history.keep))?,
+            receipt_every: layers.pick("receipt_every", file.receipt_every, history.receipt_every)?,
             accept: Accept {
                 deposit_max: layers.pick("accept.deposit_max", accept.deposit_max, Amount::ZERO)?,
                 contest_window_min: layers.pick(
@@ -420,7 +434,7 @@ impl Config {
         let list =
             |items: &mut dyn Iterator<Item = String>| format!("[{}]", items.collect::<Vec<_>>().join(", "));
         let optional = |value: Option<String>| value;
-        let values: [(&'static str, Option<String>); 20] = [
+        let values: [(&'static str, Option<String>); 22] = [
             ("listen", Some(text(&self.listen))),
             ("public_address", optional(self.public_address.as_ref().map(|address| text(address)))),
             ("rpc", Some(text(&self.rpc))),
@@ -435,6 +449,8 @@ impl Config {
             ("freshness_ms_max", optional(self.freshness_ms_max.map(|ms| ms.to_string()))),
             ("backup", optional(self.backup.as_ref().map(|path| text(&path.display())))),
             ("backup_sync", Some(self.backup_sync.to_string())),
+            ("history_keep", Some(self.history_keep.to_string())),
+            ("receipt_every", Some(self.receipt_every.to_string())),
             ("log", Some(text(&self.log))),
             ("log_json", Some(self.log_json.to_string())),
             ("accept.deposit_max", Some(text(&self.accept.deposit_max))),

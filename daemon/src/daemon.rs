@@ -1,10 +1,14 @@
 //! The running daemon as its RPC sees it.
 
 mod data;
+mod receipt;
 
 use std::{sync::Arc, time::Duration};
 
-use flash_channel::machine::{Item, PaymentKey};
+use flash_channel::{
+    machine::{Item, PaymentKey},
+    store::Store,
+};
 use flash_node_client::{
     client::{ClientError, NodeClient, TransactionStatus},
     quic::PeerAddress,
@@ -46,6 +50,7 @@ pub struct Daemon(Arc<Parts>);
 /// What the daemon is made of.
 pub(crate) struct Parts {
     pub(crate) engine: Engine,
+    pub(crate) store: Arc<dyn Store>,
     pub(crate) views: Views,
     pub(crate) events: Events,
     pub(crate) wallet: WalletService,

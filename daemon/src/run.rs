@@ -7,7 +7,10 @@ use std::{
     time::Duration,
 };
 
-use flash_channel::store::{Batch, SledStore, Store};
+use flash_channel::{
+    machine::HistoryRule,
+    store::{Batch, SledStore, Store},
+};
 use flash_node_client::{
     client::{ClientConfig, NodeClient},
     node::Keep,
@@ -107,6 +110,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         keys: Arc::clone(&keys),
         milestone_interval_ms: params.milestone_interval_ms,
         freshness_max: config.freshness_ms_max.map(Duration::from_millis),
+        history: HistoryRule { keep: config.history_keep.0, receipt_every: config.receipt_every },
         metrics: metrics.clone(),
         stop: stop.clone(),
     })?;
@@ -139,11 +143,18 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
     tasks.spawn(submitter::run(client.clone(), engine.clone(), views.clone(), submissions, stop.clone()));
     tasks.spawn(wallet.clone().follow(stop.clone()));
     let recovery = Recovery::start(&opening, &mut tasks, &stop);
-    let base = Base { key: node_key.clone(), store, writer, metrics: metrics.clone(), stop: stop.clone() };
+    let base = Base {
+        key: node_key.clone(),
+        store: Arc::clone(&store),
+        writer,
+        metrics: metrics.clone(),
+        stop: stop.clone(),
+    };
     let tower = start_watchtower(config, &base, &client, &mut tasks)?;
     let towers = start_towers(config, params.id(), keys, &views, base, &mut tasks)?;
     let daemon = Daemon::new(Parts {
         engine,
+        store,
         views,
         events,
         wallet,

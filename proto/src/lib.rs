@@ -18,6 +18,7 @@
 //! | [`block`], [`milestone`] | the vertices of the Tangle and the signed checkpoints of its ledger |
 //! | [`coordinators`] | who signs the milestones, and how that changes |
 //! | [`network`] | the parameters that name a network |
+//! | [`receipt`] | proof of one payment out of a lane's history |
 //! | [`message`] | what two peers say to each other |
 //! | [`tower`] | what a daemon and a watchtower say to each other |
 //! | [`codec`] | the one encoding of messages and records, always with a limit |
@@ -72,6 +73,7 @@ pub mod message;
 pub mod milestone;
 pub mod network;
 pub mod payment;
+pub mod receipt;
 pub mod record;
 pub mod ticks;
 pub mod tower;
@@ -88,6 +90,7 @@ pub use lane::{LaneState, SignedBalance};
 pub use milestone::{Milestone, MilestoneEssence};
 pub use network::NetworkParams;
 pub use payment::{Payment, PaymentList, Reference};
+pub use receipt::{PaymentProof, ProvenPayment};
 pub use record::{ChannelPhase, ChannelRecord, LaneClaim, Output, StateKey};
 pub use ticks::{TickChain, TickProof, TickStep, TickTerms};
 pub use transaction::{Action, Claim, Essence, Open, Transaction, Unlock};

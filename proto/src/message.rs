@@ -9,6 +9,7 @@ use bincode::{Decode, Encode};
 use crate::{
     Address, Amount, ChannelId, Essence, NetworkId, Output, OutputId, PaymentList, PublicKey, Side,
     Signature, SignedBalance, TickProof, TickStep, Unlock, limits,
+    payment::PaymentError,
     record::Party,
     transaction::{Action, CooperativeClose, Open, Withdraw, commit_inputs},
 };
@@ -136,6 +137,18 @@ pub struct Update {
     pub signature: Signature,
 }
 
+impl Update {
+    /// How many payments it makes; each tick that it folds is one.
+    ///
+    /// # Errors
+    /// [`PaymentError`] if the list is malformed.
+    pub fn count(&self) -> Result<u64, PaymentError> {
+        let listed = if self.payments.is_empty() { 0 } else { self.payments.total()?.count };
+        let folded = self.ticks.and_then(|ticks| ticks.folded).map_or(0, |folded| folded.index);
+        u64::from(folded).checked_add(listed).ok_or(PaymentError::Overflow)
+    }
+}
+
 /// A message on a channel's stream.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub enum ChannelMessage {
@@ -215,8 +228,9 @@ pub enum ChannelMessage {
     Receipt {
         /// Number of the update.
         seq: u64,
-        /// Over [`LaneState::receipt_hash`](crate::LaneState::receipt_hash) of the lane's state after it.
-        signature: Signature,
+        /// Over [`LaneState::receipt_hash`](crate::LaneState::receipt_hash) of the lane's state after it;
+        /// `None`: it keeps no record of that update, or does not hold it.
+        signature: Option<Signature>,
     },
 }
 

@@ -1,7 +1,7 @@
 //! What goes into the machine and what comes out of it.
 
 use flash_proto::{
-    Amount, Balances, ChannelRecord, Essence, Payment, Side, SignedBalance, TickProof, Unlock,
+    Amount, Balances, ChannelRecord, Essence, LaneState, Payment, Side, SignedBalance, TickProof, Unlock,
     message::{ChannelMessage, Update},
 };
 
@@ -79,6 +79,15 @@ pub enum Input {
     Doubt,
     /// The user says that the records here are the newest.
     Trust,
+    /// The payee is to be asked for a receipt for this state of the own lane, as it was kept.
+    AskReceipt(Box<LaneState>),
+    /// The answer to [`ChannelEvent::ReceiptWanted`].
+    GiveReceipt {
+        /// Number of the update.
+        seq: u64,
+        /// The state of the peer's lane after it, if it was kept.
+        state: Option<Box<LaneState>>,
+    },
     /// The user locks more, if [`Channel::may_top_up`](super::Channel::may_top_up) allows it.
     TopUp {
         /// The transaction.
@@ -144,6 +153,19 @@ pub enum ChannelEvent {
     OldRecords {
         /// Whether this side had stood where the peer stands since it was started: then somebody else signs now.
         running: bool,
+    },
+    /// The payer wants a receipt for an update that is not the newest: whoever runs the machine looks for it in
+    /// the history and answers with [`Input::GiveReceipt`], once all updates so far are durable.
+    ReceiptWanted {
+        /// Number of the update.
+        seq: u64,
+    },
+    /// The payee has answered a wish for a receipt.
+    Receipt {
+        /// Number of the update.
+        seq: u64,
+        /// Whether it gave one. If not, it does not hold that update any more, or not yet.
+        given: bool,
     },
     /// Payments that waited were not made, because the channel is being closed or the records are old.
     NotMade {

@@ -10,28 +10,21 @@ use flash_proto::{
 
 use super::{
     After, Channel, ChannelEvent, Effects, Item, Link, Misbehaviour, Outgoing, PAYMENT_KEY_BYTES_MAX,
-    PayError, PaymentKey, Phase, Queued, Sent, tables, ticks::Next,
+    PayError, PaymentKey, Phase, Queued, Sent,
+    tables::{self, Kept, Lane},
+    ticks::Next,
 };
 
-/// The updates that the peer may not hold, with their payments counted, if they lead to the newest
-/// balance without a gap.
-pub(super) fn sent_of(outgoing: &Outgoing, updates: Vec<Update>) -> Option<VecDeque<Sent>> {
-    let signed_seq = outgoing.signed.map_or(0, |signed| signed.state.seq);
-    let mut payments = outgoing.payments_signed()?;
-    let mut next_seq = signed_seq;
+/// The updates that the peer may not hold, if they lead from what it acknowledged to the newest balance
+/// without a gap.
+pub(super) fn sent_of(outgoing: &Outgoing, updates: Vec<Kept>) -> Option<VecDeque<Sent>> {
+    let mut seq = outgoing.acknowledged;
     let mut sent = VecDeque::with_capacity(updates.len());
-    for update in updates.into_iter().rev() {
-        if update.seq != next_seq {
-            return None;
-        }
-        next_seq = next_seq.checked_sub(1)?;
-        let folded = update.ticks.and_then(|ticks| ticks.folded).map_or(0, |folded| folded.index);
-        let total = listed(&update.payments).ok()?;
-        sent.push_front(Sent { update, payments });
-        payments = payments.checked_sub(total.count)?.checked_sub(u64::from(folded))?;
+    for Kept { update, payments, .. } in updates {
+        seq = seq.checked_add(1).filter(|next| *next == update.seq)?;
+        sent.push_back(Sent { update, payments });
     }
-    // Everything above what is acknowledged must be there to be sent again.
-    (next_seq <= outgoing.acknowledged).then_some(sent)
+    (seq == outgoing.signed.map_or(0, |signed| signed.state.seq)).then_some(sent)
 }
 
 impl Channel {
@@ -127,10 +120,10 @@ impl Channel {
             ticks: (!plain).then_some(ticks),
             signature: signed.signature,
         };
-        tables::put_update(&mut effects.batch, self.id, &update);
-        self.forget_acknowledged(effects);
+        self.keep_own(&update, &before, effects);
         self.sent.push_back(Sent { update: update.clone(), payments: self.outgoing.payments });
         effects.after.push(After::Send(ChannelMessage::Update(update)));
+        self.ask_at_cadence(&state, effects);
         true
     }
 
@@ -146,14 +139,6 @@ impl Channel {
             }
         }
         self.dirty.outgoing = true;
-    }
-
-    /// Deletes the updates that the peer holds. They go with the next write, never on their own.
-    fn forget_acknowledged(&mut self, effects: &mut Effects) {
-        while self.forgotten < self.outgoing.acknowledged {
-            self.forgotten = self.forgotten.saturating_add(1);
-            tables::delete_update(&mut effects.batch, self.id, self.forgotten);
-        }
     }
 
     /// Gives up the payments that wait.
@@ -180,6 +165,7 @@ impl Channel {
         self.resending = false;
         self.peer_wants_close = false;
         self.close_requested = false;
+        self.asked.clear();
         self.stated = None;
     }
 
@@ -258,11 +244,9 @@ impl Channel {
             (self.outgoing, self.incoming) = (outgoing, incoming);
             return Err(Misbehaviour::HeldBack);
         }
-        self.forget_acknowledged(effects);
         for sent in self.sent.drain(..) {
-            tables::delete_update(&mut effects.batch, self.id, sent.update.seq);
+            tables::delete_kept(&mut effects.batch, self.id, Lane::Own, sent.update.seq);
         }
-        self.forgotten = own.state.seq;
         self.chain = None;
         self.dirty.outgoing = true;
         self.recovered(self.agreement.side, effects);
@@ -405,6 +389,7 @@ impl Channel {
         self.hold(balance);
         self.incoming.payments = self.incoming.payments.saturating_add(listed.count);
         self.received_ticks(new_ticks, before.ticks.unit, effects);
+        self.keep_peers(&update, &before, effects);
         if listed.count > 0 {
             effects.after.push(After::Event(ChannelEvent::Received(Box::new(update))));
         }

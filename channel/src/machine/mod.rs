@@ -21,15 +21,19 @@
 //! | `stakes.rs` | topping up and withdrawing |
 //! | `ledger.rs` | what the ledger shows, closing alone, claiming |
 //! | `restored.rs` | a channel whose records were lost or may be old |
+//! | `history.rs` | what was paid, update by update |
+//! | `receipts.rs` | the payee's signatures for what it has received |
 //! | [`open`] | how two parties come to a channel |
 //! | [`tables`] | the records and their keys |
 
 mod closing;
 mod errors;
+mod history;
 mod io;
 mod lanes;
 mod ledger;
 pub mod open;
+mod receipts;
 mod restored;
 mod stakes;
 mod state;
@@ -38,7 +42,7 @@ pub mod tables;
 mod tests;
 mod ticks;
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 
 pub use errors::{CommandError, Misbehaviour, PayError};
 use flash_proto::{
@@ -46,6 +50,8 @@ use flash_proto::{
     balance::Totals,
     message::{ChannelMessage, PauseReason, Stake, Stakes, Update},
 };
+use history::History;
+pub use history::HistoryRule;
 pub use io::{After, ChannelEvent, Effects, Input, Item, LedgerView, PAYMENT_KEY_BYTES_MAX, PaymentKey};
 pub use stakes::WITHDRAW_EXPIRY_MILESTONES;
 pub use state::{
@@ -108,10 +114,11 @@ pub struct Channel {
     /// Payments that wait, each tick counted as one.
     queued_payments: u64,
     sent: VecDeque<Sent>,
+    history: History,
+    /// States of the own lane for which the payee was asked for a receipt, by their number.
+    asked: BTreeMap<u64, LaneState>,
     /// The chain of ticks under the newest balance, if this life has begun it.
     chain: Option<ticks::ChainInUse>,
-    /// Updates up to this number are no longer in the store.
-    forgotten: u64,
     /// Why the peer takes no payments, if it said so.
     peer_paused: Option<PauseReason>,
     /// This side told the peer that it takes no payments.
@@ -167,11 +174,13 @@ impl Channel {
     ) -> Result<Self, StoreError> {
         let agreement = tables::agreement(store, id)?;
         let stored = tables::stored(store, id)?;
-        let updates = tables::updates(store, id)?;
+        let updates = tables::kept_after(store, id, stored.outgoing.acknowledged)?;
         let key = key(agreement.key_index);
         let sent = lanes::sent_of(&stored.outgoing, updates)
             .ok_or_else(|| tables::damaged_channel(id, "updates and balance differ"))?;
-        let channel = Self::restore(agreement, key, stored, sent);
+        let history = History::load(store, id, &stored)?;
+        let mut channel = Self::restore(agreement, key, stored, sent);
+        channel.history = history;
         if channel.id != id || !channel.balances_add_up() {
             return Err(tables::damaged_channel(id, "balances make no sense"));
         }
@@ -182,8 +191,6 @@ impl Channel {
         let id = agreement.channel();
         let peer_key = agreement.open.party(!agreement.side).key;
         let locked = stored.locked.unwrap_or_else(|| Locked::agreed(&agreement));
-        let forgotten =
-            sent.front().map_or(stored.outgoing.acknowledged, |first| first.update.seq.saturating_sub(1));
         Self {
             agreement,
             id,
@@ -204,8 +211,9 @@ impl Channel {
             queued_amount: Amount::ZERO,
             queued_payments: 0,
             sent,
+            history: History::default(),
+            asked: BTreeMap::new(),
             chain: None,
-            forgotten,
             peer_paused: None,
             paused: false,
             resending: false,
@@ -233,6 +241,8 @@ impl Channel {
             Input::Shown { held, ticks } => return self.shown_elsewhere(*held, ticks, effects),
             Input::Doubt => self.doubt_records(effects),
             Input::Trust => self.trust(effects),
+            Input::AskReceipt(state) => self.ask_receipt(&state, effects),
+            Input::GiveReceipt { seq, state } => self.give_receipt(seq, state.as_deref(), effects),
             Input::TopUp { essence, unlocks } => self.top_up(*essence, unlocks, effects),
             Input::Withdraw { amount, left_min } => self.withdraw(amount, left_min, effects),
         }
@@ -261,6 +271,11 @@ impl Channel {
             ChannelMessage::CloseSigned { close, signature } => self.take_close(close, signature, effects),
             ChannelMessage::CloseComplete { signature } => self.complete_close(signature),
             ChannelMessage::Refuse(refusal) => Err(Misbehaviour::Refused(refusal.detail)),
+            ChannelMessage::ReceiptRequest { seq } => {
+                self.receipt_wanted(seq, effects);
+                Ok(())
+            }
+            ChannelMessage::Receipt { seq, signature } => self.take_receipt(seq, signature, effects),
             ChannelMessage::Tick { seq, proof } => self.take_tick(seq, proof, effects),
             ChannelMessage::TickAck { seq, index } => self.take_tick_ack(seq, index),
             ChannelMessage::Stakes(stakes) => {
@@ -272,9 +287,6 @@ impl Channel {
             }
             ChannelMessage::WithdrawComplete { withdraw, signature } => {
                 self.complete_withdraw(withdraw, signature)
-            }
-            ChannelMessage::ReceiptRequest { .. } | ChannelMessage::Receipt { .. } => {
-                Err(Misbehaviour::Unexpected("this message"))
             }
         }
     }

@@ -1,7 +1,7 @@
 //! The records of channels in the store, and the only code that knows their keys and encodings.
 
 use bincode::{Decode, Encode};
-use flash_proto::{Amount, ChannelId, Payment, codec, message::Update};
+use flash_proto::{Amount, ChannelId, LaneState, Payment, Signature, TickStep, codec, message::Update};
 
 use super::{Agreement, Doubt, Incoming, Item, Locked, Outgoing, Phase};
 use crate::store::{
@@ -17,7 +17,8 @@ const PHASES: Table = Table::small(2, "channel phases");
 const OUTGOING: Table = Table::small(3, "outgoing lanes");
 /// The peer's lane, by the channel's id.
 const INCOMING: Table = Table::small(4, "incoming lanes");
-/// Updates that the peer is not known to hold, by the channel's id and their number (big-endian).
+/// Own updates, by the channel's id and their number (big-endian): all that the peer may not hold, and the
+/// newest of the others.
 const UPDATES: Table = Table::large(5, "updates");
 /// Payments by the channel's id and their key.
 const KEYS: Table = Table::small(6, "payment keys");
@@ -25,6 +26,10 @@ const KEYS: Table = Table::small(6, "payment keys");
 const DOUBTS: Table = Table::small(16, "channels in doubt");
 /// What both sides have locked, by the channel's id; none while that is what the agreement says.
 const LOCKED: Table = Table::large(9, "locked");
+/// The newest of the peer's updates, by the channel's id and their number (big-endian).
+const RECEIVED: Table = Table::large(10, "received updates");
+/// The payee's receipts for own updates that are kept, likewise.
+const RECEIPTS: Table = Table::small(11, "receipts");
 
 /// What is stored of a channel beside its agreement.
 #[derive(Clone, Debug)]
@@ -51,6 +56,26 @@ impl Default for Stored {
             locked: None,
         }
     }
+}
+
+/// One of a channel's lanes, as this side sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lane {
+    /// What this side pays.
+    Own,
+    /// What the peer pays.
+    Peers,
+}
+
+/// An update as it is kept.
+#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
+pub struct Kept {
+    /// The update.
+    pub update: Update,
+    /// Payments on the lane up to it.
+    pub payments: u64,
+    /// The lane's state before it.
+    pub before: LaneState,
 }
 
 /// A payment, or ticks, made under a key.
@@ -177,17 +202,6 @@ pub fn put_backed_up(batch: &mut Batch, table: Table, key: &[u8], value: Vec<u8>
     Ok(())
 }
 
-/// Forgets the updates of a channel that the peer is not known to hold.
-///
-/// # Errors
-/// [`StoreError`].
-pub fn delete_updates(store: &dyn Store, batch: &mut Batch, id: ChannelId) -> Result<(), StoreError> {
-    for update in updates(store, id)? {
-        delete_update(batch, id, update.seq);
-    }
-    Ok(())
-}
-
 /// Notes of a channel that its records may be older than what this side has signed.
 pub fn put_in_doubt(batch: &mut Batch, id: ChannelId) {
     put_doubt(batch, id, Some(&Doubt::default()));
@@ -222,19 +236,120 @@ fn update_key(id: ChannelId, seq: u64) -> Vec<u8> {
     [id.as_bytes().as_slice(), &seq.to_be_bytes()].concat()
 }
 
-pub(super) fn put_update(batch: &mut Batch, id: ChannelId, update: &Update) {
-    batch.put(UPDATES, &update_key(id, update.seq), codec::encode(update));
+impl Lane {
+    const fn table(self) -> Table {
+        match self {
+            Self::Own => UPDATES,
+            Self::Peers => RECEIVED,
+        }
+    }
 }
 
-pub(super) fn delete_update(batch: &mut Batch, id: ChannelId, seq: u64) {
-    batch.delete(UPDATES, &update_key(id, seq));
+impl Kept {
+    /// The lane's state after the update; `None` if it does not follow, which no update that was kept does not.
+    pub fn after(&self) -> Option<LaneState> {
+        self.before.step(&self.update.payments, &self.update.ticks.unwrap_or(TickStep::NONE)).ok()
+    }
+
+    /// Payments on the lane before the update.
+    fn payments_before(&self) -> Option<u64> {
+        self.payments.checked_sub(self.update.count().ok()?)
+    }
+
+    /// Where in the update a payment is, from 0, by its number on the lane.
+    pub fn position(&self, payment: u64) -> Option<u32> {
+        let position = payment.checked_sub(self.payments_before()?)?.checked_sub(1)?;
+        (payment <= self.payments).then(|| u32::try_from(position).ok())?
+    }
 }
 
-pub(super) fn updates(store: &dyn Store, id: ChannelId) -> Result<Vec<Update>, StoreError> {
-    let mut updates = Vec::new();
-    for_each(store, UPDATES, id.as_bytes(), |(key, bytes)| {
-        updates.push(decode(UPDATES, &key, &bytes)?);
-        Ok::<_, StoreError>(())
-    })?;
-    Ok(updates)
+/// Stores an update as [`Kept`], without a copy of it.
+pub(super) fn put_kept(batch: &mut Batch, id: ChannelId, lane: Lane, kept: &(&Update, u64, &LaneState)) {
+    batch.put(lane.table(), &update_key(id, kept.0.seq), codec::encode(kept));
+}
+
+pub(super) fn delete_kept(batch: &mut Batch, id: ChannelId, lane: Lane, seq: u64) {
+    batch.delete(lane.table(), &update_key(id, seq));
+    if lane == Lane::Own {
+        batch.delete(RECEIPTS, &update_key(id, seq));
+    }
+}
+
+pub(super) fn put_receipt(batch: &mut Batch, id: ChannelId, seq: u64, receipt: &Signature) {
+    batch.put(RECEIPTS, &update_key(id, seq), codec::encode(receipt));
+}
+
+/// Own updates above a number.
+pub(super) fn kept_after(store: &dyn Store, id: ChannelId, seq: u64) -> Result<Vec<Kept>, StoreError> {
+    let mut kept: Vec<Kept> = Vec::new();
+    let mut after = seq;
+    while let Some(next) = next_kept(store, id, Lane::Own, after)? {
+        after = next.update.seq;
+        kept.push(next);
+    }
+    Ok(kept)
+}
+
+/// The first update above a number.
+fn next_kept(store: &dyn Store, id: ChannelId, lane: Lane, seq: u64) -> Result<Option<Kept>, StoreError> {
+    let page = store.scan(lane.table(), id.as_bytes(), Some(&update_key(id, seq)), 1)?;
+    page.first().map(|(key, bytes)| decode(lane.table(), key, bytes)).transpose()
+}
+
+/// The number of the oldest update that is kept.
+pub(super) fn oldest_kept(store: &dyn Store, id: ChannelId, lane: Lane) -> Result<Option<u64>, StoreError> {
+    Ok(next_kept(store, id, lane, 0)?.map(|kept| kept.update.seq))
+}
+
+/// An update by its number, if it is kept.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn kept(store: &dyn Store, id: ChannelId, lane: Lane, seq: u64) -> Result<Option<Kept>, StoreError> {
+    load(store, lane.table(), &update_key(id, seq))
+}
+
+/// The update that made a payment, by the payment's number on the lane, if it is kept.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn kept_with(
+    store: &dyn Store,
+    id: ChannelId,
+    lane: Lane,
+    payment: u64,
+) -> Result<Option<Kept>, StoreError> {
+    let Some((key, bytes)) = store.last(lane.table(), id.as_bytes())? else { return Ok(None) };
+    let newest: Kept = decode(lane.table(), &key, &bytes)?;
+    // It is above `low` and at most `high`. Numbers may be missing where records were lost.
+    let (mut low, mut high) = (0, newest.update.seq);
+    while low < high {
+        let middle = low.midpoint(high.saturating_sub(1));
+        let Some(kept) = next_kept(store, id, lane, middle)? else { return Ok(None) };
+        if kept.position(payment).is_some() {
+            return Ok(Some(kept));
+        }
+        if payment > kept.payments {
+            low = kept.update.seq;
+        } else {
+            high = middle;
+        }
+    }
+    Ok(None)
+}
+
+/// The payee's receipt for the first own update from this number on that there is one for, and its number.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn receipt_from(
+    store: &dyn Store,
+    id: ChannelId,
+    seq: u64,
+) -> Result<Option<(u64, Signature)>, StoreError> {
+    let after = update_key(id, seq.saturating_sub(1));
+    let page = store.scan(RECEIPTS, id.as_bytes(), Some(&after), 1)?;
+    let Some((key, bytes)) = page.first() else { return Ok(None) };
+    let number = key.last_chunk().map(|number| u64::from_be_bytes(*number));
+    Ok(Some((number.ok_or_else(|| corrupt(RECEIPTS, key, "key"))?, decode(RECEIPTS, key, bytes)?)))
 }

@@ -118,6 +118,9 @@ impl Channel {
                         next.anchor = may_sign.then_some(wanted);
                         break;
                     };
+                    if !next.payments.is_empty() {
+                        break; // an update folds ticks before its payments, and their numbers are in order
+                    }
                     room = left;
                     next.ticks = next.ticks.saturating_add(count);
                 }

@@ -1,7 +1,7 @@
 //! Data on the ledger.
 
 use flash_node_client::light::evidence::Evidence;
-use flash_proto::BlockId;
+use flash_proto::{BlockId, PaymentProof};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
@@ -29,4 +29,21 @@ pub struct ConfirmedBlock {
     /// milestone with its signatures, and those at which coordinators handed over to others.
     #[schema(value_type = Object)]
     pub evidence: Evidence,
+}
+
+/// Which payment is to be proven.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub struct ReceiptRequest {
+    /// Its number on its lane, from 1.
+    pub payment: u64,
+    /// Whether it was received; sent if not.
+    pub received: bool,
+}
+
+/// What proves a payment.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct PaymentReceipt {
+    /// The content of a proof file.
+    #[schema(value_type = Object)]
+    pub proof: PaymentProof,
 }

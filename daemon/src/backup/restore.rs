@@ -111,7 +111,6 @@ pub fn put_back(content: &Content, store: &dyn Store) -> Result<(), Failure> {
                 && let Ok(id) = <[u8; 32]>::try_from(record.key.as_slice())
             {
                 channel_tables::put_in_doubt(&mut batch, ChannelId::new(id));
-                channel_tables::delete_updates(store, &mut batch, ChannelId::new(id))?;
             }
         }
         let _durable = store.commit(&batch)?;

@@ -12,6 +12,7 @@ mod node;
 mod notary;
 mod output;
 mod pay;
+mod receipt;
 mod tower;
 mod view;
 mod wait;
@@ -108,6 +109,8 @@ pub enum Command {
     Tick(pay::Tick),
     /// Pay a stream of payments, one per line of standard input
     Stream(pay::Stream),
+    /// Prove one single payment, or check such a proof
+    Receipt(receipt::Receipt),
     /// Show what happened, and with --follow what happens
     Events(events::Events),
     /// The ledger as the daemon verified it
@@ -145,6 +148,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Pay(command) => command.run(&context).await,
         Command::Tick(command) => command.run(&context).await,
         Command::Stream(command) => command.run(&context).await,
+        Command::Receipt(command) => command.run(&context).await,
         Command::Events(command) => command.run(&context).await,
         Command::Ledger(command) => command.run(&context).await,
         Command::Tower(command) => command.run(&context).await,
@@ -220,6 +224,8 @@ mod tests {
             "flash backup restore /b --words w --data /x --node ".to_owned() + PEER,
             "flash ledger notarize a b --tag meter".to_owned(),
             "flash ledger verify a --proof b --network c".to_owned(),
+            "flash receipt abcd --payment 7 --received --out x".to_owned(),
+            format!("flash receipt verify x --channel {}", "0".repeat(64)),
             "flash events --after 3 --follow --rpc http://localhost:1".to_owned(),
         ] {
             parse(&right).unwrap();
@@ -234,6 +240,9 @@ mod tests {
             (format!("flash ledger notarize a --tag {}", "x".repeat(65)), "at most 64"),
             (format!("flash ledger verify a --proof b --block {}", "0".repeat(64)), "cannot be used with"),
             ("flash stream abcd".to_owned(), "--from-stdin"),
+            ("flash receipt abcd".to_owned(), "--payment"),
+            ("flash receipt abcd --payment -1".to_owned(), "'-1'"),
+            ("flash receipt verify".to_owned(), "<FILE>"),
         ] {
             let error = parse(&wrong).unwrap_err();
             assert_eq!(error.exit_code(), i32::from(Exit::Usage.code()));

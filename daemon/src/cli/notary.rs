@@ -13,7 +13,7 @@ use flash_node_client::light::notary::{
     FILES_MAX, FileDigest, FileHasher, FileProof, Notarized, NotaryError, Note,
 };
 use flash_proto::{BlockId, Hash, NetworkParams, limits::DATA_TAG_BYTES_MAX};
-use serde::Serialize;
+use serde::{Serialize, de::DeserializeOwned};
 
 use super::{Context, output::Failure, view, wait::wait};
 use crate::{
@@ -157,12 +157,13 @@ impl Verify {
             hashed.map_err(|error| unreadable(&self.file, &error))?
         };
         let digest = wait("reading the file", "nothing was changed", work).await?;
-        let proof = match self.block {
-            Some(block) => {
-                let confirmed = context.client(Scope::Read)?.confirmed_block(block).await?;
-                FileProof::of_one(params.id(), digest, confirmed.evidence)
-            }
-            None => read_proof(&self.proof.unwrap_or_else(|| proof_path(&self.file)))?,
+        let proof = if let Some(block) = self.block {
+            let confirmed = context.client(Scope::Read)?.confirmed_block(block).await?;
+            FileProof::of_one(params.id(), digest, confirmed.evidence)
+        } else {
+            let path = self.proof.unwrap_or_else(|| proof_path(&self.file));
+            let hint = "name the proof with --proof, or the block with --block";
+            read_proof(&path, PROOF_BYTES_MAX, hint)?
         };
         let proven = proof.verify(&params, digest).map_err(|error| refused(&self.file, &error))?;
         context.output.value(&report(&self.file, digest, &proven, None), text)
@@ -221,13 +222,17 @@ fn digest(path: &Path) -> Result<FileDigest, ApiError> {
     hash().map_err(|error| unreadable(path, &error))
 }
 
-fn read_proof(path: &Path) -> Result<FileProof, ApiError> {
+/// A proof file of at most so many bytes; the hint is for one that cannot be opened.
+pub(super) fn read_proof<T: DeserializeOwned>(
+    path: &Path,
+    bytes_max: u64,
+    hint: &str,
+) -> Result<T, ApiError> {
     let mut text = String::new();
     let file = File::open(path).map_err(|error| {
-        let hint = "name the proof with --proof, or the block with --block";
         ApiError::new(ErrorCode::InvalidRequest, format!("{}: {error}", path.display()), hint)
     })?;
-    file.take(PROOF_BYTES_MAX)
+    file.take(bytes_max)
         .read_to_string(&mut text)
         .map_err(|error| error.to_string())
         .and_then(|_| serde_json::from_str(&text).map_err(|error| error.to_string()))
@@ -238,7 +243,7 @@ fn read_proof(path: &Path) -> Result<FileProof, ApiError> {
 }
 
 /// There is either the whole proof afterwards or none, and none that was there before is lost.
-fn write_proof(path: &Path, text: &str) -> io::Result<()> {
+pub(super) fn write_proof(path: &Path, text: &str) -> io::Result<()> {
     let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
     let readable = fs::Permissions::from_mode(0o644);
     let mut file = tempfile::Builder::new().permissions(readable).tempfile_in(dir)?;

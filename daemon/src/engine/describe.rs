@@ -97,7 +97,8 @@ fn pair(balances: Balances, channel: &Channel) -> Value {
     json!({ "ours": balances.of(side), "peers": balances.of(!side) })
 }
 
-pub(super) fn event(channel: &Channel, event: ChannelEvent) -> NewEvent {
+/// The event as users see it; of some they need not know.
+pub(super) fn event(channel: &Channel, event: ChannelEvent) -> Option<NewEvent> {
     let ours = |side| if side == channel.agreement().side { "us" } else { "the peer" };
     let (kind, details) = match event {
         ChannelEvent::Opened => {
@@ -111,6 +112,7 @@ pub(super) fn event(channel: &Channel, event: ChannelEvent) -> NewEvent {
         ChannelEvent::Found => ("channel_recovered", json!({})),
         ChannelEvent::Lapsed => ("channel_lapsed", json!({})),
         ChannelEvent::Received(update) => ("payments_received", received(&update)),
+        ChannelEvent::ReceiptWanted { .. } | ChannelEvent::Receipt { .. } => return None,
         ChannelEvent::Ticks { count, unit } => {
             let amount = unit.checked_mul(count).unwrap_or(Amount::MAX);
             ("ticks_received", json!({ "ticks": count, "unit": unit, "amount": amount }))
@@ -152,7 +154,7 @@ pub(super) fn event(channel: &Channel, event: ChannelEvent) -> NewEvent {
             ("channel_closed", json!({ "payouts": paid, "expected": expected }))
         }
     };
-    new(channel, kind, details)
+    Some(new(channel, kind, details))
 }
 
 fn received(update: &Update) -> Value {

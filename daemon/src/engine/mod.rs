@@ -23,10 +23,12 @@ pub mod writer;
 use std::{sync::Arc, thread, time::Duration};
 
 use flash_channel::{
-    machine::{Agreement, Item, LedgerView, PaymentKey},
+    machine::{Agreement, HistoryRule, Item, LedgerView, PaymentKey},
     store::{Batch, Store, StoreError},
 };
-use flash_proto::{ChannelId, PublicKey, SecretKey, Transaction, TransactionId, message::ChannelMessage};
+use flash_proto::{
+    ChannelId, LaneState, PublicKey, SecretKey, Transaction, TransactionId, message::ChannelMessage,
+};
 pub use outbox::Outbox;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 pub use view::{View, Views};
@@ -61,6 +63,8 @@ pub struct EngineConfig {
     /// Longest age of a view of a channel under which payments are taken; half the channel's contest
     /// window if `None`.
     pub freshness_max: Option<Duration>,
+    /// How much of the past is kept, and how often receipts are asked for.
+    pub history: HistoryRule,
     /// Counters.
     pub metrics: Metrics,
     /// Ends everything when something fails that must not be worked around.
@@ -97,6 +101,7 @@ enum Command {
     Pay { channel: ChannelId, order: Order },
     Milestone { index: u64, age: Duration, views: Vec<(ChannelId, LedgerView)> },
     Close { channel: ChannelId, alone: bool, done: oneshot::Sender<Result<(), ApiError>> },
+    Receipt { channel: ChannelId, state: Box<LaneState>, done: oneshot::Sender<Result<(), ApiError>> },
     Refused { channel: ChannelId, transaction: TransactionId, reason: String },
     Trust { channel: ChannelId, done: oneshot::Sender<Result<(), ApiError>> },
     Meet { channel: ChannelId, peer: PublicKey, with: Batch, done: oneshot::Sender<Result<(), ApiError>> },
@@ -127,8 +132,17 @@ pub(crate) struct Placed {
 /// # Errors
 /// [`StoreError`]: a record cannot be read, so that nothing must be signed.
 pub fn start(config: EngineConfig) -> Result<Started, StoreError> {
-    let EngineConfig { store, log, backup, keys, milestone_interval_ms, freshness_max, metrics, stop } =
-        config;
+    let EngineConfig {
+        store,
+        log,
+        backup,
+        keys,
+        milestone_interval_ms,
+        freshness_max,
+        history,
+        metrics,
+        stop,
+    } = config;
     let views = Views::default();
     let (submit, submissions) = mpsc::unbounded_channel();
     let (durable, durables) = mpsc::unbounded_channel();
@@ -137,8 +151,15 @@ pub fn start(config: EngineConfig) -> Result<Started, StoreError> {
         Writer::start(Arc::clone(&store), log, backup, outlets, metrics.clone(), stop.clone())?;
     let (mailbox, commands) = mpsc::channel(MAILBOX_MAX);
     let timing = run::Timing { milestone_interval_ms, freshness_max };
-    let mut thread =
-        run::EngineThread::new(store, keys, timing, writer.clone(), views.clone(), metrics, stop.clone());
+    let mut thread = run::EngineThread::new(
+        store,
+        keys,
+        (timing, history),
+        writer.clone(),
+        views.clone(),
+        metrics,
+        stop.clone(),
+    );
     thread.load(&submit)?;
     drop(submit);
     let runtime = tokio::runtime::Handle::current();
@@ -248,6 +269,16 @@ impl Engine {
         let (done, met) = oneshot::channel();
         self.command(Command::Meet { channel, peer, with, done }).await?;
         met.await.map_err(stopping)?
+    }
+
+    /// Asks the payee for a receipt for a state of the own lane; returns once it is here and durable.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the payee is not there, or keeps no record of that update.
+    pub async fn ask_receipt(&self, channel: ChannelId, state: LaneState) -> Result<(), ApiError> {
+        let (done, given) = oneshot::channel();
+        self.command(Command::Receipt { channel, state: Box::new(state), done }).await?;
+        given.await.map_err(stopping)?
     }
 
     /// The ledger does not take a transaction that the channel wanted.

@@ -11,7 +11,7 @@ use std::{
 
 use flash_channel::{
     Channel,
-    machine::{Effects, tables as channel_tables},
+    machine::{Effects, HistoryRule, tables as channel_tables},
     store::{Store, StoreError},
 };
 use flash_proto::{ChannelId, Transaction, message::ChannelMessage};
@@ -61,6 +61,7 @@ pub(super) struct EngineThread {
     store: Arc<dyn Store>,
     keys: ChannelKeys,
     timing: Timing,
+    history: HistoryRule,
     writer: Writer,
     views: Views,
     metrics: Metrics,
@@ -75,20 +76,21 @@ impl EngineThread {
     pub(super) fn new(
         store: Arc<dyn Store>,
         keys: ChannelKeys,
-        timing: Timing,
+        (timing, history): (Timing, HistoryRule),
         writer: Writer,
         views: Views,
         metrics: Metrics,
         stop: Stop,
     ) -> Self {
         let slots = BTreeMap::new();
-        Self { store, keys, timing, writer, views, metrics, stop, slots, links: 0, tip: None }
+        Self { store, keys, timing, history, writer, views, metrics, stop, slots, links: 0, tip: None }
     }
 
     /// Loads every channel. What they want on the ledger was durable before, and is passed on at once.
     pub(super) fn load(&mut self, submit: &mpsc::UnboundedSender<Transaction>) -> Result<(), StoreError> {
         for id in channel_tables::channels(self.store.as_ref())? {
-            let channel = Channel::load(id, |index| (self.keys)(index), self.store.as_ref())?;
+            let mut channel = Channel::load(id, |index| (self.keys)(index), self.store.as_ref())?;
+            channel.set_history(self.history);
             let created_ms = tables::link(self.store.as_ref(), id)?.created_ms;
             let mut slot = Slot::new(channel, Effects::default(), created_ms);
             if let Some(transaction) = slot.take_wanted() {
@@ -121,7 +123,10 @@ impl EngineThread {
                     }
                     for id in durable.drain(..) {
                         if let Some(slot) = self.slots.get_mut(&id) {
-                            slot.durable();
+                            if let Err(error) = slot.durable(self.store.as_ref()) {
+                                self.stop.fail(format!("the store failed: {error}"), true);
+                                return;
+                            }
                             touched.push(id);
                         }
                     }
@@ -162,7 +167,8 @@ impl EngineThread {
             Command::Add { agreement, with, created_ms, done } => {
                 let mut effects = Effects::default();
                 let key = (self.keys)(agreement.key_index);
-                let channel = Channel::new(*agreement, key, &mut effects);
+                let mut channel = Channel::new(*agreement, key, &mut effects);
+                channel.set_history(self.history);
                 let id = channel.id();
                 let slot = self.slots.entry(id).or_insert_with(|| Slot::new(channel, effects, created_ms));
                 slot.with(with, done);
@@ -203,6 +209,9 @@ impl EngineThread {
             Command::Trust { channel, done } => self.asked(channel, done, touched, Slot::trust),
             Command::Meet { channel, peer, with, done } => {
                 self.asked(channel, done, touched, |slot, done| slot.meet(peer, with, done));
+            }
+            Command::Receipt { channel, state, done } => {
+                self.asked(channel, done, touched, |slot, done| slot.ask_receipt(*state, done));
             }
             Command::Refused { channel, transaction, reason } => {
                 if let Some(slot) = self.slots.get_mut(&channel) {

@@ -1,5 +1,7 @@
 //! One channel with its link, its callers, and what waits for its next commit.
 
+mod receipts;
+
 use std::{
     collections::{BTreeMap, VecDeque},
     sync::Arc,
@@ -13,7 +15,7 @@ use flash_channel::{
         PaymentKey, Phase,
         tables::{self, KeyRecord},
     },
-    store::{Barrier, Batch, Store},
+    store::{Barrier, Batch, Store, StoreError},
 };
 use flash_proto::{
     PublicKey, SignedBalance, Transaction, TransactionId,
@@ -56,6 +58,11 @@ pub(super) struct Slot {
     /// Payments that were signed when the job on its way was made, and those whose update is on the disk.
     committing_payments: u64,
     stored_payments: u64,
+    /// Callers who wait for a receipt, by the number of its update.
+    receipts: Vec<(u64, oneshot::Sender<Result<(), ApiError>>)>,
+    /// Updates of which the peer wants a receipt: their records may wait for the next job, or be on their way.
+    wanted: Vec<u64>,
+    committing_wanted: Vec<u64>,
     /// The channel on the ledger, as it was proven last.
     seen: Option<LedgerView>,
     /// The transaction that was passed on last.
@@ -108,6 +115,9 @@ impl Slot {
             waiting: VecDeque::new(),
             keys: BTreeMap::new(),
             committing_payments: 0,
+            receipts: Vec::new(),
+            wanted: Vec::new(),
+            committing_wanted: Vec::new(),
             seen: None,
             submitted: None,
             refused: None,
@@ -154,6 +164,7 @@ impl Slot {
 
     /// Binds what is to be sent to the link that there is now, and names the events.
     fn collect(&mut self) {
+        let (mut wanted, mut answered) = (Vec::new(), Vec::new());
         for after in self.effects.after.drain(..) {
             match after {
                 After::Send(message) => {
@@ -167,9 +178,20 @@ impl Slot {
                         fail_above(&mut self.waiting, &mut self.keys, signed);
                     }
                     self.has_old_records |= matches!(event, ChannelEvent::OldRecords { .. });
-                    self.events.push(describe::event(&self.channel, event));
+                    match event {
+                        ChannelEvent::ReceiptWanted { seq } => wanted.push(seq),
+                        ChannelEvent::Receipt { seq, given } => answered.push((seq, given)),
+                        _ => {}
+                    }
+                    self.events.extend(describe::event(&self.channel, event));
                 }
             }
+        }
+        for seq in wanted {
+            self.receipt_wanted(seq);
+        }
+        for (seq, given) in answered {
+            self.receipt_answered(seq, given);
         }
     }
 
@@ -372,13 +394,17 @@ impl Slot {
     }
 
     /// The job on its way is on the disk.
-    pub(super) fn durable(&mut self) {
+    ///
+    /// # Errors
+    /// [`StoreError`]: what was kept cannot be read.
+    pub(super) fn durable(&mut self, store: &dyn Store) -> Result<(), StoreError> {
         self.committing = false;
         self.committing_rooms.clear();
         self.stored_payments = self.committing_payments;
         let stored = self.stored_payments;
         self.keys.retain(|_, made| made.number > stored);
         self.acknowledge();
+        self.give_receipts(store)
     }
 
     /// Counts what happened since it was counted last; what was stored before the start counts for
@@ -414,6 +440,7 @@ impl Slot {
         self.dirty = false;
         self.committing = true;
         self.committing_rooms = std::mem::take(&mut self.rooms);
+        self.committing_wanted = std::mem::take(&mut self.wanted);
         self.committing_payments = self.channel.outgoing().payments;
         let submissions = self.take_wanted().into_iter().collect();
         let after = Afterwards {

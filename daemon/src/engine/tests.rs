@@ -91,6 +91,7 @@ fn started(store: Arc<dyn Store>, stop: &Stop) -> Started {
         keys: Arc::new(|_| key(Side::A)),
         milestone_interval_ms: 1_000,
         freshness_max: None,
+        history: HistoryRule::default(),
         metrics: Metrics::default(),
         stop: stop.clone(),
     })

@@ -17,8 +17,8 @@ use super::{
 };
 use crate::api::{
     ApiError, ChannelInfo, CloseRequest, ErrorCode, HistoryEntry, Info, NewAddress, OpenRequest, PayRequest,
-    PayResult, PeerRequest, RecoverRequest, RecoverResult, SendRequest, SendResult, Stopping, TickRequest,
-    TowerHeld, TowerInfo, WalletBalance,
+    PayResult, PaymentReceipt, PeerRequest, ReceiptRequest, RecoverRequest, RecoverResult, SendRequest,
+    SendResult, Stopping, TickRequest, TowerHeld, TowerInfo, WalletBalance,
 };
 
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -200,6 +200,31 @@ pub(super) async fn meet(
     Body(request): Body<PeerRequest>,
 ) -> Answer<ChannelInfo> {
     to_its_end(async move { rpc.daemon.meet(id, request).await }).await.map(Json)
+}
+
+/// Which payment.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct ReceiptParams {
+    /// Its number on its lane, from 1.
+    payment: u64,
+    /// Whether it was received; sent if left out.
+    #[serde(default)]
+    received: bool,
+}
+
+/// Proof of one payment: of a sent one by the payee, who is asked to sign if need be; of a received one by the payer.
+#[utoipa::path(get, path = "/v1/channels/{id}/receipt", tag = "channels", security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The channel's id, 64 hexadecimal digits"), ReceiptParams),
+    responses((status = 200, body = PaymentReceipt), (status = "default", body = ApiError)))]
+pub(super) async fn receipt(
+    State(rpc): State<Rpc>,
+    Id(id): Id<ChannelId>,
+    Params(ReceiptParams { payment, received }): Params<ReceiptParams>,
+) -> Answer<PaymentReceipt> {
+    let proof = rpc.daemon.receipt(id, ReceiptRequest { payment, received }).await?;
+    Ok(Json(PaymentReceipt { proof }))
 }
 
 /// Asks each watchtower what it holds of a channel.

@@ -96,6 +96,7 @@ fn read_routes() -> Router<Rpc> {
         .route("/v1/wallet/history", get(handlers::history))
         .route("/v1/channels", get(handlers::channels))
         .route("/v1/channels/{id}", get(handlers::channel))
+        .route("/v1/channels/{id}/receipt", get(handlers::receipt))
         .route("/v1/channels/{id}/towers", get(handlers::tower_held))
         .route("/v1/towers", get(handlers::towers))
         .route("/v1/events", get(events::events))

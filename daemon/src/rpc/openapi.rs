@@ -33,6 +33,7 @@ use super::{events, handlers, ledger, stream};
         handlers::close,
         handlers::meet,
         handlers::trust,
+        handlers::receipt,
         handlers::pay,
         handlers::tick,
         handlers::towers,

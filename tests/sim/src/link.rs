@@ -138,9 +138,11 @@ pub(super) fn corrupted(mut message: ChannelMessage, rng: &mut Rng) -> ChannelMe
             1 => close.expiry_milestone ^= 1 << rng.below(8),
             _ => *signature = Signature::new(flip(signature.as_bytes(), rng)),
         },
-        ChannelMessage::CloseComplete { signature } | ChannelMessage::Receipt { signature, .. } => {
+        ChannelMessage::CloseComplete { signature }
+        | ChannelMessage::Receipt { signature: Some(signature), .. } => {
             *signature = Signature::new(flip(signature.as_bytes(), rng));
         }
+        ChannelMessage::Receipt { seq, signature: None } => *seq ^= 1 << rng.below(8),
     }
     message
 }

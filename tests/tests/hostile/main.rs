@@ -271,7 +271,7 @@ async fn messages_cut_off_at_any_byte_are_refused_and_change_nothing() {
         ChannelMessage::WithdrawSigned { withdraw, signature },
         ChannelMessage::WithdrawComplete { withdraw, signature },
         ChannelMessage::ReceiptRequest { seq: 1 },
-        ChannelMessage::Receipt { seq: 0, signature },
+        ChannelMessage::Receipt { seq: 0, signature: Some(signature) },
     ];
     let greeted = scene.peer.greet().await;
     let mut cut = 0;

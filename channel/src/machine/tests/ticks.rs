@@ -133,11 +133,14 @@ fn a_payment_goes_on_with_the_rest_of_the_chain_and_another_unit_begins_one() {
     pair.of(Side::A).tick(5, 2);
     pair.of(Side::A).pay(1);
     pair.of(Side::A).tick(5, 3);
-    // All of it under one signature: the ticks first.
+    // All of it leaves at once, with one signature, and in the order in which it is numbered: an update folds ticks
+    // before its payments, so those that come after a payment are revealed under the next balance.
     let said = pair.of(Side::A).says(Vec::new());
-    let [ChannelMessage::Update(update)] = &said[..] else { panic!("{said:?}") };
+    let [ChannelMessage::Update(update), ChannelMessage::Tick { seq: 2, proof }] = &said[..] else {
+        panic!("{said:?}")
+    };
     let step = update.ticks.unwrap();
-    assert_eq!((step.folded.unwrap().index, step.terms.max), (15, TICKS_MAX - 15));
+    assert_eq!((step.folded.unwrap().index, step.terms.max, proof.index), (12, TICKS_MAX - 12, 3));
     assert_eq!(step.terms.anchor, step.folded.unwrap().preimage);
     assert_eq!((step.terms.unit, chain.max), (chain.unit, TICKS_MAX));
     pair.of(Side::B).handle(said.into_iter().map(Input::Message).collect()).unwrap();
@@ -149,7 +152,7 @@ fn a_payment_goes_on_with_the_rest_of_the_chain_and_another_unit_begins_one() {
         panic!("{said:?}")
     };
     let step = update.ticks.unwrap();
-    assert_eq!((step.folded.unwrap().index, step.terms.max, step.terms.unit), (1, TICKS_MAX, amount(8)));
+    assert_eq!((step.folded.unwrap().index, step.terms.max, step.terms.unit), (4, TICKS_MAX, amount(8)));
     pair.of(Side::B).handle(said.into_iter().map(Input::Message).collect()).unwrap();
     pair.run();
     assert_eq!(pair.balances(), [1_000 - 16 * 5 - 1 - 8, 89]);
