@@ -1,6 +1,7 @@
 //! The running daemon as its RPC sees it.
 
 mod data;
+mod stakes;
 
 use std::{sync::Arc, time::Duration};
 

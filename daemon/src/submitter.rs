@@ -61,6 +61,8 @@ async fn see_through(client: &NodeClient, engine: &Engine, views: &Views, transa
     let deadline = match transaction.essence.action {
         Action::Open(open) => Some(open.expiry_milestone),
         Action::CooperativeClose(close) => Some(close.expiry_milestone),
+        Action::TopUp(top_up) => Some(top_up.expiry_milestone),
+        Action::Withdraw(withdraw) => Some(withdraw.expiry_milestone),
         _ => None,
     };
     loop {

@@ -18,8 +18,10 @@ const ITEMS_MAX: usize = 16;
 
 pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
     let agreement = channel.agreement();
-    let (side, open) = (agreement.side, &agreement.open);
-    let (known, balances) = (channel.balances_known(), channel.balances());
+    let (side, open, locked) = (agreement.side, &agreement.open, channel.locked());
+    let (known, balances) = (channel.balances_known() && !locked.unexplained, channel.balances());
+    let (own, peers) = (locked.proven.of(side), locked.proven.of(!side));
+    let withdrawing = |side| locked.withdraw(side).map(|pending| pending.withdraw.amount);
     let (outgoing, incoming) = (channel.outgoing(), channel.incoming());
     let state = |balance: Option<flash_proto::SignedBalance>| {
         balance.map_or((0, Amount::ZERO), |balance| (balance.state.seq, balance.state.cumulative))
@@ -42,8 +44,13 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         state: channel.state().to_owned(),
         recovered: channel.is_found(),
         paused: channel.paused().map(str::to_owned),
-        deposit: open.party(side).deposit,
-        peer_deposit: open.party(!side).deposit,
+        deposit: own.deposit,
+        peer_deposit: peers.deposit,
+        withdrawn: own.withdrawn,
+        peer_withdrawn: peers.withdrawn,
+        topping_up: locked.topping_up(),
+        withdrawing: withdrawing(side),
+        peer_withdrawing: withdrawing(!side),
         balance: known.then(|| balances.of(side)),
         peer_balance: known.then(|| balances.of(!side)),
         sent: LaneInfo {
@@ -68,6 +75,14 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         payout: payouts.map(|payouts| payouts.of(side)),
         peer_payout: payouts.map(|payouts| payouts.of(!side)),
     }
+}
+
+/// All the money in the channel, if no change of that is under way.
+pub(super) fn total(channel: &Channel) -> Option<Amount> {
+    let locked = channel.locked();
+    let (a, b) = (locked.proven.a, locked.proven.b);
+    let gone = a.withdrawn.checked_add(b.withdrawn)?;
+    locked.is_settled().then(|| a.deposit.checked_add(b.deposit))??.checked_sub(gone)
 }
 
 pub(super) fn misbehaved(channel: &Channel, error: &Misbehaviour) -> NewEvent {
@@ -100,6 +115,20 @@ pub(super) fn event(channel: &Channel, event: ChannelEvent) -> NewEvent {
             ("balance_recovered", json!({ "payer": ours(payer), "cumulative": cumulative }))
         }
         ChannelEvent::NotMade { payments } => ("payments_not_made", json!({ "payments": payments })),
+        ChannelEvent::ToppingUp { amount } => ("topping_up", json!({ "amount": amount })),
+        ChannelEvent::ToppedUp { side, amount } => {
+            ("topped_up", json!({ "by": ours(side), "amount": amount }))
+        }
+        ChannelEvent::TopUpLapsed { amount } => ("top_up_lapsed", json!({ "amount": amount })),
+        ChannelEvent::Withdrawing { side, amount } => {
+            ("withdrawing", json!({ "by": ours(side), "amount": amount }))
+        }
+        ChannelEvent::Withdrawn { side, amount } => {
+            ("withdrawn", json!({ "by": ours(side), "amount": amount }))
+        }
+        ChannelEvent::WithdrawLapsed { side, amount } => {
+            ("withdraw_lapsed", json!({ "by": ours(side), "amount": amount }))
+        }
         ChannelEvent::ClosingTogether => {
             ("channel_closing", json!({ "together": true, "balances": pair(channel.balances(), channel) }))
         }

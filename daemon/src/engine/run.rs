@@ -203,6 +203,15 @@ impl EngineThread {
                     let _ = done.send(Err(unknown(channel)));
                 }
             },
+            Command::Change { channel, change, done } => match self.slots.get_mut(&channel) {
+                Some(slot) => {
+                    slot.change(change, done);
+                    touched.push(channel);
+                }
+                None => {
+                    let _ = done.send(Err(unknown(channel)));
+                }
+            },
             Command::Meet { channel, peer, with, done } => match self.slots.get_mut(&channel) {
                 Some(slot) => {
                     slot.meet(peer, with, done);

@@ -21,7 +21,7 @@ use flash_proto::{
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::{
-    Events, Order, Outbox, Placed, View, Views, describe,
+    Change, Events, Order, Outbox, Placed, View, Views, describe,
     view::Publication,
     writer::{Afterwards, Job},
 };
@@ -124,6 +124,7 @@ impl Slot {
         let view = View {
             info: describe::info(&self.channel, self.link.is_some()),
             open: self.channel.agreement().open,
+            total: describe::total(&self.channel),
             created_ms: self.created_ms,
             refused: self.refused.clone(),
         };
@@ -228,7 +229,10 @@ impl Slot {
             let dirty = self.dirty;
             let _ = self.input(Input::Ledger(view));
             // Most milestones change nothing here and are worth no commit.
-            self.dirty = dirty || *self.channel.phase() != phase || self.channel.wants_close();
+            self.dirty = dirty
+                || *self.channel.phase() != phase
+                || self.channel.wants_close()
+                || self.channel.has_changed();
         }
     }
 
@@ -247,6 +251,24 @@ impl Slot {
             (self.channel.may_close_alone(), Input::CloseAlone)
         } else {
             (self.channel.may_close(), Input::Close)
+        };
+        if let Err(error) = allowed {
+            let _ = done.send(Err(command_error(&error)));
+            return;
+        }
+        let _ = self.input(input);
+        self.reply_once_durable(done);
+    }
+
+    /// Changes what this side has locked, if that can be done now.
+    pub(super) fn change(&mut self, change: Change, done: oneshot::Sender<Result<(), ApiError>>) {
+        let (allowed, input) = match change {
+            Change::TopUp { essence, unlocks } => {
+                (self.channel.may_top_up(&essence), Input::TopUp { essence, unlocks })
+            }
+            Change::Withdraw { amount, left_min } => {
+                (self.channel.may_withdraw(amount, left_min), Input::Withdraw { amount, left_min })
+            }
         };
         if let Err(error) = allowed {
             let _ = done.send(Err(command_error(&error)));
@@ -434,11 +456,17 @@ fn fail_above(
 }
 
 fn command_error(error: &CommandError) -> ApiError {
-    let hint = match error {
-        CommandError::NotShown => "name the peer's machine with `flash channel peer`",
-        _ => "see `flash channel show`",
+    let (code, hint) = match error {
+        CommandError::NotShown => {
+            (ErrorCode::ChannelState, "name the peer's machine with `flash channel peer`")
+        }
+        CommandError::StakeChanging => (ErrorCode::ChannelState, "wait until it is applied or has lapsed"),
+        CommandError::NotConnected => (ErrorCode::PeerUnreachable, "ask again once the peer is there"),
+        CommandError::StaleLedgerView => (ErrorCode::LedgerUnavailable, "see `flash ledger status`"),
+        CommandError::Insufficient { .. } => (ErrorCode::InsufficientBalance, "take out less"),
+        _ => (ErrorCode::ChannelState, "see `flash channel show`"),
     };
-    ApiError::new(ErrorCode::ChannelState, error.to_string(), hint)
+    ApiError::new(code, error.to_string(), hint)
 }
 
 fn pay_error(error: &PayError) -> ApiError {
