@@ -514,7 +514,7 @@ pub struct TransactionInfo {
     /// Its id.
     #[schema(value_type = String)]
     pub id: TransactionId,
-    /// `transfer`, `open`, `cooperative_close`, `unilateral_close` or `claim`.
+    /// `transfer`, `open`, `top_up`, `withdraw`, `cooperative_close`, `unilateral_close` or `claim`.
     pub kind: String,
     /// `pending`, `applied` or `rejected`.
     pub status: String,

@@ -18,6 +18,7 @@ use flash_proto::{Address, Amount, Output, PublicKey};
 
 use crate::{
     config::Config,
+    core_files,
     datadir::{self, DataDir},
     exit::Exit,
     failure::Failure,
@@ -275,6 +276,7 @@ struct FundArgs {
 
 /// Runs the command line; `args` begin with the program's name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    core_files::forbid();
     let cli = Cli::parse_from(args);
     let done = match cli.command {
         None => daemon(&cli.run),

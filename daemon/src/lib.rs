@@ -10,6 +10,7 @@ pub mod bench;
 pub mod cli;
 pub mod client;
 pub mod config;
+pub mod core_files;
 pub mod daemon;
 pub mod datadir;
 pub mod demo;

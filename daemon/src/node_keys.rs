@@ -54,7 +54,15 @@ pub(crate) fn write_keys(dir: &DataDir, keys: &Keys) -> Result<(), Failure> {
 }
 
 pub(crate) fn new_key() -> Result<Zeroizing<String>, Failure> {
+    Ok(hidden(&random_key()?))
+}
+
+pub(crate) fn random_key() -> Result<SecretKey, Failure> {
+    Ok(SecretKey::from_bytes(*random_bytes()?))
+}
+
+pub(crate) fn random_bytes() -> Result<Zeroizing<[u8; 32]>, Failure> {
     let mut bytes = Zeroizing::new([0; 32]);
     getrandom::fill(bytes.as_mut()).map_err(|error| Failure::new(format!("no randomness: {error}")))?;
-    Ok(hidden(&SecretKey::from_bytes(*bytes)))
+    Ok(bytes)
 }

@@ -35,7 +35,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     node_http::{self, HttpOptions, neighbours::Neighbours},
-    node_keys::{Keys, hidden, keys_path, new_key, read_keys, shown, write_keys},
+    node_keys::{Keys, hidden, keys_path, new_key, random_bytes, read_keys, shown, write_keys},
     stop::{Stop, stop_on_signal},
 };
 
@@ -121,12 +121,7 @@ pub async fn run(data: &Path, options: NodeOptions) -> Result<(), Failure> {
     let mut node = start(data, options, &stop).await?;
     node.tasks.spawn(stop_on_signal(stop.clone()));
     node.ended().await;
-    match stop.running() {
-        crate::stop::Running::Failed { reason, .. } => {
-            Err(Failure { message: reason, exit: Exit::StoreFailed })
-        }
-        _ => Ok(()),
-    }
+    stop.outcome()
 }
 
 /// Starts a node that runs until `stop`.
@@ -320,11 +315,7 @@ async fn keep_up(node: Node, upkeep: Upkeep, stop: Stop) {
 /// # Errors
 /// [`Failure`].
 pub(crate) fn make_dev(dir: &DataDir, dev: DevNetwork) -> Result<DevKeys, Failure> {
-    let mut entropy = [[0; 32]; 3];
-    for bytes in &mut entropy {
-        getrandom::fill(bytes).map_err(|error| Failure::new(format!("no randomness: {error}")))?;
-    }
-    let made = dev.make(now_ms(), entropy);
+    let made = dev.make(now_ms(), [*random_bytes()?, *random_bytes()?, *random_bytes()?]);
     let keys = Keys {
         node: hidden(&made.node),
         coordinator: Some(hidden(&made.coordinator)),

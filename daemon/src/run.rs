@@ -35,8 +35,7 @@ use crate::{
     recovery::Recovery,
     rpc::{self, Tokens},
     seedfile,
-    stop::stop_on_signal,
-    stop::{Running, Stop},
+    stop::{Stop, stop_on_signal},
     submitter, tables,
     wallet::WalletService,
     watcher::Watcher,
@@ -76,12 +75,7 @@ pub async fn run(dir: DataDir, config: Config) -> Result<(), Failure> {
     let served = serve(&dir, &config, assembled.daemon.clone(), &stop).await;
     assembled.end().await;
     served?;
-    match stop.running() {
-        Running::Failed { reason, store } => {
-            Err(Failure { message: reason, exit: if store { Exit::StoreFailed } else { Exit::Failed } })
-        }
-        Running::Yes | Running::Stopping => Ok(()),
-    }
+    stop.outcome()
 }
 
 /// Puts the daemon together, from the disk outwards.

@@ -1,8 +1,11 @@
 //! How the daemon stops: in order, or because something failed that must not be worked around.
 
-use std::sync::Arc;
+use std::{io, sync::Arc, time::Duration};
 
-use tokio::sync::watch;
+use tokio::{sync::watch, time::timeout};
+use tokio_util::sync::CancellationToken;
+
+use crate::{exit::Exit, failure::Failure};
 
 /// Whether the daemon runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -59,12 +62,46 @@ impl Stop {
         self.0.borrow().clone()
     }
 
+    /// With what the process ends, now that it has stopped.
+    ///
+    /// # Errors
+    /// [`Failure`]: what failed, if something did.
+    pub(crate) fn outcome(&self) -> Result<(), Failure> {
+        match self.running() {
+            Running::Failed { reason, store } => {
+                Err(Failure { message: reason, exit: if store { Exit::StoreFailed } else { Exit::Failed } })
+            }
+            Running::Yes | Running::Stopping => Ok(()),
+        }
+    }
+
     /// Waits until it no longer runs.
     pub async fn stopped(&self) {
         let mut receiver = self.0.subscribe();
         // The sender lives as long as `self`.
         let _ = receiver.wait_for(|running| *running != Running::Yes).await;
     }
+}
+
+/// How long HTTP calls that are under way may still take once the process stops.
+const CALLS_WAIT: Duration = Duration::from_secs(5);
+
+/// Runs an HTTP server, which ends in order on `stopping`, until `stop` resolves; calls that are under way then
+/// have a few seconds to end.
+pub(crate) async fn serve_until(
+    server: impl IntoFuture<Output = io::Result<()>>,
+    stopping: CancellationToken,
+    stop: impl Future<Output = ()>,
+) -> io::Result<()> {
+    let mut server = std::pin::pin!(server.into_future());
+    tokio::select! {
+        ended = &mut server => return ended,
+        () = stop => stopping.cancel(),
+    }
+    timeout(CALLS_WAIT, server).await.unwrap_or_else(|_elapsed| {
+        tracing::info!("HTTP calls that were still under way are cut off");
+        Ok(())
+    })
 }
 
 /// If this variable is set, the end of standard input stops the process in order: so it ends with the
@@ -79,7 +116,7 @@ async fn stdin_ended() {
     let (ended, end) = tokio::sync::oneshot::channel();
     // A thread of its own, because a read from standard input cannot be given up.
     std::thread::spawn(move || {
-        let _ = std::io::copy(&mut std::io::stdin(), &mut std::io::sink());
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
         let _ = ended.send(());
     });
     let _ = end.await;

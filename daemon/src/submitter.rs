@@ -58,13 +58,7 @@ pub(crate) async fn run(
 async fn see_through(client: &NodeClient, engine: &Engine, views: &Views, transaction: Transaction) {
     let (id, kind) = (transaction.id(), transaction.essence.action.name());
     let Some(channel) = transaction.channel() else { return };
-    let deadline = match transaction.essence.action {
-        Action::Open(open) => Some(open.expiry_milestone),
-        Action::CooperativeClose(close) => Some(close.expiry_milestone),
-        Action::TopUp(top_up) => Some(top_up.expiry_milestone),
-        Action::Withdraw(withdraw) => Some(withdraw.expiry_milestone),
-        _ => None,
-    };
+    let deadline = transaction.essence.action.expiry_milestone();
     loop {
         match client.submit_and_wait(transaction.clone(), deadline).await {
             Ok(applied) => {

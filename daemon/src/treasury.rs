@@ -7,12 +7,11 @@ use flash_proto::{
     Action, Address, Amount, Essence, NetworkParams, Output, OutputId, SecretKey, Transaction,
     transaction::commit_inputs,
 };
-use zeroize::Zeroizing;
 
 use crate::{
     datadir::{self, read_network},
     failure::Failure,
-    node_keys::{read_keys, shown},
+    node_keys::{random_key, read_keys, shown},
     node_service::address,
 };
 
@@ -26,9 +25,7 @@ const NODE_WAIT: Duration = Duration::from_secs(60);
 pub fn connect(data: &Path) -> Result<(NodeClient, Arc<NetworkParams>), Failure> {
     let address = address(data)?;
     let params = Arc::new(read_network(&datadir::network_path(data))?);
-    let mut bytes = Zeroizing::new([0; 32]);
-    getrandom::fill(bytes.as_mut()).map_err(Failure::new)?;
-    let (key, bind) = (SecretKey::from_bytes(*bytes), SocketAddr::from(([0, 0, 0, 0], 0)));
+    let (key, bind) = (random_key()?, SocketAddr::from(([0, 0, 0, 0], 0)));
     let config = ClientConfig::new(Arc::clone(&params), vec![address], key, bind);
     let client = NodeClient::start(config).map_err(Failure::new)?;
     Ok((client, params))

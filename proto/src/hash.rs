@@ -30,6 +30,8 @@ impl Tag {
     pub const TICK: Self = Self(*b"flash/tick\0\0\0\0\0\0");
     /// Ticks that a lane's running history takes in.
     pub const TICKS: Self = Self(*b"flash/ticks\0\0\0\0\0");
+    /// The secret of a chain of ticks, from its payer's key.
+    pub const TICK_SECRET: Self = Self(*b"flash/tick-secr\0");
     /// A lane's state as its payee signs for having received it.
     pub const RECEIPT: Self = Self(*b"flash/receipt\0\0\0");
     /// Signatures that are checked together.

@@ -178,7 +178,7 @@ mod tests {
 
     #[test]
     fn ticks_become_part_of_the_total_and_of_the_history() {
-        let chain = TickChain::new(Hash::new([3; 32]), Amount::new(5), 10).unwrap();
+        let mut chain = TickChain::new(Hash::new([3; 32]), Amount::new(5), 10).unwrap();
         let start = LaneState::new(ChannelId::new([1; 32]), Side::A).advance(&list(&[100])).unwrap();
         let none = PaymentList::new();
         let anchored = start.step(&none, &TickStep { folded: None, terms: chain.terms() }).unwrap();

@@ -254,9 +254,11 @@ impl Stakes {
 pub struct Reestablish {
     /// The newest balance that the sender signed on its own lane.
     pub signed: Option<SignedBalance>,
+    /// The newest tick that the sender revealed under it.
+    pub signed_ticks: Option<TickProof>,
     /// The newest balance that the sender holds of the receiver's lane.
     pub held: Option<SignedBalance>,
-    /// The newest tick that the sender holds under that balance.
+    /// The newest tick that the sender holds under that one.
     pub held_ticks: Option<TickProof>,
     /// What the sender counts as locked by each side.
     pub stakes: Stakes,

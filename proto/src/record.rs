@@ -60,7 +60,7 @@ pub struct ChannelRecord {
     pub party_a: Party,
     /// The other party.
     pub party_b: Party,
-    /// Taken out by A so far (no transaction does this yet; part of the format from the start).
+    /// Taken out by A so far.
     pub withdrawn_a: Amount,
     /// Taken out by B so far.
     pub withdrawn_b: Amount,

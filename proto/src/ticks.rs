@@ -7,10 +7,17 @@
 //! ```
 //! use flash_proto::{Amount, Hash, TickChain};
 //!
-//! let chain = TickChain::new(Hash::new([9; 32]), Amount::new(5), 100).unwrap();
+//! // The payer signs a balance with these terms once; from then on one hash pays.
+//! let mut chain = TickChain::new(Hash::new([9; 32]), Amount::new(5), 100).unwrap();
+//! let terms = chain.terms();
 //! let third = chain.reveal(3).unwrap();
-//! assert_eq!(chain.terms().check(&third), Ok(Amount::new(15)));
+//! assert_eq!(terms.check(&third), Ok(Amount::new(15)));
+//! // And one hash tells the payee, who knows the third, that the fourth was paid.
+//! let fourth = chain.reveal(4).unwrap();
+//! assert_eq!(terms.check_after(&third, &fourth), Ok(Amount::new(20)));
 //! ```
+
+use std::fmt;
 
 use bincode::{Decode, Encode};
 use thiserror::Error;
@@ -98,6 +105,17 @@ impl TickTerms {
         self.unit.checked_mul(u64::from(index)).ok_or(TickError::Overflow)
     }
 
+    /// The terms of what is left of the chain once its ticks up to `folded` are part of a total; none if
+    /// nothing is left.
+    #[must_use]
+    pub fn rest(&self, folded: Option<&TickProof>) -> Self {
+        let Some(folded) = folded else { return *self };
+        match self.max.saturating_sub(folded.index) {
+            0 => Self::NONE,
+            max => Self { anchor: folded.preimage, unit: self.unit, max },
+        }
+    }
+
     /// Checks a proof by at most [`limits::TICKS_MAX`] hashes and says what it pays.
     ///
     /// # Errors
@@ -124,13 +142,21 @@ impl TickTerms {
 /// Preimages between two that a payer keeps.
 const KEPT_EVERY: u32 = 64;
 
-/// The payer's side of a chain. It keeps one preimage in 64, and so reveals the next one for 32 hashes on
-/// average, whatever the length of the chain.
+/// The payer's side of a chain. It keeps one preimage in 64, and those between the two where it was last: so
+/// revealing tick after tick costs one hash each, whatever the length of the chain, and 6 KiB at most.
 #[derive(Clone)]
 pub struct TickChain {
     terms: TickTerms,
     /// The secret, and what it is after every 64 hashes.
     kept: Vec<Hash>,
+    /// The 64 hashes from one of those on that were needed last, and which one it is.
+    segment: (usize, Vec<Hash>),
+}
+
+impl fmt::Debug for TickChain {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("TickChain").field("terms", &self.terms).finish_non_exhaustive()
+    }
 }
 
 impl TickChain {
@@ -153,7 +179,7 @@ impl TickChain {
         }
         let terms = TickTerms { anchor: at, unit, max };
         terms.check_form()?;
-        Ok(Self { terms, kept })
+        Ok(Self { terms, kept, segment: (0, Vec::new()) })
     }
 
     /// What a balance commits to.
@@ -162,10 +188,18 @@ impl TickChain {
     }
 
     /// The `index`-th preimage, which pays `index` units in all; `None` if the chain is shorter, or for 0.
-    pub fn reveal(&self, index: u32) -> Option<TickProof> {
+    pub fn reveal(&mut self, index: u32) -> Option<TickProof> {
         let from_secret = self.terms.max.checked_sub(index).filter(|_| index > 0)?;
-        let kept = self.kept.get(usize::try_from(from_secret / KEPT_EVERY).ok()?)?;
-        Some(TickProof { index, preimage: hashed(from_secret % KEPT_EVERY, *kept) })
+        let number = usize::try_from(from_secret / KEPT_EVERY).ok()?;
+        let within = usize::try_from(from_secret % KEPT_EVERY).ok()?;
+        let (current, hashes) = &mut self.segment;
+        if *current != number || hashes.is_empty() {
+            let first = *self.kept.get(number)?;
+            let count = usize::try_from(KEPT_EVERY).ok()?;
+            *hashes = std::iter::successors(Some(first), |hash| Some(tick_hash(hash))).take(count).collect();
+            *current = number;
+        }
+        Some(TickProof { index, preimage: *hashes.get(within)? })
     }
 }
 
@@ -194,7 +228,7 @@ mod tests {
     #[test]
     fn every_tick_of_a_chain_pays_and_leads_to_the_next() {
         for max in [1, 63, 64, 65, 129, limits::TICKS_MAX] {
-            let chain = chain(max);
+            let mut chain = chain(max);
             let mut known = TickProof { index: 0, preimage: chain.terms().anchor };
             let step = (max / 50).max(1);
             for index in (1..=max).step_by(usize::try_from(step).unwrap()) {
@@ -212,7 +246,7 @@ mod tests {
 
     #[test]
     fn what_is_not_a_later_preimage_pays_nothing() {
-        let chain = chain(100);
+        let mut chain = chain(100);
         let terms = chain.terms();
         let (fifth, sixth) = (chain.reveal(5).unwrap(), chain.reveal(6).unwrap());
         for bad in [
@@ -225,6 +259,24 @@ mod tests {
             assert!(matches!(terms.check(&bad), Err(TickError::Preimage { .. })), "{bad:?}");
         }
         assert!(terms.check_after(&sixth, &fifth).is_err() && terms.check_after(&fifth, &fifth).is_err());
+    }
+
+    #[test]
+    fn the_rest_of_a_chain_goes_on_where_it_was_folded() {
+        let mut chain = chain(100);
+        let terms = chain.terms();
+        let third = chain.reveal(3).unwrap();
+        let rest = terms.rest(Some(&third));
+        assert_eq!((rest.max, terms.rest(None)), (97, terms));
+        let tenth = chain.reveal(10).unwrap();
+        assert_eq!(rest.check(&TickProof { index: 7, ..tenth }), Ok(Amount::new(21)));
+        assert_eq!(terms.rest(chain.reveal(100).as_ref()), TickTerms::NONE);
+    }
+
+    #[test]
+    fn a_chain_shows_no_secret() {
+        let text = format!("{:?}", chain(2));
+        assert!(text.contains("anchor") && !text.contains(&Hash::new([7; 32]).to_string()), "{text}");
     }
 
     #[test]

@@ -276,6 +276,17 @@ impl Action {
         }
     }
 
+    /// Index of the last milestone that may apply this, if there is one.
+    pub const fn expiry_milestone(&self) -> Option<u64> {
+        match self {
+            Self::Open(open) => Some(open.expiry_milestone),
+            Self::CooperativeClose(close) => Some(close.expiry_milestone),
+            Self::TopUp(top_up) => Some(top_up.expiry_milestone),
+            Self::Withdraw(withdraw) => Some(withdraw.expiry_milestone),
+            Self::Transfer | Self::UnilateralClose(_) | Self::Claim(_) => None,
+        }
+    }
+
     /// A short name for logs and listings.
     pub const fn name(&self) -> &'static str {
         match self {

@@ -376,8 +376,9 @@ fn messages() {
         b: Stake { deposit: Amount::new(20), withdrawn: Amount::ZERO },
     };
     let hello = Hello { version: PROTOCOL_VERSION, features: 0, network: NETWORK };
-    let (chain, ticking) = (chain(), ticking());
-    let folding = TickStep { folded: chain.reveal(3), terms: TickTerms::NONE };
+    let (mut chain, ticking) = (chain(), ticking());
+    let third = chain.reveal(3);
+    let folding = TickStep { folded: third, terms: TickTerms::NONE };
     let folded = ticking.step(&payments(&[(9, "")]), &folding).unwrap();
     let folding = Update {
         seq: folded.seq,
@@ -405,8 +406,9 @@ fn messages() {
             "start_channel": hex::encode(codec::encode(&StreamStart::Channel(CHANNEL))),
             "reestablish": channel(ChannelMessage::Reestablish(Box::new(Reestablish {
                 signed: Some(balance),
+                signed_ticks: None,
                 held: None,
-                held_ticks: chain.reveal(3),
+                held_ticks: third,
                 stakes,
             }))),
             "update": channel(ChannelMessage::Update(update)),
@@ -416,7 +418,7 @@ fn messages() {
             "close_request": channel(ChannelMessage::CloseRequest),
             "close_signed": channel(ChannelMessage::CloseSigned { close, signature }),
             "close_complete": channel(ChannelMessage::CloseComplete { signature }),
-            "tick": channel(ChannelMessage::Tick { seq: 1, proof: chain.reveal(3).unwrap() }),
+            "tick": channel(ChannelMessage::Tick { seq: 1, proof: third.unwrap() }),
             "tick_ack": channel(ChannelMessage::TickAck { seq: 1, index: 3 }),
             "stakes": channel(ChannelMessage::Stakes(stakes)),
             "withdraw": action_json(&essences()[7].action),
@@ -426,7 +428,7 @@ fn messages() {
             "receipt_hash": state.receipt_hash(NETWORK),
             "receipt_signature": receipt,
             "receipt": channel(ChannelMessage::Receipt { seq: 1, signature: receipt }),
-            "ticks": { "proof": proof_json(&chain.reveal(3).unwrap()), "terms": lane_json(&ticking), "folded": lane_json(&folded) },
+            "ticks": { "proof": proof_json(&third.unwrap()), "terms": lane_json(&ticking), "folded": lane_json(&folded) },
             "update_folding": channel(ChannelMessage::Update(folding)),
             "refuse": channel(ChannelMessage::Refuse(Refusal::new(RefusalCode::Policy, "no"))),
         }),

@@ -108,6 +108,35 @@ def lane_encoded(s):
     ])
 
 
+def tick_fields(proof):
+    """A tick proof, the same in both forms."""
+    return u32(proof["index"]) + hx(proof["preimage"])
+
+
+def terms_fields(s):
+    return hx(s["tick_anchor"]) + u64(s["tick_unit"]) + u32(s["tick_max"])
+
+
+def ticks_fields(proof):
+    return b"\0" if proof is None else b"\1" + tick_fields(proof)
+
+
+def check_ticks(what, s, proof):
+    """The preimage leads to the anchor that was signed."""
+    at = hx(proof["preimage"])
+    for _ in range(int(proof["index"])):
+        at = sha3(tag("flash/tick"), at)
+    same(f"{what}: anchor", at.hex(), s["tick_anchor"])
+
+
+def claim_fields(s):
+    return lane_fields(s) + ticks_fields(s["ticks"])
+
+
+def claim_encoded(s):
+    return lane_encoded(s) + ticks_fields(s["ticks"])
+
+
 def output_fields(o):
     return hx(o["address"]) + u64(o["amount"])
 
@@ -128,7 +157,16 @@ def close_fields(a):
     ])
 
 
-KINDS = ["transfer", "open", "cooperative_close", "unilateral_close", "claim"]
+def top_up_fields(a, encoded_side):
+    return hx(a["channel"]) + encoded_side(a["side"]) + u64(a["amount"]) + u64(a["expiry_milestone"])
+
+
+def withdraw_fields(a, encoded_side):
+    return (hx(a["channel"]) + encoded_side(a["side"]) + u64(a["amount"]) + u64(a["total"])
+            + u64(a["expiry_milestone"]))
+
+
+KINDS = ["transfer", "open", "cooperative_close", "unilateral_close", "claim", "top_up", "withdraw"]
 
 
 def action_fields(a):
@@ -140,10 +178,14 @@ def action_fields(a):
         return kind + close_fields(a)
     if a["kind"] == "unilateral_close":
         balance = a["balance"]
-        tail = b"\0" if balance is None else b"\1" + lane_fields(balance)
+        tail = b"\0" if balance is None else b"\1" + claim_fields(balance)
         return kind + hx(a["channel"]) + side(a["closer"]) + tail
     if a["kind"] == "claim":
-        return kind + lane_fields(a["balance"])
+        return kind + claim_fields(a["balance"])
+    if a["kind"] == "top_up":
+        return kind + top_up_fields(a, side)
+    if a["kind"] == "withdraw":
+        return kind + withdraw_fields(a, side)
     return kind
 
 
@@ -152,9 +194,13 @@ def action_encoded(a):
     if a["kind"] == "unilateral_close":
         balance = a["balance"]
         return (kind + hx(a["channel"]) + enum_side(a["closer"])
-                + option(None if balance is None else lane_encoded(balance)))
+                + option(None if balance is None else claim_encoded(balance)))
     if a["kind"] == "claim":
-        return kind + lane_encoded(a["balance"])
+        return kind + claim_encoded(a["balance"])
+    if a["kind"] == "top_up":
+        return kind + top_up_fields(a, enum_side)
+    if a["kind"] == "withdraw":
+        return kind + withdraw_fields(a, enum_side)
     return kind + action_fields(a)[1:]  # the same fields in both forms
 
 
@@ -211,6 +257,9 @@ def transactions():
         what = case["action"]["kind"]
         spent = [output_fields(o) for o in case["spent"]]
         commitment = sha3(tag("flash/inputs"), u16(len(spent)), *spent)
+        shown = case["action"].get("balance")
+        if shown and shown["ticks"]:
+            check_ticks(what, shown, shown["ticks"])
         same(f"{what}: commitment", commitment.hex(), case["inputs_commitment"])
         inputs = [output_id_fields(i) for i in case["inputs"]]
         outputs = [output_fields(o) for o in case["outputs"]]
@@ -291,12 +340,33 @@ def messages():
     packed = u64(7) + u8(1) + b"r"
     close = hx(file["close"]["channel"]) + close_fields(file["close"])[32:]
     close_signature = hx(file["close_signature"])
+    stakes = u64(10) + u64(20)
+    # Ticks: a balance with a chain in use, some of it revealed, and the update that folds them.
+    ticking, folded, proof = file["ticks"]["terms"], file["ticks"]["folded"], file["ticks"]["proof"]
+    check_ticks("tick", ticking, proof)
+    history = sha3(tag("flash/ticks"), hx(ticking["history"]), hx(ticking["tick_anchor"]),
+                   u64(ticking["tick_unit"]), tick_fields(proof))
+    folded_payments = u64(9) + u8(0)
+    history = sha3(tag("flash/history"), history, folded_payments)
+    same("folded history", history.hex(), folded["history"])
+    cumulative = int(ticking["cumulative"]) + proof["index"] * int(ticking["tick_unit"]) + 9
+    same("folded total", str(cumulative), folded["cumulative"])
+    key, other = SigningKey(bytes([1]) * 32), SigningKey(bytes([2]) * 32)
+    folded_signature = key.sign(sha3(tag("flash/lane"), network, lane_fields(folded))).signature
+    # The payee's signature is over the same fields under another tag.
+    receipt_hash = sha3(tag("flash/receipt"), network, lane_fields(state))
+    same("receipt hash", receipt_hash.hex(), file["receipt_hash"])
+    receipt = other.sign(receipt_hash).signature
+    same("receipt signature", receipt.hex(), file["receipt_signature"])
+    withdraw = withdraw_fields(file["withdraw"], enum_side)
     for name, encoded in {
         "start_control": variant(0) + u16(1) + u64(0) + network,
         "start_channel": variant(2) + channel,
-        "reestablish": variant(0) + option(balance) + option(None),
-        "update": variant(1) + u64(state["seq"]) + u64(state["cumulative"]) + byte_vec(packed)
+        "reestablish": variant(0) + option(balance) + option(None) + option(tick_fields(proof)) + stakes,
+        "update": variant(1) + u64(state["seq"]) + u64(state["cumulative"]) + byte_vec(packed) + option(None)
         + hx(file["balance_signature"]),
+        "update_folding": variant(1) + u64(folded["seq"]) + u64(folded["cumulative"]) + byte_vec(folded_payments)
+        + option(option(tick_fields(proof)) + terms_fields(folded)) + folded_signature,
         "ack": variant(2) + u64(1),
         "balance": variant(3) + balance,
         "paused": variant(4) + u64(1) + variant(1),
@@ -304,6 +374,13 @@ def messages():
         "close_signed": variant(6) + close + close_signature,
         "close_complete": variant(7) + close_signature,
         "refuse": variant(8) + variant(3) + byte_vec(b"no"),
+        "tick": variant(9) + u64(1) + tick_fields(proof),
+        "tick_ack": variant(10) + u64(1) + u32(proof["index"]),
+        "stakes": variant(11) + stakes,
+        "withdraw_signed": variant(12) + withdraw + close_signature,
+        "withdraw_complete": variant(13) + withdraw + close_signature,
+        "receipt_request": variant(14) + u64(1),
+        "receipt": variant(15) + u64(1) + receipt,
     }.items():
         same(f"message {name}", encoded.hex(), file[name])
 

@@ -168,7 +168,8 @@ impl Greeted {
     /// A channel's stream on which both sides have said where they stand.
     pub async fn channel(&self, channel: ChannelId, signed: Option<SignedBalance>) -> Stream {
         let mut stream = self.stream(&StreamStart::Channel(channel)).await;
-        let standing = Reestablish { signed, held: None, held_ticks: None, stakes: STAKES };
+        let standing =
+            Reestablish { signed, signed_ticks: None, held: None, held_ticks: None, stakes: STAKES };
         stream.say(&ChannelMessage::Reestablish(Box::new(standing))).await;
         let theirs: ChannelMessage = stream.next().await.expect("where it stands");
         assert!(matches!(theirs, ChannelMessage::Reestablish(_)), "{theirs:?}");

@@ -175,8 +175,13 @@ async fn frames_that_are_no_messages_are_refused_with_the_reason_and_change_noth
     let state = flash_proto::LaneState::new(scene.channel, Side::B);
     let (_, forged) = scene.peer.update(state, &[1]);
     let mut lying = scene.peer.greet().await.stream(&StreamStart::Channel(scene.channel)).await;
-    let standing =
-        Reestablish { signed: Some(scene.newest), held: Some(forged), held_ticks: None, stakes: STAKES };
+    let standing = Reestablish {
+        signed: Some(scene.newest),
+        signed_ticks: None,
+        held: Some(forged),
+        held_ticks: None,
+        stakes: STAKES,
+    };
     lying.say(&ChannelMessage::Reestablish(Box::new(standing))).await;
     assert_misbehaved("a forged balance", &lying.ending().await, "a signature");
     scene.assert_unharmed("a forged balance").await;

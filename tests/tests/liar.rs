@@ -1,10 +1,22 @@
 //! A node that lies, beside an honest one.
 
-use std::process::Command;
+use std::{net::Ipv4Addr, process::Command};
 
+use flash_node_client::protocol::{NodeResponse, TransactionAnswer};
 use flash_proto::Amount;
 use flash_tests::{Daemon, LyingNode, Net, binary, poll, run};
 use serde_json::Value;
+
+/// Lies about channels, outputs and transactions. Its milestones are true.
+fn lie(answer: &mut NodeResponse) -> bool {
+    match answer {
+        NodeResponse::Channel { record, .. } => *record = None,
+        NodeResponse::Outputs { outputs, .. } => outputs.clear(),
+        NodeResponse::Transaction(answer) => **answer = TransactionAnswer::Unknown,
+        _ => return false,
+    }
+    true
+}
 
 /// The state of a node and what it was caught at, as `flash ledger status` shows them.
 async fn shown(daemon: &Daemon, node: &str) -> (String, String) {
@@ -22,7 +34,8 @@ async fn shown(daemon: &Daemon, node: &str) -> (String, String) {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_channel_opens_pays_and_closes_beside_a_lying_node() {
     let net = Net::start().await;
-    let (liar, honest) = (LyingNode::start(&net.node.address), net.node.address.to_string());
+    let (liar, honest) =
+        (LyingNode::start(Ipv4Addr::LOCALHOST.into(), &net.node.address, lie), net.node.address.to_string());
     let charger = net.daemon("charger", Amount::ZERO).await;
     let mut car = Daemon::init(&net, "car").await;
     let mut command = car.command();

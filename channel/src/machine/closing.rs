@@ -4,6 +4,9 @@
 //! more either, waits until everything it sent is acknowledged, and signs; the first checks that this is
 //! what its own records say, and signs too. Either submits. If both asked, A signs first.
 //!
+//! Ticks under the last balances need not be folded: once they are acknowledged they are in both sides'
+//! records, and in the payouts.
+//!
 //! From its own signature on a side is frozen, until the close is applied or a milestone past its expiry
 //! still shows the channel open.
 
@@ -37,9 +40,10 @@ impl Channel {
 
     /// Takes the next step of closing together, if one is due.
     pub(super) fn advance_close(&mut self, effects: &mut Effects) {
+        let acknowledged = self.sent.is_empty() && self.outgoing.ticks_acknowledged();
         let ready = self.phase == Phase::Open
             && self.link == Link::Established
-            && self.sent.is_empty()
+            && acknowledged
             && !self.changes_stake();
         if !ready {
             return;

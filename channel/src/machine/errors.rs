@@ -1,6 +1,6 @@
 //! Why something is not done, and whose fault that is.
 
-use flash_proto::Amount;
+use flash_proto::{Amount, limits};
 use thiserror::Error;
 
 use super::PAYMENT_KEY_BYTES_MAX;
@@ -26,6 +26,9 @@ pub enum PayError {
     /// Too many payments wait.
     #[error("too many payments wait for this channel")]
     Full,
+    /// No ticks, or too many at a time.
+    #[error("1 to {max} ticks of at least 1i each can be paid at a time", max = limits::TICKS_MAX)]
+    Ticks,
     /// The key is too long.
     #[error("a payment key has at most {max} bytes", max = PAYMENT_KEY_BYTES_MAX)]
     KeyTooLong,
@@ -124,6 +127,22 @@ pub enum Misbehaviour {
         got: u64,
         /// Sent.
         sent: u64,
+    },
+    /// An acknowledgement of ticks that were never revealed.
+    #[error("tick {got} is acknowledged, but only {sent} were revealed")]
+    TickAckBeyond {
+        /// Acknowledged.
+        got: u32,
+        /// Revealed.
+        sent: u32,
+    },
+    /// An update without ticks that were paid before it.
+    #[error("the update counts {got} ticks under the balance before it, but {held} were paid")]
+    TicksTakenBack {
+        /// Counted.
+        got: u32,
+        /// Paid.
+        held: u32,
     },
     /// A balance that this side signed, with less or something else than it remembers.
     #[error("two different balances that this side signed under number {0}")]

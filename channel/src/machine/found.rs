@@ -53,12 +53,19 @@ impl Channel {
         if !self.takes_shown() {
             return Ok(());
         }
-        if let Some(signed) = &standing.signed {
-            self.check_peers(signed)?;
-            self.check_shown(signed)?;
-            self.take_balance(signed, effects)?;
-        } else if self.checked_balances().is_none() {
+        let before = self.incoming;
+        if let Some(newer) = self.incoming_shown(standing)? {
+            self.incoming = newer;
+            self.dirty.incoming = true;
+            self.dirty.acknowledge = true;
+        }
+        if self.checked_balances().is_none() {
+            // What was taken out may have been paid with what the peer holds back.
+            self.incoming = before;
             return Err(Misbehaviour::HeldBack);
+        }
+        if self.incoming != before {
+            self.recovered(!self.agreement.side, effects);
         }
         if let Origin::Found { shown: shown @ false, .. } = &mut self.agreement.origin {
             *shown = true;
@@ -66,18 +73,6 @@ impl Channel {
         }
         self.say_no_payments(effects);
         Ok(())
-    }
-
-    /// Checks that the balances make sense with this one of the peer's: what was taken out may have been paid
-    /// with what it holds back.
-    fn check_shown(&mut self, balance: &SignedBalance) -> Result<(), Misbehaviour> {
-        let held = self.incoming.held;
-        if balance.state.seq > self.incoming_seq() {
-            self.incoming.held = Some(*balance);
-        }
-        let makes_sense = self.checked_balances().is_some();
-        self.incoming.held = held;
-        if makes_sense { Ok(()) } else { Err(Misbehaviour::HeldBack) }
     }
 
     /// The user wishes to close: the peer may have signed a close already that was not taken before.

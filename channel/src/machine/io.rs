@@ -85,6 +85,13 @@ pub enum ChannelEvent {
     Lapsed,
     /// Payments came in, with one update.
     Received(Box<Update>),
+    /// Ticks came in.
+    Ticks {
+        /// How many.
+        count: u64,
+        /// What each of them pays.
+        unit: Amount,
+    },
     /// A balance came in without the payments that led to it, because this side or the peer had lost
     /// records.
     Recovered {

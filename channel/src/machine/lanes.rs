@@ -3,20 +3,21 @@
 use std::collections::VecDeque;
 
 use flash_proto::{
-    Amount, Hash, LaneState, Payment, PaymentList, Side, SignedBalance, TickTerms, limits,
+    Amount, Hash, LaneState, Payment, PaymentList, Side, SignedBalance, TickStep, TickTerms, limits,
     message::{ChannelMessage, PauseReason, Reestablish, Update},
+    payment::{PaymentError, Total},
 };
 
 use super::{
-    After, Channel, ChannelEvent, Effects, Link, Misbehaviour, Outgoing, PAYMENT_KEY_BYTES_MAX, PayError,
-    PaymentKey, Phase, Queued, Sent, tables,
+    After, Channel, ChannelEvent, Effects, Item, Link, Misbehaviour, Outgoing, PAYMENT_KEY_BYTES_MAX,
+    PayError, PaymentKey, Phase, Queued, Sent, tables, ticks::Next,
 };
 
 /// The updates that the peer may not hold, with their payments counted, if they lead to the newest
 /// balance without a gap.
 pub(super) fn sent_of(outgoing: &Outgoing, updates: Vec<Update>) -> Option<VecDeque<Sent>> {
     let signed_seq = outgoing.signed.map_or(0, |signed| signed.state.seq);
-    let mut payments = outgoing.payments;
+    let mut payments = outgoing.payments_signed()?;
     let mut next_seq = signed_seq;
     let mut sent = VecDeque::with_capacity(updates.len());
     for update in updates.into_iter().rev() {
@@ -24,9 +25,10 @@ pub(super) fn sent_of(outgoing: &Outgoing, updates: Vec<Update>) -> Option<VecDe
             return None;
         }
         next_seq = next_seq.checked_sub(1)?;
-        let count = update.payments.total().ok()?.count;
+        let folded = update.ticks.and_then(|ticks| ticks.folded).map_or(0, |folded| folded.index);
+        let total = listed(&update.payments).ok()?;
         sent.push_front(Sent { update, payments });
-        payments = payments.checked_sub(count)?;
+        payments = payments.checked_sub(total.count)?.checked_sub(u64::from(folded))?;
     }
     // Everything above what is acknowledged must be there to be sent again.
     (next_seq <= outgoing.acknowledged).then_some(sent)
@@ -39,6 +41,11 @@ impl Channel {
     /// # Errors
     /// [`PayError`]; nothing is queued.
     pub fn pay(&mut self, payment: Payment, key: Option<PaymentKey>) -> Result<u64, PayError> {
+        self.enqueue(Item::Payment(payment), key)
+    }
+
+    /// Queues payments and returns the number of the last of them.
+    pub(super) fn enqueue(&mut self, item: Item, key: Option<PaymentKey>) -> Result<u64, PayError> {
         if self.phase != Phase::Open || self.wants_close || self.peer_wants_close || self.is_found() {
             let state = if self.phase == Phase::Open && !self.is_found() { "closing" } else { self.state() };
             return Err(PayError::NotOpen(state));
@@ -52,64 +59,83 @@ impl Channel {
         if key.as_ref().is_some_and(|key| key.len() > PAYMENT_KEY_BYTES_MAX) {
             return Err(PayError::KeyTooLong);
         }
+        let (payments, amount) = item.worth();
         let available = self.available();
-        let amount = payment.amount;
-        let insufficient = PayError::Insufficient { amount, available };
-        if amount > available {
-            return Err(insufficient);
-        }
-        self.queued_amount = self.queued_amount.checked_add(amount).ok_or(insufficient)?;
+        let queued = self.queued_amount.checked_add(amount);
+        let total = queued.and_then(|queued| queued.checked_add(self.outgoing.total()));
+        let (Some(queued), Some(_)) = (queued.filter(|_| amount <= available), total) else {
+            return Err(PayError::Insufficient { amount, available });
+        };
+        self.queued_amount = queued;
         // Counts of payments stay far below 2^64.
-        let waiting = u64::try_from(self.queue.len()).unwrap_or(u64::MAX);
-        let number = self.outgoing.payments.saturating_add(waiting).saturating_add(1);
-        self.queue.push_back(Queued { payment, key });
-        Ok(number)
+        self.queued_payments = self.queued_payments.saturating_add(payments);
+        self.queue.push_back(Queued { item, key });
+        Ok(self.outgoing.payments.saturating_add(self.queued_payments))
     }
 
-    /// Signs one update with as many of the payments that wait as fit.
+    /// Pays what waits: as many payments as fit one update, and ticks before and after it.
     pub(super) fn cut(&mut self, effects: &mut Effects) {
         let may_pay = self.phase == Phase::Open
             && self.link == Link::Established
             && self.peer_paused.is_none()
-            && self.queue_is_covered()
-            && self.sent.len() < limits::UPDATES_UNACKNOWLEDGED_MAX;
-        if !may_pay || self.queue.is_empty() {
+            && self.queue_is_covered();
+        if !may_pay {
             return;
         }
-        let mut payments = PaymentList::new();
-        let mut count = 0_usize;
-        for queued in &self.queue {
-            if payments.push(&queued.payment).is_err() {
-                break; // full; the rest waits for the next update
-            }
-            count = count.saturating_add(1);
+        let next = self.next_of_queue(self.sent.len() < limits::UPDATES_UNACKNOWLEDGED_MAX);
+        if !next.is_update() {
+            self.reveal(&next, effects);
+        } else if self.sign_update(next, effects) {
+            // Ticks that the update began a chain for go at once.
+            let ticks = self.next_of_queue(false);
+            self.reveal(&ticks, effects);
         }
+    }
+
+    /// Signs one update.
+    fn sign_update(&mut self, next: Next, effects: &mut Effects) -> bool {
         let before = self.outgoing_state();
+        let folded = self.revealed(next.ticks);
+        let fresh = next.anchor.and_then(|unit| self.new_chain(folded, &next.payments, unit));
+        let ticks = self.tick_step(folded, fresh.as_ref());
         // Payments that were taken fit what this side owns, so their sum fits 64 bits, and no list that
         // was just packed is malformed.
-        let Ok(state) = before.advance(&payments) else { return };
-        assert!(state.seq > before.seq && state.cumulative > before.cumulative, "I3: a counter must rise");
+        let Ok(state) = before.step(&next.payments, &ticks) else { return false };
+        let rises = state.seq > before.seq && state.cumulative >= self.outgoing.total();
+        assert!(rises, "I3: a counter must not go down");
         let signed = state.sign(self.agreement.network, &self.key);
-        for queued in self.queue.drain(..count) {
-            self.outgoing.payments = self.outgoing.payments.saturating_add(1);
-            self.queued_amount = self.queued_amount.saturating_sub(queued.payment.amount);
-            if let Some(key) = queued.key {
-                tables::put_key(&mut effects.batch, self.id, &key, self.outgoing.payments, &queued.payment);
-            }
-        }
+        self.take_queued(next.entries, effects);
         self.outgoing.signed = Some(signed);
-        self.dirty.outgoing = true;
+        self.outgoing.ticks = None;
+        self.outgoing.acknowledged_ticks = 0;
+        self.chain_after(fresh, &ticks);
+        let plain = before.ticks == TickTerms::NONE && ticks == TickStep::NONE;
         let update = Update {
             seq: state.seq,
             cumulative: state.cumulative,
-            payments,
-            ticks: None,
+            payments: next.payments,
+            ticks: (!plain).then_some(ticks),
             signature: signed.signature,
         };
         tables::put_update(&mut effects.batch, self.id, &update);
         self.forget_acknowledged(effects);
         self.sent.push_back(Sent { update: update.clone(), payments: self.outgoing.payments });
         effects.after.push(After::Send(ChannelMessage::Update(update)));
+        true
+    }
+
+    /// Takes entries from the queue that the batch pays.
+    pub(super) fn take_queued(&mut self, entries: usize, effects: &mut Effects) {
+        for Queued { item, key } in self.queue.drain(..entries) {
+            let (payments, amount) = item.worth();
+            self.queued_payments = self.queued_payments.saturating_sub(payments);
+            self.queued_amount = self.queued_amount.saturating_sub(amount);
+            self.outgoing.payments = self.outgoing.payments.saturating_add(payments);
+            if let Some(key) = key {
+                tables::put_key(&mut effects.batch, self.id, &key, self.outgoing.payments, &item);
+            }
+        }
+        self.dirty.outgoing = true;
     }
 
     /// Deletes the updates that the peer holds. They go with the next write, never on their own.
@@ -123,10 +149,11 @@ impl Channel {
     /// Gives up the payments that wait.
     pub(super) fn drop_queue(&mut self, effects: &mut Effects) {
         if !self.queue.is_empty() {
-            let payments = u64::try_from(self.queue.len()).unwrap_or(u64::MAX);
+            let payments = self.queued_payments;
             effects.after.push(After::Event(ChannelEvent::NotMade { payments }));
             self.queue.clear();
             self.queued_amount = Amount::ZERO;
+            self.queued_payments = 0;
         }
     }
 
@@ -149,8 +176,9 @@ impl Channel {
     pub(super) fn send_standing(&self, effects: &mut Effects) {
         let standing = Reestablish {
             signed: self.outgoing.signed,
+            signed_ticks: self.outgoing.ticks,
             held: self.incoming.held,
-            held_ticks: None,
+            held_ticks: self.incoming.ticks,
             stakes: self.stakes(),
         };
         effects.after.push(After::Send(ChannelMessage::Reestablish(Box::new(standing))));
@@ -171,8 +199,9 @@ impl Channel {
             // A close that was signed here before those records were lost is no reason to forget them: it
             // may lapse, and what is signed next must not be a second body under a known number (I6).
             let in_use = matches!(self.phase, Phase::Opening | Phase::Open | Phase::ClosingTogether { .. });
-            if held.state.seq > ours.seq && (in_use || self.takes_shown()) {
-                self.recover(held, standing.signed.as_ref(), effects)?;
+            let shows_more = self.knows_less_than(held, standing.held_ticks.as_ref());
+            if shows_more && (in_use || self.takes_shown()) {
+                self.recover(held, standing, effects)?;
             }
         }
         self.shown(standing, effects)?;
@@ -190,6 +219,7 @@ impl Channel {
             let updates = self.sent.iter().map(|sent| ChannelMessage::Update(sent.update.clone()));
             effects.after.extend(updates.map(After::Send));
         }
+        self.resume_ticks(standing, effects);
         self.resume_close(effects);
         self.resume_withdraw(effects);
         Ok(())
@@ -200,18 +230,14 @@ impl Channel {
     fn recover(
         &mut self,
         own: &SignedBalance,
-        peers: Option<&SignedBalance>,
+        standing: &Reestablish,
         effects: &mut Effects,
     ) -> Result<(), Misbehaviour> {
-        let newer = peers.filter(|peers| peers.state.seq > self.incoming_seq());
-        if let Some(newer) = newer {
-            self.check_peers(newer)?;
-        }
+        let shown = self.outgoing_shown(own, standing.held_ticks)?;
+        let newer = self.incoming_shown(standing)?;
         let (outgoing, incoming) = (self.outgoing, self.incoming);
-        self.outgoing.signed = Some(*own);
-        if let Some(newer) = newer {
-            self.incoming.held = Some(*newer);
-        }
+        self.outgoing = shown;
+        self.incoming = newer.unwrap_or(incoming);
         if self.checked_balances().is_none() {
             (self.outgoing, self.incoming) = (outgoing, incoming);
             return Err(Misbehaviour::HeldBack);
@@ -220,17 +246,21 @@ impl Channel {
         for sent in self.sent.drain(..) {
             tables::delete_update(&mut effects.batch, self.id, sent.update.seq);
         }
-        self.outgoing.acknowledged = own.state.seq;
-        self.outgoing.acknowledged_payments = self.outgoing.payments;
         self.forgotten = own.state.seq;
+        self.chain = None;
         self.dirty.outgoing = true;
-        recovered(own, effects);
-        if let Some(newer) = newer {
+        self.recovered(self.agreement.side, effects);
+        if newer.is_some() {
             self.dirty.incoming = true;
-            recovered(newer, effects);
+            self.recovered(!self.agreement.side, effects);
         }
         self.drop_queue(effects);
         Ok(())
+    }
+
+    pub(super) fn recovered(&self, payer: Side, effects: &mut Effects) {
+        let cumulative = self.totals(payer).sent;
+        effects.after.push(After::Event(ChannelEvent::Recovered { payer, cumulative }));
     }
 
     fn check_own(&self, balance: &SignedBalance) -> Result<(), Misbehaviour> {
@@ -253,29 +283,29 @@ impl Channel {
 
     fn check_terms(&self, state: &LaneState, payer: Side) -> Result<(), Misbehaviour> {
         let ours = state.channel == self.id && state.payer == payer;
-        let plain = state.ticks == TickTerms::NONE && state.locks_root == Hash::ZERO;
-        if ours && plain { Ok(()) } else { Err(Misbehaviour::Terms) }
+        let usable = state.ticks.check_form().is_ok() && state.locks_root == Hash::ZERO;
+        if ours && usable { Ok(()) } else { Err(Misbehaviour::Terms) }
     }
 
     /// The payee's rule: the payer never paid more than it ever owned.
-    fn check_owned(&self, state: &LaneState) -> Result<(), Misbehaviour> {
+    fn check_owned(&self, total: Amount) -> Result<(), Misbehaviour> {
         let totals = self.totals(!self.agreement.side);
-        let received = self.outgoing_state().cumulative;
+        let received = self.outgoing.total();
         let owned = totals
             .deposit
             .checked_add(received)
             .and_then(|owned| owned.checked_sub(totals.withdrawn))
             .unwrap_or(Amount::ZERO);
-        if state.cumulative > owned {
-            return Err(Misbehaviour::Overspent { total: state.cumulative, owned });
+        if total > owned {
+            return Err(Misbehaviour::Overspent { total, owned });
         }
         Ok(())
     }
 
     /// [`Self::check_owned`], and false if nothing can be taken yet.
-    fn is_owned(&mut self, state: &LaneState, effects: &mut Effects) -> Result<bool, Misbehaviour> {
-        match self.check_owned(state) {
-            Err(_) if self.waits_for_lapse(state, effects) => Ok(false),
+    pub(super) fn is_owned(&mut self, total: Amount, effects: &mut Effects) -> Result<bool, Misbehaviour> {
+        match self.check_owned(total) {
+            Err(_) if self.waits_for_lapse(total, effects) => Ok(false),
             owned => owned.map(|()| true),
         }
     }
@@ -341,22 +371,25 @@ impl Channel {
                 Err(Misbehaviour::Gap { got: update.seq, held: before.seq })
             };
         }
-        let total = update.payments.total()?;
-        let state = before.advance(&update.payments)?;
+        let ticks = update.ticks.unwrap_or(TickStep::NONE);
+        let new_ticks = self.check_folded(ticks.folded.as_ref())?;
+        let listed = listed(&update.payments)?;
+        let state = before.step(&update.payments, &ticks)?;
         if state.cumulative != update.cumulative {
             return Err(Misbehaviour::Cumulative { got: update.cumulative, wanted: state.cumulative });
         }
-        if !self.is_owned(&state, effects)? {
+        if !self.is_owned(state.cumulative, effects)? {
             return Ok(());
         }
         let balance = SignedBalance { state, signature: update.signature };
         self.check_peers(&balance)?;
         self.resending = false;
         self.hold(balance);
-        self.incoming.payments = self.incoming.payments.saturating_add(total.count);
+        self.incoming.payments = self.incoming.payments.saturating_add(listed.count);
+        self.received_ticks(new_ticks, before.ticks.unit, effects);
         if self.is_found() {
-            recovered(&balance, effects);
-        } else {
+            self.recovered(state.payer, effects);
+        } else if listed.count > 0 {
             effects.after.push(After::Event(ChannelEvent::Received(Box::new(update))));
         }
         Ok(())
@@ -374,31 +407,30 @@ impl Channel {
             self.dirty.acknowledge = true;
             return Ok(());
         }
-        if balance.state.cumulative <= before.cumulative {
-            return Err(Misbehaviour::Cumulative {
-                got: balance.state.cumulative,
-                wanted: before.cumulative,
-            });
+        let (got, wanted) = (balance.state.cumulative, self.incoming.total());
+        if got < wanted {
+            return Err(Misbehaviour::Cumulative { got, wanted });
         }
         if !self.takes_shown() && self.pauses(effects) {
             return Ok(());
         }
-        if !self.is_owned(&balance.state, effects)? {
+        if !self.is_owned(got, effects)? {
             return Ok(());
         }
         self.resending = false;
         self.hold(*balance);
-        recovered(balance, effects);
+        self.recovered(balance.state.payer, effects);
         Ok(())
     }
 
     fn hold(&mut self, balance: SignedBalance) {
         let before = self.incoming_state();
         assert!(
-            balance.state.seq > before.seq && balance.state.cumulative > before.cumulative,
-            "I3: a counter must rise"
+            balance.state.seq > before.seq && balance.state.cumulative >= self.incoming.total(),
+            "I3: a counter must not go down"
         );
         self.incoming.held = Some(balance);
+        self.incoming.ticks = None;
         self.dirty.incoming = true;
         self.dirty.acknowledge = true;
     }
@@ -416,14 +448,14 @@ impl Channel {
     /// its own: after a crash it says so again.
     fn acknowledged(&mut self, seq: u64) {
         while let Some(first) = self.sent.front().filter(|first| first.update.seq <= seq) {
-            self.outgoing.acknowledged_payments = first.payments;
+            self.outgoing.acknowledged_payments = self.outgoing.acknowledged_payments.max(first.payments);
             self.sent.pop_front();
         }
         self.outgoing.acknowledged = self.outgoing.acknowledged.max(seq);
     }
 }
 
-fn recovered(balance: &SignedBalance, effects: &mut Effects) {
-    let LaneState { payer, cumulative, .. } = balance.state;
-    effects.after.push(After::Event(ChannelEvent::Recovered { payer, cumulative }));
+/// How many payments a list holds, and their sum; an update that is only about ticks holds none.
+fn listed(payments: &PaymentList) -> Result<Total, PaymentError> {
+    if payments.is_empty() { Ok(Total { count: 0, amount: Amount::ZERO }) } else { payments.total() }
 }

@@ -1,8 +1,8 @@
 //! What the ledger shows, closing alone, and claiming.
 
 use flash_proto::{
-    Action, Amount, ChannelPhase, ChannelRecord, Claim, Essence, Side, Transaction, TransactionId, Unlock,
-    transaction::UnilateralClose,
+    Action, Amount, ChannelPhase, ChannelRecord, Claim, Essence, Side, SignedBalance, Transaction,
+    TransactionId, Unlock, transaction::UnilateralClose,
 };
 
 use super::{After, Channel, ChannelEvent, CommandError, Effects, LedgerView, Origin, Phase};
@@ -55,7 +55,7 @@ impl Channel {
         if !matches!(self.phase, Phase::Contested { .. }) {
             self.drop_queue(effects);
             effects.after.push(After::Event(ChannelEvent::Contested { closer, deadline }));
-            let held = self.incoming_state().cumulative;
+            let held = self.incoming.total();
             if held > peer_lane {
                 effects.after.push(After::Event(ChannelEvent::Claiming { known: peer_lane, held }));
             }
@@ -153,7 +153,7 @@ impl Channel {
         let action = Action::UnilateralClose(UnilateralClose {
             channel: self.id,
             closer: self.agreement.side,
-            balance: held.map(|held| Claim::of(held.state)),
+            balance: held.map(|held| self.shown_to_the_ledger(&held)),
         });
         let essence = Essence::acting(self.agreement.network, action);
         let balance = held.map(|held| Unlock { key: self.peer_key(), signature: held.signature });
@@ -163,10 +163,15 @@ impl Channel {
 
     /// Raises the peer's lane on the ledger to what is held here, if that is more than the ledger knows.
     fn claim(&self, known: Amount) -> Option<Transaction> {
-        let held = self.incoming.held.filter(|held| held.state.cumulative > known)?;
-        let essence = Essence::acting(self.agreement.network, Action::Claim(Claim::of(held.state)));
+        let held = self.incoming.held.filter(|_| self.incoming.total() > known)?;
+        let action = Action::Claim(self.shown_to_the_ledger(&held));
+        let essence = Essence::acting(self.agreement.network, action);
         let unlocks = vec![Unlock { key: self.peer_key(), signature: held.signature }];
         Some(Transaction { essence, unlocks })
+    }
+
+    fn shown_to_the_ledger(&self, held: &SignedBalance) -> Claim {
+        Claim { state: held.state, ticks: self.incoming.ticks }
     }
 
     fn peer_key(&self) -> flash_proto::PublicKey {

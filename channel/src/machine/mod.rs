@@ -16,6 +16,7 @@
 //! | `state.rs` | what is durable about it |
 //! | `io.rs`, `errors.rs` | what goes in and comes out, and why something is not done |
 //! | `lanes.rs` | paying and being paid, re-establishing after a break |
+//! | `ticks.rs` | payments of one hash each |
 //! | `closing.rs` | closing together |
 //! | `stakes.rs` | topping up and withdrawing |
 //! | `ledger.rs` | what the ledger shows, closing alone, claiming |
@@ -35,6 +36,7 @@ mod state;
 pub mod tables;
 #[cfg(test)]
 mod tests;
+mod ticks;
 
 use std::collections::VecDeque;
 
@@ -52,18 +54,41 @@ pub use state::{
 
 use crate::store::{Store, StoreError};
 
-/// A payment that waits for the next update.
+/// What waits to be paid.
 #[derive(Clone, Debug)]
 struct Queued {
-    payment: Payment,
+    item: Item,
     key: Option<PaymentKey>,
+}
+
+/// How something is to be paid.
+#[derive(Clone, Copy, Debug)]
+enum Item {
+    /// By the next update.
+    Payment(Payment),
+    /// By revealing ticks.
+    Ticks { unit: Amount, count: u32 },
+}
+
+impl Item {
+    /// Payments on the lane, each tick counted as one, and what they pay in all.
+    fn worth(&self) -> (u64, Amount) {
+        match *self {
+            Self::Payment(payment) => (1, payment.amount),
+            Self::Ticks { unit, count } => {
+                let count = u64::from(count);
+                // More than 64 bits hold is more than anybody owns.
+                (count, unit.checked_mul(count).unwrap_or(Amount::MAX))
+            }
+        }
+    }
 }
 
 /// An update that the peer is not known to hold.
 #[derive(Clone, Debug)]
 struct Sent {
     update: Update,
-    /// Payments on the lane up to it.
+    /// Payments on the lane up to it, without the ticks under it.
     payments: u64,
 }
 
@@ -99,7 +124,11 @@ pub struct Channel {
     seen: Option<u64>,
     queue: VecDeque<Queued>,
     queued_amount: Amount,
+    /// Payments that wait, each tick counted as one.
+    queued_payments: u64,
     sent: VecDeque<Sent>,
+    /// The chain of ticks under the newest balance, if this life has begun it.
+    chain: Option<ticks::ChainInUse>,
     /// Updates up to this number are no longer in the store.
     forgotten: u64,
     /// Why the peer takes no payments, if it said so.
@@ -126,6 +155,7 @@ struct Dirty {
     incoming: bool,
     locked: bool,
     acknowledge: bool,
+    acknowledge_ticks: bool,
 }
 
 impl Channel {
@@ -186,7 +216,9 @@ impl Channel {
             seen: None,
             queue: VecDeque::new(),
             queued_amount: Amount::ZERO,
+            queued_payments: 0,
             sent,
+            chain: None,
             forgotten,
             peer_paused: None,
             paused: false,
@@ -240,6 +272,8 @@ impl Channel {
             ChannelMessage::CloseSigned { close, signature } => self.take_close(close, signature, effects),
             ChannelMessage::CloseComplete { signature } => self.complete_close(signature),
             ChannelMessage::Refuse(refusal) => Err(Misbehaviour::Refused(refusal.detail)),
+            ChannelMessage::Tick { seq, proof } => self.take_tick(seq, proof, effects),
+            ChannelMessage::TickAck { seq, index } => self.take_tick_ack(seq, index),
             ChannelMessage::Stakes(stakes) => {
                 self.take_stakes(stakes, effects);
                 Ok(())
@@ -250,10 +284,9 @@ impl Channel {
             ChannelMessage::WithdrawComplete { withdraw, signature } => {
                 self.complete_withdraw(withdraw, signature)
             }
-            ChannelMessage::Tick { .. }
-            | ChannelMessage::TickAck { .. }
-            | ChannelMessage::ReceiptRequest { .. }
-            | ChannelMessage::Receipt { .. } => Err(Misbehaviour::Unexpected("this message")),
+            ChannelMessage::ReceiptRequest { .. } | ChannelMessage::Receipt { .. } => {
+                Err(Misbehaviour::Unexpected("this message"))
+            }
         }
     }
 
@@ -283,6 +316,9 @@ impl Channel {
         }
         if dirty.acknowledge {
             effects.after.push(After::Send(ChannelMessage::Ack { seq: self.incoming_seq() }));
+        }
+        if dirty.acknowledge_ticks {
+            effects.after.extend(self.tick_ack().map(After::Send));
         }
         assert!(self.balances_add_up(), "I2: both balances must be at least zero and add up");
     }
@@ -324,8 +360,9 @@ impl Channel {
 
     /// Whether something changed that is not in a batch yet.
     pub const fn has_changed(&self) -> bool {
-        let Dirty { agreement, phase, outgoing, incoming, locked, acknowledge } = self.dirty;
-        agreement || phase || outgoing || incoming || locked || acknowledge
+        let Dirty { agreement, phase, outgoing, incoming, locked, acknowledge, acknowledge_ticks } =
+            self.dirty;
+        agreement || phase || outgoing || incoming || locked || acknowledge || acknowledge_ticks
     }
 
     /// Whether the view of the ledger is young enough, as [`Input::Fresh`] said last.
@@ -333,7 +370,7 @@ impl Channel {
         self.fresh
     }
 
-    /// Payments that wait for the next update.
+    /// Calls to pay that wait.
     pub fn queued(&self) -> usize {
         self.queue.len()
     }
@@ -380,9 +417,10 @@ impl Channel {
     }
 
     fn totals(&self, side: Side) -> Totals {
-        let sent = if side == self.agreement.side { self.outgoing_state() } else { self.incoming_state() };
+        let ours = side == self.agreement.side;
+        let sent = if ours { self.outgoing.total() } else { self.incoming.total() };
         let Stake { deposit, withdrawn } = self.locked.counted(side);
-        Totals { deposit, withdrawn, sent: sent.cumulative }
+        Totals { deposit, withdrawn, sent }
     }
 
     fn outgoing_state(&self) -> LaneState {

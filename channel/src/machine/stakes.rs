@@ -10,8 +10,7 @@
 //! from what both count. Payments go on all the while, and a request that nobody answers lapses.
 
 use flash_proto::{
-    Action, Amount, Balances, ChannelPhase, ChannelRecord, Essence, LaneState, Side, Signature, Transaction,
-    Unlock,
+    Action, Amount, Balances, ChannelPhase, ChannelRecord, Essence, Side, Signature, Transaction, Unlock,
     message::{ChannelMessage, Stake, Stakes},
     transaction::{TopUp, Withdraw},
 };
@@ -412,13 +411,12 @@ impl Channel {
 
     /// Whether the payer owns what it paid only if a withdraw of it has lapsed, as it may know already. Then
     /// nothing is taken before the ledger has shown more.
-    pub(super) fn waits_for_lapse(&mut self, state: &LaneState, effects: &mut Effects) -> bool {
+    pub(super) fn waits_for_lapse(&mut self, total: Amount, effects: &mut Effects) -> bool {
         let peer = !self.agreement.side;
         let Stake { deposit, withdrawn } = self.locked.proven.of(peer);
         let gained = deposit.checked_add(self.totals(!peer).sent);
         let owned = gained.and_then(|gained| gained.checked_sub(withdrawn));
-        let waits =
-            self.locked.withdraw(peer).is_some() && owned.is_some_and(|owned| state.cumulative <= owned);
+        let waits = self.locked.withdraw(peer).is_some() && owned.is_some_and(|owned| total <= owned);
         if waits {
             self.behind = true;
             self.pauses(effects);

@@ -2,8 +2,8 @@
 
 use bincode::{Decode, Encode};
 use flash_proto::{
-    Amount, Balances, ChannelId, NetworkId, Open, PublicKey, Side, Signature, SignedBalance, Transaction,
-    TransactionId,
+    Amount, Balances, ChannelId, NetworkId, Open, PublicKey, Side, Signature, SignedBalance, TickProof,
+    Transaction, TransactionId,
     message::Stakes,
     transaction::{CooperativeClose, Withdraw},
 };
@@ -102,11 +102,15 @@ pub enum Phase {
 pub struct Outgoing {
     /// The newest balance that this side signed.
     pub signed: Option<SignedBalance>,
-    /// Payments under it.
+    /// The newest tick that was revealed under it.
+    pub ticks: Option<TickProof>,
+    /// Payments up to both, each tick counted as one.
     pub payments: u64,
     /// Number of the newest update that the peer is known to hold.
     pub acknowledged: u64,
-    /// Payments under that one.
+    /// Ticks under the newest balance that the peer is known to hold.
+    pub acknowledged_ticks: u32,
+    /// Payments that the peer is known to hold.
     pub acknowledged_payments: u64,
 }
 
@@ -115,7 +119,9 @@ pub struct Outgoing {
 pub struct Incoming {
     /// The newest balance that the peer signed and this side holds.
     pub held: Option<SignedBalance>,
-    /// Payments that came with the updates under it.
+    /// The newest tick that this side holds under it.
+    pub ticks: Option<TickProof>,
+    /// Payments that came in, each tick counted as one.
     pub payments: u64,
 }
 

@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 use flash_proto::{Amount, ChannelId, Payment, codec, message::Update};
 
-use super::{Agreement, Incoming, Locked, Outgoing, Phase};
+use super::{Agreement, Incoming, Item, Locked, Outgoing, Phase};
 use crate::store::{
     Batch, Store, StoreError, Table,
     records::{corrupt, decode, for_each, load},
@@ -49,15 +49,17 @@ impl Default for Stored {
     }
 }
 
-/// A payment that was made under a key.
+/// A payment, or ticks, made under a key.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct KeyRecord {
-    /// Its number on the lane.
+    /// Its number on the lane; of ticks, the last one's.
     pub number: u64,
-    /// How much.
+    /// How much; of ticks, each.
     pub amount: Amount,
-    /// Its reference.
+    /// Its reference; none of ticks.
     pub reference: Vec<u8>,
+    /// How many ticks; 0: a payment.
+    pub ticks: u32,
 }
 
 pub(super) fn damaged_channel(id: ChannelId, what: &'static str) -> StoreError {
@@ -86,9 +88,15 @@ pub fn payment_under(store: &dyn Store, id: ChannelId, key: &[u8]) -> Result<Opt
     load(store, KEYS, &[id.as_bytes(), key].concat())
 }
 
-pub(super) fn put_key(batch: &mut Batch, id: ChannelId, key: &[u8], number: u64, payment: &Payment) {
-    let reference = payment.reference.as_bytes().to_vec();
-    let record = KeyRecord { number, amount: payment.amount, reference };
+pub(super) fn put_key(batch: &mut Batch, id: ChannelId, key: &[u8], number: u64, item: &Item) {
+    let record = match item {
+        Item::Payment(Payment { amount, reference }) => {
+            KeyRecord { number, amount: *amount, reference: reference.as_bytes().to_vec(), ticks: 0 }
+        }
+        Item::Ticks { unit, count } => {
+            KeyRecord { number, amount: *unit, reference: Vec::new(), ticks: *count }
+        }
+    };
     batch.put(KEYS, &[id.as_bytes(), key].concat(), codec::encode(&record));
 }
 

@@ -2,6 +2,7 @@
 
 mod found;
 mod stakes;
+mod ticks;
 
 use std::collections::VecDeque;
 

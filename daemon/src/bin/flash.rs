@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 use flashd::{
     cli::{self, Cli},
+    core_files,
     exit::Exit,
     flashd_cli,
 };
@@ -15,6 +16,8 @@ fn main() -> ExitCode {
     if std::env::args_os().nth(1).is_some_and(|argument| argument == "flashd") {
         return flashd_cli::main(std::env::args_os().skip(1));
     }
+    // `flash init` makes and shows a seed.
+    core_files::forbid();
     let cli = Cli::parse();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().build() {
         Ok(runtime) => runtime,

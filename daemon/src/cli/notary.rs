@@ -1,6 +1,7 @@
 //! Files on the ledger: notarizing them through the daemon, and verifying them without anybody.
 
 use std::{
+    collections::BTreeSet,
     fs::{self, File},
     io::{self, Read, Write},
     os::unix::fs::PermissionsExt,
@@ -126,7 +127,15 @@ impl Notarize {
             }
             Ok(Hashed { digest: digest(&path)?, path, proof })
         };
-        let files = paths.into_iter().map(hashed).collect::<Result<_, _>>()?;
+        // One that is named twice has one proof.
+        let mut seen = BTreeSet::new();
+        let mut once = Vec::new();
+        for path in paths {
+            if seen.insert(fs::canonicalize(&path).map_err(|error| unreadable(&path, &error))?) {
+                once.push(path);
+            }
+        }
+        let files = once.into_iter().map(hashed).collect::<Result<_, _>>()?;
         Ok((self.tag, files))
     }
 }
@@ -175,11 +184,18 @@ fn list(path: &Path, found: &mut Vec<PathBuf>) -> Result<(), ApiError> {
         return Ok(());
     }
     let failed = |error| unreadable(path, &error);
-    let entries = fs::read_dir(path).map_err(failed)?.collect::<Result<Vec<_>, _>>().map_err(failed)?;
-    let mut entries: Vec<PathBuf> = entries.iter().map(fs::DirEntry::path).collect();
+    let mut entries = Vec::new();
+    for entry in fs::read_dir(path).map_err(failed)? {
+        let entry = entry.map_err(failed)?;
+        let (kind, path) = (entry.file_type().map_err(failed)?, entry.path());
+        // Links could lead out of the directory, or around in a circle; and what is neither a file nor a directory
+        // may have no end.
+        let is_proof = path.extension().is_some_and(|it| it == PROOF_SUFFIX);
+        if kind.is_dir() || kind.is_file() && !is_proof {
+            entries.push(path);
+        }
+    }
     entries.sort_unstable();
-    // Links could lead out of the directory, or around in a circle.
-    entries.retain(|entry| !entry.is_symlink() && entry.extension().is_none_or(|it| it != PROOF_SUFFIX));
     entries.iter().try_for_each(|entry| list(entry, found))
 }
 

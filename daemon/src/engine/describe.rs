@@ -111,6 +111,10 @@ pub(super) fn event(channel: &Channel, event: ChannelEvent) -> NewEvent {
         ChannelEvent::Found => ("channel_recovered", json!({})),
         ChannelEvent::Lapsed => ("channel_lapsed", json!({})),
         ChannelEvent::Received(update) => ("payments_received", received(&update)),
+        ChannelEvent::Ticks { count, unit } => {
+            let amount = unit.checked_mul(count).unwrap_or(Amount::MAX);
+            ("ticks_received", json!({ "ticks": count, "unit": unit, "amount": amount }))
+        }
         ChannelEvent::Recovered { payer, cumulative } => {
             ("balance_recovered", json!({ "payer": ours(payer), "cumulative": cumulative }))
         }

@@ -45,7 +45,11 @@ use tokio::{net::TcpListener, sync::Semaphore, time::timeout};
 use tokio_util::sync::CancellationToken;
 use work::Workshop;
 
-use crate::api::{ApiError, ErrorCode};
+use crate::{
+    api::{ApiError, ErrorCode},
+    rpc::request::{unknown_path, wrong_method},
+    stop::serve_until,
+};
 
 pub use rest::document;
 
@@ -58,12 +62,13 @@ const BODY_BYTES_MAX: usize = 1024 * 1024;
 const CONNECTIONS_MAX: usize = 256;
 /// Calls in work at once; the others wait for their turn.
 const CALLS_MAX: usize = 64;
+/// Calls for which the node works at once, those included whose caller has left: what has begun is not broken
+/// off.
+const ASKS_MAX: usize = 64;
 /// Callers at once that follow what happens.
 const FOLLOWERS_MAX: usize = 32;
 /// How long a call may take, its request's bytes included, proof of work apart.
 const CALL_WAIT: Duration = Duration::from_secs(30);
-/// How long calls that are under way may still take once the node stops.
-const STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// What the operator decides.
 #[derive(Clone, Copy, Debug, Default)]
@@ -80,6 +85,8 @@ struct Api {
     options: HttpOptions,
     workshop: Arc<Workshop>,
     calls: Arc<Semaphore>,
+    /// Taken while the node works for a call.
+    asks: Arc<Semaphore>,
     followers: Arc<Semaphore>,
     /// Ends what would go on for ever.
     stop: CancellationToken,
@@ -97,15 +104,7 @@ pub async fn serve(
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
     let stopping = CancellationToken::new();
-    let api = Api {
-        node,
-        neighbours,
-        options,
-        workshop: Arc::new(Workshop::new(stopping.clone())),
-        calls: Arc::new(Semaphore::new(CALLS_MAX)),
-        followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
-        stop: stopping.clone(),
-    };
+    let api = Api::new(node, neighbours, options, stopping.clone());
     let listener = Bounded::new(listener, CONNECTIONS_MAX).tap_io(|connection| {
         if let Err(error) = connection.send_at_once() {
             tracing::debug!(%error, "an HTTP connection cannot be told to send at once");
@@ -113,15 +112,7 @@ pub async fn serve(
     });
     let service = router(api).into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, service).with_graceful_shutdown(stopping.clone().cancelled_owned());
-    let mut server = std::pin::pin!(server.into_future());
-    tokio::select! {
-        ended = &mut server => return ended,
-        () = stop => stopping.cancel(),
-    }
-    timeout(STOP_WAIT, server).await.unwrap_or_else(|_elapsed| {
-        tracing::info!("HTTP calls that were still under way are cut off");
-        Ok(())
-    })
+    serve_until(server, stopping, stop).await
 }
 
 fn router(api: Api) -> Router {
@@ -150,25 +141,36 @@ async fn bounded(State(api): State<Api>, request: Request, next: Next) -> Result
     })
 }
 
-async fn unknown_path(request: Request) -> ApiError {
-    let message = format!("there is nothing at {}", request.uri().path());
-    ApiError::new(ErrorCode::NotFound, message, "GET /openapi.json lists every path")
-}
-
-async fn wrong_method(request: Request) -> ApiError {
-    let message = format!("{} does not take {}", request.uri().path(), request.method());
-    ApiError::new(ErrorCode::WrongMethod, message, "GET /openapi.json lists the methods of every path")
-}
-
 impl Api {
+    fn new(
+        node: Node,
+        neighbours: Option<Arc<dyn Neighbours>>,
+        options: HttpOptions,
+        stop: CancellationToken,
+    ) -> Self {
+        Self {
+            node,
+            neighbours,
+            options,
+            workshop: Arc::new(Workshop::new(stop.clone())),
+            calls: Arc::new(Semaphore::new(CALLS_MAX)),
+            asks: Arc::new(Semaphore::new(ASKS_MAX)),
+            followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)),
+            stop,
+        }
+    }
+
     /// Asks the node where it may wait for the disk.
     async fn ask<T: Send + 'static, E: From<NodeError> + Send + 'static>(
         &self,
         work: impl FnOnce(&Node) -> Result<T, E> + Send + 'static,
     ) -> Result<T, E> {
-        let node = self.node.clone();
-        let done = tokio::task::spawn_blocking(move || work(&node)).await;
-        done.unwrap_or_else(|_| Err(NodeError::Halted("an invariant did not hold".to_owned()).into()))
+        let turn = Arc::clone(&self.asks).acquire_owned().await;
+        let work = move |node: &Node| {
+            let _turn = turn;
+            work(node)
+        };
+        self.node.blocking(work).await
     }
 
     /// Whether this caller may change the node and have it work.

@@ -16,11 +16,11 @@ mod streaming_tests;
 pub(crate) mod tests;
 mod tokens;
 
-use std::{io, sync::Arc, time::Duration};
+use std::{io, sync::Arc};
 
 use axum::{
     Router,
-    extract::{DefaultBodyLimit, Request},
+    extract::DefaultBodyLimit,
     middleware,
     routing::{get, post},
     serve::ListenerExt,
@@ -29,19 +29,14 @@ use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower_http::trace::TraceLayer;
 
-use crate::{
-    api::{ApiError, ErrorCode},
-    daemon::Daemon,
-};
+use self::request::{unknown_path, wrong_method};
+use crate::{daemon::Daemon, stop::serve_until};
 
 pub(crate) use guard::is_local as is_local_host;
 pub(crate) use ledger::Index;
 pub use openapi::document;
 pub use stream::LINE_BYTES_MAX;
 pub use tokens::{Scope, Tokens, read_token, token_path};
-
-/// How long calls that are under way may still take once the daemon stops.
-const STOP_WAIT: Duration = Duration::from_secs(5);
 
 /// What every handler has.
 #[derive(Clone, Debug)]
@@ -72,15 +67,7 @@ pub async fn serve(
     });
     let server =
         axum::serve(listener, router(rpc)).with_graceful_shutdown(stopping.clone().cancelled_owned());
-    let mut server = std::pin::pin!(server.into_future());
-    tokio::select! {
-        ended = &mut server => return ended,
-        () = stop => stopping.cancel(),
-    }
-    tokio::time::timeout(STOP_WAIT, server).await.unwrap_or_else(|_elapsed| {
-        tracing::info!("RPC calls that were still under way are cut off");
-        Ok(())
-    })
+    serve_until(server, stopping, stop).await
 }
 
 fn router(rpc: Rpc) -> Router {
@@ -133,14 +120,4 @@ fn admin_routes() -> Router<Rpc> {
         .route("/v1/channels/{id}/close", post(handlers::close))
         .route("/v1/channels/{id}/peer", post(handlers::meet))
         .route("/v1/shutdown", post(handlers::shutdown))
-}
-
-async fn unknown_path(request: Request) -> ApiError {
-    let message = format!("there is nothing at {}", request.uri().path());
-    ApiError::new(ErrorCode::NotFound, message, "GET /openapi.json lists every path")
-}
-
-async fn wrong_method(request: Request) -> ApiError {
-    let message = format!("{} does not take {}", request.uri().path(), request.method());
-    ApiError::new(ErrorCode::WrongMethod, message, "GET /openapi.json lists the methods of every path")
 }

@@ -34,6 +34,16 @@ pub(crate) fn invalid(message: impl Into<String>) -> ApiError {
     ApiError::new(ErrorCode::InvalidRequest, message, "GET /openapi.json describes every request")
 }
 
+pub(crate) async fn unknown_path(request: Request) -> ApiError {
+    let message = format!("there is nothing at {}", request.uri().path());
+    ApiError::new(ErrorCode::NotFound, message, "GET /openapi.json lists every path")
+}
+
+pub(crate) async fn wrong_method(request: Request) -> ApiError {
+    let message = format!("{} does not take {}", request.uri().path(), request.method());
+    ApiError::new(ErrorCode::WrongMethod, message, "GET /openapi.json lists the methods of every path")
+}
+
 /// A JSON body, whatever its content type says.
 pub(super) struct Body<T>(pub(super) T);
 

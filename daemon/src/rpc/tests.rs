@@ -9,6 +9,7 @@ use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
 
 use super::*;
+use crate::api::{ApiError, ErrorCode};
 
 const ID: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
 

@@ -93,7 +93,7 @@ async fn wanted(node: &Node, ids: Vec<BlockId>, frames: &mut Frames) -> Result<(
     // As many as a frame can hold whatever their length, so that little is in memory at a time.
     for ids in ids.chunks(8) {
         let ids = ids.to_vec();
-        let found = blocking(node, move |node| {
+        let found = node.blocking(move |node| {
             ids.iter().filter_map(|id| node.block(id).transpose()).collect::<Result<Vec<_>, _>>()
         });
         frames.push_all(found.await?).await?;
@@ -105,7 +105,7 @@ async fn confirmed(node: &Node, after: u64, frames: &mut Frames) -> Result<(), U
     let mut place = (after.saturating_add(1), 0_usize);
     loop {
         let (index, after) = place;
-        let page = blocking(node, move |node| node.cone(index, after, PAGE_BLOCKS)).await?;
+        let page = node.blocking(move |node| node.cone(index, after, PAGE_BLOCKS)).await?;
         let Some(page) = page else { return Ok(()) };
         place = if page.more {
             (index, after.saturating_add(page.blocks.len()))
@@ -160,14 +160,4 @@ impl Frames {
         self.flush().await?;
         Ok(self.writer.finish().await?)
     }
-}
-
-/// Runs what may wait for the disk where it holds up nobody else.
-pub(super) async fn blocking<T: Send + 'static>(
-    node: &Node,
-    work: impl FnOnce(&Node) -> Result<T, NodeError> + Send + 'static,
-) -> Result<T, NodeError> {
-    let node = node.clone();
-    let done = tokio::task::spawn_blocking(move || work(&node)).await;
-    done.unwrap_or_else(|_| Err(NodeError::Halted("an invariant did not hold".to_owned())))
 }

@@ -8,10 +8,9 @@ use thiserror::Error;
 use tokio::time::timeout;
 
 use super::{
-    intake::Parcel,
     message::{REPLY_FRAME_BYTES_MAX, REQUEST_BYTES_MAX, Reply, Request, TooMuch},
     neighbours::Deed,
-    state::Shared,
+    state::{Parcel, Shared},
 };
 use crate::{
     node::Source,
@@ -121,7 +120,7 @@ pub(super) async fn want(
         if blocks.iter().any(|(id, _)| !open.remove(id)) {
             return Err(AskError::Unexpected);
         }
-        shared.received(&key, &blocks);
+        shared.received(&key, &blocks, source);
         // The intake ends only with the whole gossip.
         let _ = shared.channels.intake.send(Parcel { from: key, blocks, source }).await;
     }

@@ -10,9 +10,17 @@ use flash_proto::{BlockId, PublicKey};
 use tokio::{sync::mpsc, task::JoinSet};
 use tracing::debug;
 
-use super::{answer::blocking, ask::want, message::WANT_IDS_MAX, neighbours::Deed, state::Shared};
+use super::{
+    ask::want,
+    message::WANT_IDS_MAX,
+    neighbours::Deed,
+    state::{Parcel, Shared},
+};
 use crate::{
-    node::{NodeError, Received, Source, rate::work_bits},
+    node::{
+        NodeError, Received, Source,
+        rate::{weight, work_bits},
+    },
     protocol::{Refused, RefusedCode},
 };
 
@@ -24,14 +32,6 @@ const BATCH_BYTES_MAX: usize = 1024 * 1024;
 const WANTS_MAX: usize = 32;
 /// How often open requests are looked at again.
 const LOOK: Duration = Duration::from_millis(250);
-
-/// Blocks of one neighbour on their way in.
-#[derive(Debug)]
-pub(super) struct Parcel {
-    pub(super) from: PublicKey,
-    pub(super) blocks: Vec<(BlockId, Vec<u8>)>,
-    pub(super) source: Source,
-}
 
 /// A block on its way in.
 #[derive(Debug)]
@@ -91,7 +91,7 @@ async fn take_in(shared: &Shared, batch: Vec<Item>, source: Source) -> Result<()
         let mut ready: Vec<Item> = known.iter().flat_map(|id| arrived(shared, id)).collect();
         if !fresh.is_empty() {
             let bytes: Vec<Vec<u8>> = fresh.iter().map(|item| item.bytes.clone()).collect();
-            let received = blocking(&shared.node, move |node| node.receive(&bytes, source)).await?;
+            let received = shared.node.blocking(move |node| node.receive(&bytes, source)).await?;
             for (item, received) in fresh.into_iter().zip(received) {
                 ready.extend(judge(shared, item, received));
             }
@@ -203,8 +203,14 @@ fn ask_for_parents(shared: &Arc<Shared>, wants: &mut JoinSet<()>) {
 
 impl Shared {
     /// Blocks that a neighbour sent because it was asked.
-    pub(super) fn received(&self, from: &PublicKey, blocks: &[(BlockId, Vec<u8>)]) {
+    pub(super) fn received(&self, from: &PublicKey, blocks: &[(BlockId, Vec<u8>)], source: Source) {
+        // Each counted as one block before it was asked for; what those that weigh more cost shows only now.
+        let more = match source {
+            Source::Sent => blocks.iter().map(|(_, bytes)| weight(bytes).saturating_sub(1)).sum(),
+            Source::Asked => 0,
+        };
         if let Some(neighbour) = self.state().neighbours.get_mut(from) {
+            neighbour.budget.spend(0, more);
             let count = u64::try_from(blocks.len()).unwrap_or(u64::MAX);
             neighbour.standing.received = neighbour.standing.received.saturating_add(count);
             for (id, _) in blocks {
@@ -240,10 +246,11 @@ impl Shared {
         // Counted only where it matters, and not under the lock.
         let extra =
             if wanted == 0 { 0 } else { work_bits(bytes).saturating_sub(self.node.params().pow_bits) };
+        let blocks = weight(bytes);
         let mut state = self.state();
         let Some(neighbour) = state.neighbours.get_mut(from) else { return false };
         if extra >= wanted {
-            neighbour.budget.spend(extra);
+            neighbour.budget.spend(extra, blocks);
             return true;
         }
         if neighbour.standing.count_over_budget(now) {

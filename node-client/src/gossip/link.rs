@@ -6,7 +6,10 @@ use flash_proto::{BlockId, PublicKey};
 use quinn::{Connection, VarInt};
 use thiserror::Error;
 use tokio::{
-    sync::{broadcast::error::RecvError, mpsc},
+    sync::{
+        broadcast::{self, error::RecvError},
+        mpsc, watch,
+    },
     time::{MissedTickBehavior, interval, timeout},
 };
 use tracing::debug;
@@ -14,7 +17,6 @@ use tracing::debug;
 use super::{
     answer,
     ask::deed_of,
-    intake::Parcel,
     message::{
         ADDRESSES_MAX, GOSSIP_VERSION, Hello, LIVE_FRAME_BYTES_MAX, Live, NodeAddress, Reached, TIPS_MAX,
         TooMuch,
@@ -22,7 +24,7 @@ use super::{
     neighbours::Deed,
     relay::Verdict,
     roster::{Admitted, Greeted},
-    state::{CLOSE_DONE, CLOSE_FULL, Shared},
+    state::{CLOSE_DONE, CLOSE_FULL, Parcel, Shared},
     sync,
 };
 use crate::{
@@ -93,6 +95,8 @@ async fn keep(shared: &Arc<Shared>, connection: &Connection, address: Option<Pee
     let newest = hello.newest;
     let address =
         address.or_else(|| claimed.clone().filter(|claimed| shared.state().book.is_reached(claimed)));
+    // From before it is a neighbour on, so that nothing is missed that comes in just then.
+    let news = (shared.node.arrivals(), shared.node.newest());
     let greeted = Greeted { connection: connection.clone(), key, inbound, address, newest };
     let Some(Admitted { number, outbox, doubted }) = shared.admit(greeted) else {
         return farewell(shared, key, &mut writer, connection).await;
@@ -109,7 +113,7 @@ async fn keep(shared: &Arc<Shared>, connection: &Connection, address: Option<Pee
             }
             ended
         }
-        ended = write(shared, key, &mut writer, outbox) => ended,
+        ended = write(shared, key, &mut writer, outbox, news) => ended,
         ended = answer::all(shared, key, connection) => ended.into(),
         _ = sync::make_good(shared, key, connection, &doubted) => LinkError::Ended,
     };
@@ -201,11 +205,7 @@ async fn read(shared: &Arc<Shared>, key: PublicKey, reader: &mut FrameReader) ->
                     continue;
                 }
                 match shared.relay.judge(&message) {
-                    Verdict::News => {
-                        shared.tell_all(&Live::Coordinator(message.clone()), Some(&key));
-                        // Nobody listening is no error.
-                        let _ = shared.channels.flooded.send(Arc::new(message));
-                    }
+                    Verdict::News => shared.tell_all(&Live::Coordinator(message), Some(&key)),
                     Verdict::Stale => {}
                     Verdict::Bad => shared.count(&key, Deed::Worthless),
                 }
@@ -220,8 +220,8 @@ async fn write(
     key: PublicKey,
     writer: &mut FrameWriter,
     mut outbox: mpsc::Receiver<Live>,
+    (mut arrivals, mut newest): (broadcast::Receiver<Arc<Arrival>>, watch::Receiver<u64>),
 ) -> LinkError {
-    let (mut arrivals, mut newest) = (shared.node.arrivals(), shared.node.newest());
     // The first tick is at once.
     let mut compare = interval(COMPARE);
     compare.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -15,12 +15,10 @@ use tokio::{
 use tracing::{debug, error};
 
 use super::{
-    NEIGHBOURS_MAX, WANTED,
-    answer::blocking,
-    intake::{self, Parcel},
+    NEIGHBOURS_MAX, WANTED, intake,
     link::{self, LinkError},
     message::{Live, NodeAddress},
-    state::{ACCEPTED_WAITING_MAX, CLOSE_DONE, CLOSE_FULL, Shared},
+    state::{ACCEPTED_WAITING_MAX, CLOSE_DONE, CLOSE_FULL, Parcel, Shared},
     sync,
 };
 use crate::{
@@ -212,5 +210,5 @@ async fn keep_addresses(shared: &Shared) {
         state.to_keep()
     };
     // A node that cannot store says so itself.
-    let _ = blocking(&shared.node, move |node| node.keep_addresses(kept)).await;
+    let _ = shared.node.blocking(move |node| node.keep_addresses(kept)).await;
 }

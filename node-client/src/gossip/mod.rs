@@ -36,20 +36,17 @@ mod sync;
 #[cfg(test)]
 mod tests;
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use flash_proto::PublicKey;
 use quinn::{Connection, VarInt};
 use thiserror::Error;
-use tokio::{
-    sync::{broadcast, mpsc},
-    task::AbortHandle,
-};
+use tokio::{sync::mpsc, task::AbortHandle};
 
 pub use self::relay::{Relay, Verdict};
 use self::{
     message::{COORDINATOR_BYTES_MAX, Live, Reached},
-    state::{ACCEPTED_WAITING_MAX, CLOSE_DONE, Channels, FLOODED_MAX, INTAKE_MAX, Shared},
+    state::{ACCEPTED_WAITING_MAX, CLOSE_DONE, Channels, INTAKE_MAX, Shared},
 };
 use crate::{
     node::{Node, NodeError},
@@ -121,8 +118,6 @@ pub struct Gossip {
 #[derive(Debug)]
 struct Running {
     shared: Arc<Shared>,
-    /// For the first caller of `flooded`, so that it misses nothing from the start on.
-    first: Mutex<Option<broadcast::Receiver<Arc<Vec<u8>>>>>,
     background: AbortHandle,
 }
 
@@ -143,13 +138,11 @@ impl Gossip {
         let (intake, parcels) = mpsc::channel(INTAKE_MAX);
         let (accepted, accepting) = mpsc::channel(ACCEPTED_WAITING_MAX);
         let (claims, claimed) = mpsc::channel(ACCEPTED_WAITING_MAX);
-        let (flooded, first) = broadcast::channel(FLOODED_MAX);
-        let channels = Channels { intake, accepted, claims, flooded };
+        let channels = Channels { intake, accepted, claims };
         let shared = Arc::new(Shared::new(node, endpoint, config, channels)?);
         let running = mesh::run(Arc::clone(&shared), accepting, parcels, claimed);
         let background = tokio::spawn(running).abort_handle();
-        let first = Mutex::new(Some(first));
-        Ok(Self { running: Arc::new(Running { shared, first, background }) })
+        Ok(Self { running: Arc::new(Running { shared, background }) })
     }
 
     /// Takes over a connection that another node dialled.
@@ -189,14 +182,6 @@ impl Gossip {
         self.shared().relay.judge(&message);
         self.shared().tell_all(&Live::Coordinator(message), None);
         Ok(())
-    }
-
-    /// Coordinators' messages as they come from others, each once and only those that are news.
-    /// The first receiver gets all since the start, later ones those from the call on. Whoever is more than
-    /// some hundred behind misses some.
-    pub fn flooded(&self) -> broadcast::Receiver<Arc<Vec<u8>>> {
-        let first = self.running.first.lock().unwrap_or_else(PoisonError::into_inner).take();
-        first.unwrap_or_else(|| self.shared().channels.flooded.subscribe())
     }
 
     fn shared(&self) -> &Arc<Shared> {

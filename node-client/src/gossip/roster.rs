@@ -120,7 +120,7 @@ impl Shared {
         let Some(neighbour) = state.neighbours.get_mut(key) else { return false };
         let quiet = neighbour.chatter.extra_bits(CHATTER, now) == 0;
         if quiet {
-            neighbour.chatter.spend(0);
+            neighbour.chatter.spend(0, 1);
         }
         drop(state);
         if !quiet {

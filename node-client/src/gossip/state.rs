@@ -11,13 +11,12 @@ use std::{
 
 use flash_proto::{BlockId, PublicKey, codec};
 use quinn::{Connection, VarInt};
-use tokio::sync::{Notify, broadcast, mpsc};
+use tokio::sync::{Notify, mpsc};
 use tracing::info;
 
 use super::{
     GossipConfig, Relay,
     book::Book,
-    intake::Parcel,
     message::{Live, NodeAddress, Reached},
     neighbours::{Bans, Standing},
     orphans::Orphans,
@@ -25,7 +24,7 @@ use super::{
 };
 use crate::{
     node::{
-        Node, NodeError,
+        Node, NodeError, Source,
         rate::{Budget, RateRule},
     },
     quic::{Endpoint, PeerAddress},
@@ -35,8 +34,6 @@ use crate::{
 pub(super) const INTAKE_MAX: usize = 16;
 /// Accepted connections that wait for their greeting.
 pub(super) const ACCEPTED_WAITING_MAX: usize = 32;
-/// Coordinators' messages that a listener may be behind.
-pub(super) const FLOODED_MAX: usize = 256;
 /// Messages that wait to be sent to one neighbour, beside blocks.
 pub(super) const OUTBOX_MAX: usize = 128;
 /// Blocks that are remembered to be here.
@@ -79,6 +76,14 @@ pub(super) struct Shared {
     pub(super) syncing: AtomicBool,
 }
 
+/// Blocks of one neighbour on their way in.
+#[derive(Debug)]
+pub(super) struct Parcel {
+    pub(super) from: PublicKey,
+    pub(super) blocks: Vec<(BlockId, Vec<u8>)>,
+    pub(super) source: Source,
+}
+
 /// Where tasks get their work.
 #[derive(Debug)]
 pub(super) struct Channels {
@@ -87,8 +92,6 @@ pub(super) struct Channels {
     pub(super) accepted: mpsc::Sender<Connection>,
     /// Addresses at which neighbours say that they are reached.
     pub(super) claims: mpsc::Sender<PeerAddress>,
-    /// Coordinators' messages.
-    pub(super) flooded: broadcast::Sender<Arc<Vec<u8>>>,
 }
 
 #[derive(Debug)]

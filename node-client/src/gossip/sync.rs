@@ -5,17 +5,15 @@ use std::{
     time::Duration,
 };
 
-use flash_proto::{Block, BlockId, PublicKey};
+use flash_proto::{BlockId, PublicKey};
 use quinn::Connection;
 use tokio::{
     sync::Notify,
-    task::{JoinHandle, spawn_blocking},
     time::{sleep, timeout},
 };
 use tracing::{debug, info};
 
 use super::{
-    answer::blocking,
     ask::{Answer, AskError, want},
     message::{Request, WANT_IDS_MAX},
     neighbours::Deed,
@@ -115,28 +113,22 @@ async fn follow(
     after: u64,
 ) -> Result<usize, SyncError> {
     let mut answer = Answer::to(connection, &Request::Sync { after }).await?;
-    let mut taking: Option<JoinHandle<Result<(), SyncError>>> = None;
+    let mut next = next_page(shared, &mut answer).await?;
     let mut count = 0_usize;
-    loop {
-        let page = next_page(shared, &mut answer).await;
-        if let Some(taken) = taking.take() {
-            taken.await.map_err(|_| broken())??;
-        }
-        let Some(page) = page? else { return Ok(count) };
-        count = count.saturating_add(page.ids.len());
-        let shared = Arc::clone(shared);
-        taking = Some(spawn_blocking(move || take(&shared, &key, page)));
+    while let Some(page) = next {
+        let ids = page.ids();
+        count = count.saturating_add(ids.len());
+        let taking = Arc::clone(shared);
+        let taken = shared.node.blocking(move |_| take(&taking, &key, &ids, page));
+        let (taken, page) = tokio::join!(taken, next_page(shared, &mut answer));
+        taken?;
+        next = page?;
     }
+    Ok(count)
 }
 
-/// Blocks that come next, checked.
-struct Page {
-    ids: Vec<BlockId>,
-    blocks: PreparedBlocks,
-}
-
-/// The next frames of an answer, as many as are worth a commit; `None` if it is over.
-async fn next_page(shared: &Arc<Shared>, answer: &mut Answer) -> Result<Option<Page>, SyncError> {
+/// The next frames of an answer, as many as are worth a commit, checked; `None` if it is over.
+async fn next_page(shared: &Shared, answer: &mut Answer) -> Result<Option<PreparedBlocks>, SyncError> {
     let (mut blocks, mut bytes) = (Vec::new(), 0_usize);
     while bytes < PAGE_BYTES
         && let Some(frame) = answer.blocks().await?
@@ -147,25 +139,14 @@ async fn next_page(shared: &Arc<Shared>, answer: &mut Answer) -> Result<Option<P
     if blocks.is_empty() {
         return Ok(None);
     }
-    let node = shared.node.clone();
-    let page = spawn_blocking(move || Page {
-        ids: blocks.iter().map(|bytes| Block::id_of(bytes)).collect(),
-        blocks: node.prepare(&blocks, Source::Asked),
-    });
-    Ok(Some(page.await.map_err(|_| broken())?))
+    shared.node.blocking(move |node| Ok(Some(node.prepare(&blocks, Source::Asked)))).await
 }
 
-/// Why there is no answer from a thread.
-fn broken() -> NodeError {
-    NodeError::Halted("an invariant did not hold".to_owned())
-}
-
-fn take(shared: &Shared, key: &PublicKey, page: Page) -> Result<(), SyncError> {
-    let Page { ids, blocks } = page;
+fn take(shared: &Shared, key: &PublicKey, ids: &[BlockId], blocks: PreparedBlocks) -> Result<(), SyncError> {
     {
         // Before they are here, so that they are not sent on to those who have them.
         let mut state = shared.state();
-        for id in &ids {
+        for id in ids {
             state.old.insert(id.as_bytes());
         }
     }
@@ -250,7 +231,7 @@ async fn fetch_missed(
 
 /// Those that are not here; none if the node has stopped.
 async fn lacking(shared: &Shared, ids: Vec<BlockId>) -> Vec<BlockId> {
-    blocking(&shared.node, move |node| node.lacks(&ids)).await.unwrap_or_default()
+    shared.node.blocking(move |node| node.lacks(&ids)).await.unwrap_or_default()
 }
 
 impl Shared {
@@ -262,7 +243,7 @@ impl Shared {
             let mut state = self.state();
             let Some(neighbour) = state.neighbours.get_mut(key) else { return };
             let wait = neighbour.budget.wait(self.rule, now, blocks);
-            (0..blocks).for_each(|_| neighbour.budget.spend(0));
+            neighbour.budget.spend(0, u64::try_from(blocks).unwrap_or(u64::MAX));
             wait
         };
         sleep(wait).await;

@@ -16,6 +16,7 @@ pub struct Checked {
     transaction: Transaction,
     id: TransactionId,
     channel_min: Amount,
+    claimed: Amount,
 }
 
 /// Why a transaction can never be applied.
@@ -121,8 +122,9 @@ impl Checked {
             return Err(Invalid::Network);
         }
         check_form(&transaction.essence, params)?;
+        let claimed = claim_of(&transaction.essence.action).map_or(Ok(Amount::ZERO), check_claim)?;
         let id = transaction.id();
-        Ok(Self { transaction, id, channel_min: deposits_min(params) })
+        Ok(Self { transaction, id, channel_min: deposits_min(params), claimed })
     }
 
     /// Checks many at once, the same as each alone and several times faster.
@@ -163,6 +165,27 @@ impl Checked {
     pub(super) const fn channel_min(&self) -> Amount {
         self.channel_min
     }
+
+    /// All that was paid on the lane by the balance and the ticks that it shows; nothing if it shows none.
+    /// It is kept because it may take thousands of hashes to find.
+    pub(super) const fn claimed(&self) -> Amount {
+        self.claimed
+    }
+}
+
+/// What a transaction shows of a lane.
+fn claim_of(action: &Action) -> Option<&Claim> {
+    match action {
+        Action::UnilateralClose(close) => close.balance.as_ref(),
+        Action::Claim(claim) => Some(claim),
+        _ => None,
+    }
+}
+
+/// Hashes by which the ticks that a transaction shows are checked.
+pub(crate) fn tick_hashes(transaction: &Transaction) -> u32 {
+    let ticks = claim_of(&transaction.essence.action).and_then(|claim| claim.ticks);
+    ticks.map_or(0, |ticks| ticks.index.min(limits::TICKS_MAX))
 }
 
 fn check_form(essence: &Essence, params: &NetworkParams) -> Result<(), Invalid> {
@@ -193,7 +216,7 @@ fn check_form(essence: &Essence, params: &NetworkParams) -> Result<(), Invalid> 
     let within_supply = |sum: Option<Amount>| sum.filter(|sum| *sum <= Amount::SUPPLY).ok_or(Invalid::Supply);
     let outputs = within_supply(Amount::checked_sum(essence.outputs.iter().map(|output| output.amount)))?;
     match &essence.action {
-        Action::Transfer => Ok(()),
+        Action::Transfer | Action::Claim(_) => Ok(()),
         Action::Open(open) => {
             let deposits = within_supply(open.party_a.deposit.checked_add(open.party_b.deposit))?;
             within_supply(outputs.checked_add(deposits))?;
@@ -202,13 +225,12 @@ fn check_form(essence: &Essence, params: &NetworkParams) -> Result<(), Invalid> 
         Action::CooperativeClose(close) => {
             within_supply(close.payout_a.checked_add(close.payout_b)).map(|_| ())
         }
-        Action::UnilateralClose(close) => close.balance.as_ref().map_or(Ok(()), |balance| {
-            if balance.state.channel != close.channel || balance.state.payer != !close.closer {
-                return Err(Invalid::WrongLane);
+        Action::UnilateralClose(close) => match &close.balance {
+            Some(Claim { state, .. }) if state.channel != close.channel || state.payer == close.closer => {
+                Err(Invalid::WrongLane)
             }
-            check_claim(balance)
-        }),
-        Action::Claim(claim) => check_claim(claim),
+            _ => Ok(()),
+        },
         Action::TopUp(top_up) if top_up.amount.is_zero() => Err(Invalid::NothingAdded),
         Action::TopUp(top_up) => within_supply(outputs.checked_add(top_up.amount)).map(|_| ()),
         Action::Withdraw(withdraw) => check_withdraw(withdraw, params),
@@ -245,12 +267,13 @@ pub fn deposits_min(params: &NetworkParams) -> Amount {
     params.output_min.checked_mul(2).unwrap_or(Amount::MAX)
 }
 
-fn check_claim(claim: &Claim) -> Result<(), Invalid> {
+/// What a claim says was paid on its lane.
+fn check_claim(claim: &Claim) -> Result<Amount, Invalid> {
     if claim.state.locks_root != Hash::ZERO {
         return Err(Invalid::Locks);
     }
     claim.state.ticks.check_form().map_err(|error| Invalid::Ticks(error.into()))?;
-    claim.total().map_err(Invalid::Ticks).map(|_| ())
+    claim.total().map_err(Invalid::Ticks)
 }
 
 /// What every unlock's key must have signed, and its signature. Whether the keys are the right ones only the

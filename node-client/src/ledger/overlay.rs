@@ -94,8 +94,8 @@ impl<'a> Overlay<'a> {
                 Ok(())
             }
             Action::CooperativeClose(close) => self.close_together(close, unlocks),
-            Action::UnilateralClose(close) => self.close_alone(close, unlocks),
-            Action::Claim(claim) => self.claim(claim, unlocks),
+            Action::UnilateralClose(close) => self.close_alone(close, checked, unlocks),
+            Action::Claim(claim) => self.claim(claim, checked, unlocks),
             Action::TopUp(top_up) => self.top_up(top_up, checked, unlocks),
             Action::Withdraw(withdraw) => self.withdraw(withdraw, checked, unlocks),
         }
@@ -146,7 +146,12 @@ impl<'a> Overlay<'a> {
         Ok(())
     }
 
-    fn close_alone(&mut self, close: &UnilateralClose, unlocks: &[Unlock]) -> Result<(), Conflict> {
+    fn close_alone(
+        &mut self,
+        close: &UnilateralClose,
+        checked: &Checked,
+        unlocks: &[Unlock],
+    ) -> Result<(), Conflict> {
         let mut record = self.channel(close.channel)?;
         if record.phase != ChannelPhase::Open {
             return Err(Conflict::ChannelClosing);
@@ -154,7 +159,7 @@ impl<'a> Overlay<'a> {
         signed_by(&record, close.closer, unlocks.first())?;
         if let Some(claim) = &close.balance {
             signed_by(&record, claim.state.payer, unlocks.get(1))?;
-            raise(&mut record, claim)?;
+            raise(&mut record, claim, checked.claimed())?;
         }
         let window = u64::from(record.contest_window_milestones);
         // Milestone indices stay far below 2^64: one a millisecond since 1970 would be 2^41.
@@ -164,7 +169,7 @@ impl<'a> Overlay<'a> {
         Ok(())
     }
 
-    fn claim(&mut self, claim: &Claim, unlocks: &[Unlock]) -> Result<(), Conflict> {
+    fn claim(&mut self, claim: &Claim, checked: &Checked, unlocks: &[Unlock]) -> Result<(), Conflict> {
         let mut record = self.channel(claim.state.channel)?;
         match record.phase {
             ChannelPhase::Open => return Err(Conflict::ChannelOpen),
@@ -173,7 +178,7 @@ impl<'a> Overlay<'a> {
             ChannelPhase::Closing { .. } => {}
         }
         signed_by(&record, claim.state.payer, unlocks.first())?;
-        raise(&mut record, claim)?;
+        raise(&mut record, claim, checked.claimed())?;
         self.put_channel(claim.state.channel, Some(record));
         Ok(())
     }
@@ -214,6 +219,7 @@ impl<'a> Overlay<'a> {
         if withdrawn.checked_add(amount) != Some(total) {
             return Err(Conflict::Withdrawn);
         }
+        // It only rises (I3), so no withdraw applies twice and no output is made under an id again.
         *withdrawn = total;
         record.total().filter(|left| *left >= checked.channel_min()).ok_or(Conflict::Deposits)?;
         let output = Output { address: record.party(side).payout, amount };
@@ -236,10 +242,8 @@ fn signed_by(record: &ChannelRecord, side: Side, unlock: Option<&Unlock>) -> Res
 }
 
 /// Raises a lane's counter; it never goes down (I3).
-fn raise(record: &mut ChannelRecord, claim: &Claim) -> Result<(), Conflict> {
+fn raise(record: &mut ChannelRecord, claim: &Claim, cumulative: Amount) -> Result<(), Conflict> {
     let lane = claim.state.payer.pick(&mut record.lane_a, &mut record.lane_b);
-    // The form of a claim is checked before it comes here.
-    let cumulative = claim.total().map_err(|_| Conflict::NotHigher)?;
     if cumulative <= lane.cumulative {
         return Err(Conflict::NotHigher);
     }

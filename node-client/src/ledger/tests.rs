@@ -3,5 +3,7 @@
 mod channels;
 mod invalid;
 mod random;
+mod stakes;
 pub(crate) mod support;
+mod ticks;
 mod transfers;

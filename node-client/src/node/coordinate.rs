@@ -5,16 +5,22 @@ use std::{
     collections::VecDeque,
     future::Future,
     sync::{Arc, Mutex, MutexGuard, PoisonError},
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::{Duration, Instant, SystemTime, UNIX_EPOCH},
 };
 
 use flash_channel::store::Batch;
-use flash_proto::{CoordinatorSet, MilestoneEssence, NetworkParams, SecretKey};
+use flash_proto::{
+    CoordinatorSet, MilestoneEssence, NetworkParams, PublicKey, SecretKey, limits::COORDINATORS_MAX,
+};
 use serde::{Deserialize, Serialize};
 use tokio::{sync::mpsc, time::MissedTickBehavior};
 use tracing::{debug, info, warn};
 
-use super::{Judgement, Node, NodeError, records};
+use super::{
+    Judgement, Node, NodeError,
+    rate::{Budgets, RateRule},
+    records,
+};
 use crate::{
     coordinator::{
         Coordinator, CoordinatorMessage, Flood, Heard, Input, Output, SignedMessage, Timing, VoteRecord,
@@ -24,6 +30,13 @@ use crate::{
 
 /// Messages that wait for this node's coordinator. What does not fit is said again.
 const HEARD_MAX: usize = 256;
+/// Messages of one coordinator that are passed on in the time of a repetition or of a milestone, whichever is
+/// shorter: an honest one says each of the five kinds once in that time.
+const MESSAGES: usize = 25;
+/// Messages of one coordinator that are passed on at once.
+const MESSAGES_AT_ONCE: u64 = 500;
+/// Coordinators whose messages are counted: those of a set and of the one that it hands over to.
+const SENDERS_MAX: usize = 2 * COORDINATORS_MAX;
 /// A milestone whose time is so far ahead of the local clock is not signed yet.
 const AHEAD_MAX: Duration = Duration::from_secs(5);
 
@@ -61,6 +74,9 @@ impl Timing {
 pub struct Floodgate {
     node: Node,
     flood: Mutex<Flood>,
+    /// What each coordinator has said. Taken before `flood`, never after.
+    said: Mutex<Budgets<PublicKey>>,
+    started: Instant,
     heard: mpsc::Sender<Heard>,
 }
 
@@ -69,8 +85,29 @@ impl Floodgate {
     pub fn new(node: Node) -> (Arc<Self>, mpsc::Receiver<Heard>) {
         let (heard, hearing) = mpsc::channel(HEARD_MAX);
         let (newest, set) = node.coordination();
-        let flood = Flood::new(newest.network, newest.index, set);
-        (Arc::new(Self { node, flood: Mutex::new(flood), heard }), hearing)
+        let flood = Mutex::new(Flood::new(newest.network, newest.index, set));
+        let Timing { interval_ms, repeat_ms, .. } = Timing::of(node.params());
+        let time = Duration::from_millis(interval_ms.min(repeat_ms));
+        let rule = RateRule::share(MESSAGES, 1, MESSAGES_AT_ONCE, time);
+        let said = Mutex::new(Budgets::new(rule, SENDERS_MAX));
+        (Arc::new(Self { node, flood, said, started: Instant::now(), heard }), hearing)
+    }
+
+    /// Judges a message at a time since the start.
+    pub(super) fn judge_at(&self, bytes: &[u8], now: Duration) -> Verdict {
+        let Ok(message) = SignedMessage::from_bytes(bytes) else { return Verdict::Bad };
+        let sender = message.message.sender;
+        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        if said.extra_bits(sender, now) > 0 {
+            return Verdict::Stale;
+        }
+        let Some(heard) = self.take_message(message) else { return Verdict::Stale };
+        // Only what it has signed itself counts.
+        said.spend(sender, now, 0, 1);
+        drop(said);
+        // Where nobody listens, or too slowly, it is still passed on.
+        let _ = self.heard.try_send(heard);
+        Verdict::News
     }
 
     fn take_message(&self, message: SignedMessage) -> Option<Heard> {
@@ -89,13 +126,10 @@ impl Floodgate {
 }
 
 impl Relay for Floodgate {
-    /// A message is news if it is genuine, of a coordinator, about the next milestone, and not said before.
+    /// A message is news if it is genuine, of a coordinator that has not said too much lately, about the next
+    /// milestone, and not said before.
     fn judge(&self, bytes: &[u8]) -> Verdict {
-        let Ok(message) = SignedMessage::from_bytes(bytes) else { return Verdict::Bad };
-        let Some(heard) = self.take_message(message) else { return Verdict::Stale };
-        // Where nobody listens, or too slowly, it is still passed on.
-        let _ = self.heard.try_send(heard);
-        Verdict::News
+        self.judge_at(bytes, self.started.elapsed())
     }
 
     fn held(&self) -> Vec<Vec<u8>> {

@@ -2,7 +2,7 @@
 //! proofs apart.
 
 use std::{
-    collections::{BTreeSet, HashSet},
+    collections::{BTreeSet, HashMap, HashSet},
     ops::Bound,
 };
 
@@ -54,6 +54,22 @@ pub enum BlockState {
     Waiting,
     /// A milestone confirmed it.
     Confirmed(Confirmed),
+}
+
+/// The same without what the milestone made of the block.
+#[derive(Clone, Copy)]
+enum Stage {
+    Waiting,
+    ConfirmedBy(u64),
+}
+
+impl Stage {
+    const fn milestone(self) -> Option<u64> {
+        match self {
+            Self::Waiting => None,
+            Self::ConfirmedBy(index) => Some(index),
+        }
+    }
 }
 
 /// A milestone and the block that carries it.
@@ -148,10 +164,8 @@ impl Node {
             let core = self.read();
             (core.tangle.waiting_children(parent).collect(), core.index())
         };
-        let Some(BlockState::Confirmed(confirmed)) = self.block_state(*parent)? else {
-            return Ok(Some(found));
-        };
-        let (first, mut reader, mut looked_at) = (confirmed.milestone_index, Reader::default(), 0_usize);
+        let Some(Stage::ConfirmedBy(first)) = self.stage(*parent)? else { return Ok(Some(found)) };
+        let (mut reader, mut looked_at) = (Reader::default(), 0_usize);
         let last = first.saturating_add(CONFIRMED_MILESTONES).min(newest);
         for index in first..=last {
             let included =
@@ -175,10 +189,20 @@ impl Node {
     /// # Errors
     /// [`NodeError::Halted`], or the store's failure.
     pub fn block_state(&self, block: BlockId) -> Result<Option<BlockState>, NodeError> {
+        let milestone_index = match self.stage(block)? {
+            None => return Ok(None),
+            Some(Stage::Waiting) => return Ok(Some(BlockState::Waiting)),
+            Some(Stage::ConfirmedBy(index)) => index,
+        };
+        let is_applied = self.applied_by(milestone_index)?.any(|applied| applied == block);
+        let outcome = self.outcome(block, is_applied)?;
+        Ok(Some(BlockState::Confirmed(Confirmed { milestone_index, outcome })))
+    }
+
+    fn stage(&self, block: BlockId) -> Result<Option<Stage>, NodeError> {
         self.alive()?;
         if block == self.shared.params.genesis_block() {
-            let genesis = Confirmed { milestone_index: 0, outcome: BlockOutcome::Included };
-            return Ok(Some(BlockState::Confirmed(genesis)));
+            return Ok(Some(Stage::ConfirmedBy(0)));
         }
         // First, so that a block is never missed on its way from waiting to confirmed.
         let (waits, newest) = {
@@ -186,17 +210,14 @@ impl Node {
             (core.waiting.contains_key(&block), core.index())
         };
         if waits {
-            return Ok(Some(BlockState::Waiting));
+            return Ok(Some(Stage::Waiting));
         }
-        let Some(confirmed) = self.stored(records::confirmed(self.store(), &block))? else { return Ok(None) };
-        if confirmed.milestone > newest {
-            // On the disk already, but not yet taken over.
-            return Ok(Some(BlockState::Waiting));
-        }
-        let mut applied = self.applied_by(confirmed.milestone)?;
-        let is_applied = applied.any(|applied| applied == block);
-        let outcome = self.outcome(block, is_applied)?;
-        Ok(Some(BlockState::Confirmed(Confirmed { milestone_index: confirmed.milestone, outcome })))
+        let confirmed = self.stored(records::confirmed(self.store(), &block))?;
+        // One of a later milestone is on the disk already, but not yet taken over.
+        Ok(confirmed.map(|confirmed| match confirmed.milestone {
+            index if index <= newest => Stage::ConfirmedBy(index),
+            _ => Stage::Waiting,
+        }))
     }
 
     /// The blocks with which a milestone changed the ledger.
@@ -264,12 +285,13 @@ impl Node {
     /// The unspent money at each of these addresses.
     pub fn balances(&self, addresses: &[Address]) -> AddressBalances {
         let core = self.read();
-        // The supply bounds every sum.
-        let sum = |address| {
-            let amounts = core.ledger.outputs_at(address).map(|(_, output)| output.amount);
-            Amount::checked_sum(amounts).unwrap_or(Amount::MAX)
+        // The supply bounds every sum. One that is asked for again is not summed up again.
+        let mut sums = HashMap::new();
+        let mut sum = |address| {
+            let amounts = || core.ledger.outputs_at(address).map(|(_, output)| output.amount);
+            *sums.entry(address).or_insert_with(|| Amount::checked_sum(amounts()).unwrap_or(Amount::MAX))
         };
-        AddressBalances { milestone_index: core.index(), amounts: addresses.iter().map(sum).collect() }
+        AddressBalances { milestone_index: core.index(), amounts: addresses.iter().map(&mut sum).collect() }
     }
 
     /// An unspent output, or that there is none.
@@ -296,7 +318,7 @@ impl Node {
         // What the wanted blocks are confirmed by; older blocks need no look.
         let mut wanted = Vec::new();
         for block in blocks {
-            wanted.push(self.confirmed_by(*block)?);
+            wanted.push(self.stage(*block)?.and_then(Stage::milestone));
         }
         let oldest = wanted.iter().flatten().copied().min().unwrap_or(u64::MAX);
         let (mut seen, mut newest_milestone) = (HashSet::new(), None);
@@ -315,7 +337,7 @@ impl Node {
                 newest_milestone = newest_milestone.max(Some(milestone.essence.index));
                 continue;
             }
-            if self.confirmed_by(block)?.is_none_or(|index| index >= oldest) {
+            if self.stage(block)?.and_then(Stage::milestone).is_none_or(|index| index >= oldest) {
                 next.extend(decoded.parents);
             }
         }
@@ -323,13 +345,6 @@ impl Node {
             seen.contains(block) || confirmed.is_some_and(|index| Some(index) <= newest_milestone)
         });
         Ok(Some(told.collect()))
-    }
-
-    fn confirmed_by(&self, block: BlockId) -> Result<Option<u64>, NodeError> {
-        Ok(match self.block_state(block)? {
-            Some(BlockState::Confirmed(confirmed)) => Some(confirmed.milestone_index),
-            _ => None,
-        })
     }
 }
 

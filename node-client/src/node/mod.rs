@@ -100,7 +100,7 @@ pub struct Arrival {
 
 /// A full node. Clones are handles to one node.
 ///
-/// All calls block for as long as the disk takes; in async code they belong on a blocking thread.
+/// All calls block for as long as the disk takes; in async code they belong into [`Node::blocking`].
 #[derive(Clone)]
 pub struct Node {
     shared: Arc<Shared>,
@@ -214,6 +214,20 @@ impl Node {
     /// What is here of the past.
     pub fn past(&self) -> Past {
         self.read().past
+    }
+
+    /// Does what may wait for the disk on a thread where it holds up nobody else. Must be called inside a
+    /// tokio runtime; what has begun goes on if the future is dropped.
+    ///
+    /// # Errors
+    /// What `work` returns, or [`NodeError::Halted`] if it did not come to its end.
+    pub async fn blocking<T: Send + 'static, E: From<NodeError> + Send + 'static>(
+        &self,
+        work: impl FnOnce(&Self) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let node = self.clone();
+        let done = tokio::task::spawn_blocking(move || work(&node)).await;
+        done.unwrap_or_else(|_| Err(NodeError::Halted("an invariant did not hold".to_owned()).into()))
     }
 
     /// At most `limit` milestones after index `after`, in order; none skipped, none if there are none yet.

@@ -1,6 +1,6 @@
 //! How many blocks one sender may put into the Tangle: the same rule for clients and for neighbours.
 //!
-//! A [`Budget`] fills with every block and drains at the sender's rate. Up to its burst a block needs the
+//! A [`Budget`] fills with every block, by what checking it costs, and drains at the sender's rate. Up to its burst a block needs the
 //! network's own work only. Above it every block needs more bits, and one with a bit more fills half as
 //! much: who sends at twice the rate for long needs one bit more, at four times two, and so on. So nobody is
 //! shut out, but a flood costs its sender as much work as all that it wants to send.
@@ -9,7 +9,9 @@ pub(super) mod clients;
 
 use std::{collections::HashMap, hash::Hash, time::Duration};
 
-use flash_proto::block::Work;
+use flash_proto::{Block, Payload, block::Work, codec, limits};
+
+use crate::ledger::check::tick_hashes;
 
 /// What a block with no work beyond the network's fills.
 const BLOCK_COST: u64 = 1 << 16;
@@ -17,6 +19,8 @@ const BLOCK_COST: u64 = 1 << 16;
 const STEPS_PER_BURST: u64 = 4;
 /// Bits beyond the network's that are asked for at most; past them a block has to wait.
 const EXTRA_BITS_MAX: u64 = 16;
+/// Hashes of ticks that take as long to check as all else about a block: about 0.1 ms.
+const TICK_HASHES_PER_BLOCK: u32 = 256;
 
 /// What one sender may do with no more work than the network asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -70,10 +74,10 @@ impl Budget {
         u8::try_from(steps).unwrap_or(u8::MAX)
     }
 
-    /// Counts a block with so many bits beyond the network's that was let in.
-    pub fn spend(&mut self, extra_bits: u8) {
+    /// Counts so many blocks, with so many bits beyond the network's, that were let in.
+    pub fn spend(&mut self, extra_bits: u8, blocks: u64) {
         let cost = BLOCK_COST.checked_shr(u32::from(extra_bits)).unwrap_or(0).max(1);
-        self.filled = self.filled.saturating_add(cost);
+        self.filled = self.filled.saturating_add(cost.saturating_mul(blocks));
     }
 
     /// How long to wait until `blocks` more are within the burst.
@@ -98,6 +102,15 @@ pub fn work_bits(block: &[u8]) -> u8 {
     u8::try_from(Work::of(block).bits(nonce)).unwrap_or(u8::MAX)
 }
 
+/// As how many blocks one with these bytes counts: one that shows ticks makes every node check its hashes.
+pub fn weight(block: &[u8]) -> u64 {
+    let hashes = match codec::decode::<Block, { limits::BLOCK_BYTES_MAX }>(block).map(|block| block.payload) {
+        Ok(Payload::Transaction(transaction)) => tick_hashes(&transaction),
+        _ => 0,
+    };
+    u64::from(hashes / TICK_HASHES_PER_BLOCK).saturating_add(1)
+}
+
 /// Budgets by sender, no more than a given number of them.
 #[derive(Debug)]
 pub struct Budgets<K> {
@@ -119,14 +132,14 @@ impl<K: Copy + Eq + Hash> Budgets<K> {
         self.used.get_mut(&sender).map_or(0, |budget| budget.extra_bits(rule, now))
     }
 
-    /// Counts a block of this sender.
-    pub fn spend(&mut self, sender: K, now: Duration, extra_bits: u8) {
+    /// Counts so many blocks of this sender.
+    pub fn spend(&mut self, sender: K, now: Duration, extra_bits: u8, blocks: u64) {
         if self.used.len() >= self.senders_max && !self.used.contains_key(&sender) {
             self.make_room(now);
         }
         let budget = self.used.entry(sender).or_default();
         budget.drain(self.rule, now);
-        budget.spend(extra_bits);
+        budget.spend(extra_bits, blocks);
     }
 
     fn make_room(&mut self, now: Duration) {
@@ -144,7 +157,10 @@ impl<K: Copy + Eq + Hash> Budgets<K> {
 
 #[cfg(test)]
 mod tests {
+    use flash_proto::{Action, BlockId, ChannelId, Claim, LaneState, Side, TickProof};
+
     use super::*;
+    use crate::ledger::tests::support::{acting, params};
 
     const RULE: RateRule = RateRule { per_kilosecond: 10_000, burst: 20 };
 
@@ -160,7 +176,7 @@ mod tests {
             let mut asked = 0;
             for sent in 0..600 * 10 * times {
                 asked = budget.extra_bits(RULE, ms(sent * 100 / times));
-                budget.spend(asked);
+                budget.spend(asked, 1);
             }
             assert!(bits.contains(&asked), "{times} times the rate: {asked} bits");
             assert_eq!(budget.extra_bits(RULE, ms(3_600_000)), 0, "after a pause");
@@ -172,7 +188,7 @@ mod tests {
         let mut budget = Budget::default();
         for _ in 0..20 {
             assert_eq!(budget.extra_bits(RULE, ms(0)), 0);
-            budget.spend(0);
+            budget.spend(0, 1);
         }
         assert_eq!(budget.extra_bits(RULE, ms(0)), 1);
         assert_eq!(budget.wait(RULE, ms(0), 1), ms(100));
@@ -180,7 +196,7 @@ mod tests {
         assert_eq!(budget.wait(RULE, ms(100), 1), Duration::ZERO);
         // Whatever was spent: the bits stay bounded.
         for _ in 0..100_000 {
-            budget.spend(0);
+            budget.spend(0, 1);
         }
         assert_eq!(u64::from(budget.extra_bits(RULE, ms(100))), EXTRA_BITS_MAX);
     }
@@ -189,15 +205,38 @@ mod tests {
     fn one_sender_does_not_use_up_anothers_budget() {
         let mut budgets = Budgets::new(RULE, 3);
         for _ in 0..1_000 {
-            budgets.spend(1, ms(0), 0);
+            budgets.spend(1, ms(0), 0, 1);
         }
         assert!(budgets.extra_bits(1, ms(0)) > 0);
         assert_eq!(budgets.extra_bits(2, ms(0)), 0);
         // More senders than there is room for: the one that floods is not forgotten.
         for sender in 2..50 {
-            budgets.spend(sender, ms(0), 0);
+            budgets.spend(sender, ms(0), 0, 1);
         }
         assert!(budgets.used.len() <= 3 && budgets.extra_bits(1, ms(0)) > 0);
+    }
+
+    #[test]
+    fn a_block_with_ticks_counts_as_what_checking_it_costs() {
+        let params = params();
+        let channel = ChannelId::new([1; 32]);
+        let carrying = |index| {
+            let claim = Action::Claim(Claim {
+                state: LaneState::new(channel, Side::A),
+                ticks: Some(TickProof { index, preimage: flash_proto::Hash::ZERO }),
+            });
+            let transaction = acting(&params, claim, &[11]);
+            Block::new(vec![BlockId::new([1; 32])], Payload::Transaction(Box::new(transaction))).to_bytes()
+        };
+        for (index, blocks) in [(0, 1), (255, 1), (256, 2), (4_096, 17), (u32::MAX, 17)] {
+            assert_eq!(weight(&carrying(index)), blocks, "{index} hashes");
+        }
+        assert_eq!((weight(&[]), weight(&[0; 100])), (1, 1), "what is no block is refused at no such cost");
+        let mut budget = Budget::default();
+        budget.spend(0, 17);
+        assert_eq!(budget.wait(RULE, ms(0), 4), ms(100), "as long as for one more than 20");
+        budget.spend(1, 6);
+        assert_eq!(budget.wait(RULE, ms(0), 1), ms(100), "six with a bit more are three");
     }
 
     #[test]

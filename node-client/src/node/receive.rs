@@ -7,7 +7,7 @@ use std::{
     net::IpAddr,
     num::NonZero,
     sync::{Arc, OnceLock, PoisonError},
-    thread,
+    thread::{self, ScopedJoinHandle},
 };
 
 use flash_channel::store::Batch;
@@ -79,7 +79,19 @@ pub(super) struct Prepared {
 
 /// Blocks that were checked as far as they can be without the Tangle, in the order in which they came.
 #[derive(Debug)]
-pub struct PreparedBlocks(Vec<Result<Prepared, Received>>);
+pub struct PreparedBlocks(Vec<Result<Prepared, NotTaken>>);
+
+/// A block that is not to be taken in, and why.
+type NotTaken = (BlockId, Received);
+
+impl PreparedBlocks {
+    /// Their ids.
+    pub fn ids(&self) -> Vec<BlockId> {
+        let id =
+            |block: &Result<Prepared, NotTaken>| block.as_ref().map_or_else(|(id, _)| *id, |block| block.id);
+        self.0.iter().map(id).collect()
+    }
+}
 
 /// A block on its way to the disk, and where its sender finds the answer.
 #[derive(Debug)]
@@ -144,7 +156,7 @@ impl Node {
             match prepared {
                 Ok(block) => queued.push(Queued { block, answer: Arc::clone(&answer) }),
                 // Nobody else holds it yet.
-                Err(received) => drop(answer.set(received)),
+                Err((_, received)) => drop(answer.set(received)),
             }
             answers.push(answer);
         }
@@ -224,20 +236,26 @@ impl Node {
             let mut parts = blocks.chunks(part);
             let first = parts.next().unwrap_or_default();
             let others: Vec<_> = parts
-                .map(|part| (part.len(), scope.spawn(move || self.prepare_part(part, source))))
+                .map(|part| {
+                    let check = move || self.prepare_part(part, source);
+                    (part, thread::Builder::new().spawn_scoped(scope, check))
+                })
                 .collect();
             let mut prepared = self.prepare_part(first, source);
-            for (count, other) in others {
-                prepared.extend(other.join().unwrap_or_else(|_| {
+            for (part, other) in others {
+                // Where there is no thread to be had, the part waits for its turn.
+                let other =
+                    other.map_or_else(|_| Ok(self.prepare_part(part, source)), ScopedJoinHandle::join);
+                prepared.extend(other.unwrap_or_else(|_| {
                     let lost = || Received::refused(RefusedCode::Busy, "the check was lost; send it again");
-                    (0..count).map(|_| Err(lost())).collect()
+                    part.iter().map(|bytes| Err((Block::id_of(bytes), lost()))).collect()
                 }));
             }
             PreparedBlocks(prepared)
         })
     }
 
-    fn prepare_part(&self, blocks: &[Vec<u8>], source: Source) -> Vec<Result<Prepared, Received>> {
+    fn prepare_part(&self, blocks: &[Vec<u8>], source: Source) -> Vec<Result<Prepared, NotTaken>> {
         let mut transactions = Vec::new();
         let read: Vec<_> =
             blocks.iter().map(|bytes| self.read_new(bytes, source, &mut transactions)).collect();
@@ -247,7 +265,7 @@ impl Node {
                 let (mut prepared, has_transaction) = read?;
                 if has_transaction && let Some(checked) = checked.next() {
                     let invalid = |error| Received::refused(RefusedCode::InvalidBlock, &error);
-                    prepared.transaction = Some(checked.map_err(invalid)?);
+                    prepared.transaction = Some(checked.map_err(|error| (prepared.id, invalid(error)))?);
                 }
                 Ok(prepared)
             })
@@ -260,17 +278,17 @@ impl Node {
         bytes: &[u8],
         source: Source,
         transactions: &mut Vec<Transaction>,
-    ) -> Result<(Prepared, bool), Received> {
-        let block = Block::from_bytes(bytes, self.shared.params.pow_bits)
-            .map_err(|error| Received::refused(RefusedCode::InvalidBlock, &error))?;
+    ) -> Result<(Prepared, bool), NotTaken> {
         let id = Block::id_of(bytes);
+        let block = Block::from_bytes(bytes, self.shared.params.pow_bits)
+            .map_err(|error| (id, Received::refused(RefusedCode::InvalidBlock, &error)))?;
         // What was asked for is mostly new, and the disk is not searched for it in vain: if it was confirmed
         // long ago, that shows when it is to be taken in.
         let sent = source == Source::Sent;
         if self.read().tangle.contains(&id)
-            || sent && self.is_confirmed(&id).map_err(|error| Received::halted(&error))?
+            || sent && self.is_confirmed(&id).map_err(|error| (id, Received::halted(&error)))?
         {
-            return Err(Received::Known);
+            return Err((id, Received::Known));
         }
         let (mut has_transaction, mut milestone) = (false, None);
         match block.payload {

@@ -156,17 +156,20 @@ impl Client {
     }
 
     async fn request(&self, writer: &mut FrameWriter, request: NodeRequest) -> Result<(), FrameError> {
-        // Held until the answer is written, so that answers that nobody reads are bounded too.
-        let Ok(_own) = self.requests.acquire().await else { return Ok(()) };
-        let Ok(_shared) = self.service.requests.acquire().await else { return Ok(()) };
+        let Ok(own) = Arc::clone(&self.requests).acquire_owned().await else { return Ok(()) };
+        let Ok(shared) = Arc::clone(&self.service.requests).acquire_owned().await else { return Ok(()) };
         if let NodeRequest::Submit(block) = &request
             && let Err(more) = self.service.node.shared.rates.admit(self.who, block)
         {
             return respond(writer, NodeResponse::Refused(more)).await;
         }
-        let response = blocking(&self.service.node, move |node| Ok(node.answer(request))).await;
-        let response = response.unwrap_or_else(|error| refused(RefusedCode::Halted, &error));
-        respond(writer, response).await
+        // The work goes on when the client has left, and holds its places until it is done; and they are held
+        // until the answer is written, so that answers that nobody reads are bounded too.
+        let work = move |node: &Node| Ok::<_, NodeError>((node.answer(request), own, shared));
+        match self.service.node.blocking(work).await {
+            Ok((response, _own, _shared)) => respond(writer, response).await,
+            Err(error) => respond(writer, refused(RefusedCode::Halted, &error)).await,
+        }
     }
 
     /// Sends every milestone after `after`, and waits for more. A slow client holds up only itself.
@@ -175,7 +178,7 @@ impl Client {
         let mut newest = node.newest();
         loop {
             newest.mark_unchanged();
-            let page = blocking(node, move |node| node.followed_after(after, FOLLOWED_PAGE)).await;
+            let page = node.blocking(move |node| node.followed_after(after, FOLLOWED_PAGE)).await;
             let page = match page {
                 Ok(page) => page,
                 Err(error @ NodeError::Pruned { .. }) => {
@@ -217,14 +220,4 @@ async fn flush(writer: &mut FrameWriter) -> Result<(), FrameError> {
 
 async fn finish(writer: FrameWriter) -> Result<(), FrameError> {
     timeout(PATIENCE, writer.finish()).await.unwrap_or(Err(FrameError::Finished))
-}
-
-/// Runs what may wait for the disk where it holds up nobody else.
-async fn blocking<T: Send + 'static>(
-    node: &Node,
-    work: impl FnOnce(&Node) -> Result<T, NodeError> + Send + 'static,
-) -> Result<T, NodeError> {
-    let node = node.clone();
-    let done = tokio::task::spawn_blocking(move || work(&node)).await;
-    done.unwrap_or_else(|_| Err(NodeError::Halted("an invariant did not hold".to_owned())))
 }

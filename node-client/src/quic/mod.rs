@@ -160,8 +160,19 @@ impl Endpoint {
     }
 
     /// The next connection attempt; `None` once the endpoint is closed.
+    ///
+    /// Whoever connects has to show first that it receives what is sent to its address (QUIC's Retry): made-up
+    /// senders cost no memory here and take nobody's place.
     pub async fn accept(&self) -> Option<Incoming> {
-        self.socket.accept().await
+        loop {
+            let incoming = self.socket.accept().await?;
+            if incoming.remote_address_validated() {
+                return Some(incoming);
+            }
+            if let Err(validated) = incoming.retry() {
+                return Some(validated.into_incoming());
+            }
+        }
     }
 
     /// The address it is bound to.

@@ -111,3 +111,31 @@ async fn bad_frames_are_refused() {
     writer.finish().await.unwrap();
     assert!(reader.next().await.unwrap().is_none());
 }
+
+/// The sender of the first packet may be made up. Nothing is kept for it: it is only told what to come back
+/// with.
+#[tokio::test]
+async fn an_address_is_shown_to_be_reachable_first() {
+    /// The first byte of a Retry packet: long header, packet type 3 (RFC 9000, 17.2.5).
+    const RETRY: u8 = 0b1111_0000;
+    let (server, client, address) = pair();
+    let between = tokio::net::UdpSocket::bind(loopback()).await.unwrap();
+    let to = between.local_addr().unwrap();
+    let dialling = tokio::spawn(async move { client.connect(to, key(1).public()).await.map(|_| ()) });
+    let mut packet = [0; 2_048];
+    let (length, _) = between.recv_from(&mut packet).await.unwrap();
+    between.send_to(&packet[..length], address).await.unwrap();
+    let first = async {
+        loop {
+            // The client may send its packet again meanwhile.
+            if between.recv_from(&mut packet).await.unwrap().1 == address {
+                return packet[0];
+            }
+        }
+    };
+    tokio::select! {
+        _ = server.accept() => panic!("a connection from an address that was not shown to be reachable"),
+        first = first => assert_eq!(first & RETRY, RETRY),
+    }
+    dialling.abort();
+}

@@ -2,7 +2,7 @@
 //! its clients.
 
 use std::{
-    net::{IpAddr, SocketAddr},
+    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -14,13 +14,15 @@ use flash_node_client::{
     gossip::message::{GOSSIP_VERSION, Hello, LIVE_FRAME_BYTES_MAX, Live, Reached},
     protocol::{NodeRequest, NodeResponse, RefusedCode, TransactionAnswer},
     quic::{
-        Endpoint, GOSSIP_ALPN, NODE_ALPN, PeerAddress, StreamLimits,
+        GOSSIP_ALPN, NODE_ALPN, PeerAddress,
         frames::{FrameReader, FrameWriter},
     },
 };
-use flash_proto::{Block, Hash, NetworkParams, Payload, SecretKey, block::Data, block::Work, limits};
+use flash_proto::{Block, Hash, NetworkParams, Payload, block::Data, block::Work, limits};
 use quinn::Connection;
 use tokio::task::JoinSet;
+
+use crate::liar::{LyingNode, dialler};
 
 const FRAME_BYTES_MAX: usize = limits::NODE_FRAME_BYTES_MAX;
 /// Connections of one that floods, all with the same key.
@@ -31,12 +33,6 @@ const AT_ONCE: usize = 32;
 const BLOCKS_ON_SAME_TIPS: usize = 64;
 /// How long a node may take to part with a neighbour that talks nonsense.
 const PART_WAIT: Duration = Duration::from_secs(30);
-
-fn endpoint(alpn: &'static [u8]) -> Endpoint {
-    let key = SecretKey::from_bytes(rand::random());
-    let any = SocketAddr::from(([0, 0, 0, 0], 0));
-    Endpoint::dialler(&key, alpn, any, StreamLimits { bidirectional: 0 }).expect("a socket")
-}
 
 async fn ask(node: &Connection, request: &NodeRequest) -> Option<NodeResponse> {
     let (send, receive) = node.open_bi().await.ok()?;
@@ -58,7 +54,7 @@ pub(super) struct Flooded {
 
 /// Submits blocks with no more work than the network asks for, as fast as the node takes them.
 pub(super) async fn flood(node: &PeerAddress, pow_bits: u8, time: Duration) -> Flooded {
-    let endpoint = endpoint(NODE_ALPN);
+    let endpoint = dialler(NODE_ALPN);
     let mut connections = Vec::new();
     for _ in 0..CONNECTIONS {
         connections.extend(endpoint.dial(node).await);
@@ -102,7 +98,7 @@ pub(super) async fn flood(node: &PeerAddress, pow_bits: u8, time: Duration) -> F
 /// Becomes a node's neighbour, claims to be far ahead and sends blocks that are none; whether the node parts with
 /// it and does not take it back.
 pub(super) async fn talk_nonsense(node: &PeerAddress, params: &NetworkParams) -> Result<(), String> {
-    let endpoint = endpoint(GOSSIP_ALPN);
+    let endpoint = dialler(GOSSIP_ALPN);
     let connection = endpoint.dial(node).await.map_err(|error| format!("the liar is not let in: {error}"))?;
     let (mut writer, _reader) = greet(&connection, params).await.ok_or("the liar is not greeted")?;
     // The node may have parted with it before all of this is sent.
@@ -146,38 +142,22 @@ async fn greet(connection: &Connection, params: &NetworkParams) -> Option<(Frame
 /// A node that passes on what an honest one says, until it is told to lie.
 #[derive(Debug)]
 pub(super) struct Liar {
-    /// Where clients reach it.
-    pub(super) address: PeerAddress,
+    node: LyingNode,
     lies: Arc<AtomicBool>,
-    told: Arc<AtomicU64>,
 }
 
 impl Liar {
     /// Starts it in front of an honest node.
-    pub(super) fn start(host: IpAddr, honest: PeerAddress) -> Self {
-        let key = SecretKey::from_bytes(rand::random());
-        let limits = StreamLimits { bidirectional: 64 };
-        let listening =
-            Endpoint::listen(&key, NODE_ALPN, SocketAddr::new(host, 0), limits).expect("a socket");
-        let own = listening.local_address().expect("its address");
-        let address = PeerAddress::new(key.public(), own.ip().to_string(), own.port()).expect("an address");
-        let (lies, told) = (Arc::new(AtomicBool::new(false)), Arc::new(AtomicU64::new(0)));
-        let (lies_, told_) = (Arc::clone(&lies), Arc::clone(&told));
-        tokio::spawn(async move {
-            while let Some(incoming) = listening.accept().await {
-                let (honest, lies, told) = (honest.clone(), Arc::clone(&lies_), Arc::clone(&told_));
-                tokio::spawn(async move {
-                    let upstream = endpoint(NODE_ALPN);
-                    let Ok(client) = incoming.await else { return };
-                    let Ok(honest) = upstream.dial(&honest).await else { return };
-                    while let Ok((send, receive)) = client.accept_bi().await {
-                        let (honest, lies, told) = (honest.clone(), Arc::clone(&lies), Arc::clone(&told));
-                        tokio::spawn(async move { pass_on(&honest, send, receive, &lies, &told).await });
-                    }
-                });
-            }
-        });
-        Self { address, lies, told }
+    pub(super) fn start(host: IpAddr, honest: &PeerAddress) -> Self {
+        let lies = Arc::new(AtomicBool::new(false));
+        let told_to = Arc::clone(&lies);
+        let lie = move |answer: &mut NodeResponse| told_to.load(Ordering::Relaxed) && falsify(answer);
+        Self { node: LyingNode::start(host, honest, lie), lies }
+    }
+
+    /// Where clients reach it.
+    pub(super) fn address(&self) -> &PeerAddress {
+        &self.node.address
     }
 
     /// Lies from now on.
@@ -187,32 +167,8 @@ impl Liar {
 
     /// Lies that it has told.
     pub(super) fn told(&self) -> u64 {
-        self.told.load(Ordering::Relaxed)
+        self.node.told()
     }
-}
-
-async fn pass_on(
-    honest: &Connection,
-    send: quinn::SendStream,
-    receive: quinn::RecvStream,
-    lies: &AtomicBool,
-    told: &AtomicU64,
-) -> Option<()> {
-    let mut reader = FrameReader::new(receive, FRAME_BYTES_MAX);
-    let request = reader.message::<NodeRequest, FRAME_BYTES_MAX>().await.ok()??;
-    let (onward, back) = honest.open_bi().await.ok()?;
-    let mut asking = FrameWriter::new(onward, FRAME_BYTES_MAX);
-    asking.send(&request).await.ok()?;
-    asking.finish().await.ok()?;
-    let mut answers = FrameReader::new(back, FRAME_BYTES_MAX);
-    let mut writer = FrameWriter::new(send, FRAME_BYTES_MAX);
-    while let Some(mut answer) = answers.message::<NodeResponse, FRAME_BYTES_MAX>().await.ok()? {
-        if lies.load(Ordering::Relaxed) && falsify(&mut answer) {
-            told.fetch_add(1, Ordering::Relaxed);
-        }
-        writer.send(&answer).await.ok()?;
-    }
-    writer.finish().await.ok()
 }
 
 /// Makes an answer a lie; whether there is one to tell.

@@ -202,8 +202,8 @@ async fn daemons(
         let machine = &machines.all[node];
         nodes.push(machine.behind(weather.door_for_meters(node, machine.own).await));
     }
-    let liar = Liar::start(host, nodes[0].clone());
-    nodes.insert(0, liar.address.clone());
+    let liar = Liar::start(host, &nodes[0]);
+    nodes.insert(0, liar.address().clone());
     let meters = Meters::start(dir, machines, &nodes).await;
     (liar, meters)
 }

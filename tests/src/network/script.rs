@@ -268,7 +268,7 @@ impl Scene {
         }
         self.liar.lie();
         let started = Instant::now();
-        while !self.meters.have_caught(&self.liar.address).await {
+        while !self.meters.have_caught(self.liar.address()).await {
             // They may avoid it for a minute already, because it did not answer while they were cut off.
             if started.elapsed() > PATIENCE * 3 {
                 return self.wrong("the daemons do not catch a node that lies to them".to_owned());

@@ -73,11 +73,13 @@ fn bad_standing(party: &Party, network: NetworkId, rng: &mut Rng) -> Option<Rees
         signed = Some(state.sign(network, &setup::channel_key(party.side)));
     }
     let stakes = bad_stakes(rng);
-    Some(Reestablish { signed, held: if rng.chance(20) { None } else { held }, held_ticks: None, stakes })
+    let held = if rng.chance(20) { None } else { held };
+    Some(Reestablish { signed, signed_ticks: None, held, held_ticks: None, stakes })
 }
 
 fn bad_stakes(rng: &mut Rng) -> Stakes {
-    let mut stake = || Stake { deposit: Amount::new(rng.below(200_000)), withdrawn: Amount::new(rng.below(3)) };
+    let mut stake =
+        || Stake { deposit: Amount::new(rng.below(200_000)), withdrawn: Amount::new(rng.below(3)) };
     Stakes { a: stake(), b: stake() }
 }
 

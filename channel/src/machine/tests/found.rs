@@ -6,7 +6,7 @@ use super::*;
 
 impl Pair {
     /// This side loses everything, and finds the channel as the ledger shows it.
-    fn lose(&mut self, side: Side) {
+    pub(super) fn lose(&mut self, side: Side) {
         let deposits = Side::BOTH.map(|side| open_terms(self).party(side).deposit.units());
         let lost = agreement(side, deposits);
         let found = Agreement {
@@ -181,6 +181,7 @@ fn a_peer_that_holds_back_what_it_paid_shows_nothing() {
     pair.lose(Side::B);
     let standing = Reestablish {
         signed: None,
+        signed_ticks: None,
         held: spent,
         held_ticks: None,
         stakes: pair.of(Side::A).channel.stakes(),

@@ -692,8 +692,13 @@ fn a_channel_that_was_found_again_counts_what_was_taken_out() {
         world.see(Side::B);
         if holds_back {
             let stakes = world.channel(Side::A).stakes();
-            let standing =
-                flash_proto::message::Reestablish { signed: None, held: None, held_ticks: None, stakes };
+            let standing = flash_proto::message::Reestablish {
+                signed: None,
+                signed_ticks: None,
+                held: None,
+                held_ticks: None,
+                stakes,
+            };
             let message = ChannelMessage::Reestablish(Box::new(standing));
             let result = world.pair.of(Side::B).handle(vec![Input::Connected, Input::Message(message)]);
             assert_eq!(result, Err(Misbehaviour::HeldBack), "what was taken out must have been paid by it");

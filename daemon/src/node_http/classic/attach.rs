@@ -1,6 +1,6 @@
 //! Attaching blocks to the Tangle, and taking them in.
 
-use std::net::IpAddr;
+use std::{collections::BTreeMap, net::IpAddr};
 
 use flash_proto::{Block, BlockId, Payload, limits::BLOCK_BYTES_MAX};
 use serde::{Deserialize, Serialize};
@@ -72,8 +72,7 @@ impl Api {
     /// Takes blocks in, whatever their order among themselves; what the node takes in its neighbours get.
     pub(super) async fn take_in(&self, from: IpAddr, call: Blocks) -> Result<(), Failed> {
         super::bounded("trytes", &call.trytes)?;
-        let blocks = call.trytes.iter().map(|text| form::block(text).map(|(_, bytes)| bytes));
-        let blocks = blocks.collect::<Result<Vec<_>, _>>()?;
+        let blocks = call.trytes.iter().map(|text| form::block(text)).collect::<Result<Vec<_>, _>>()?;
         self.ask(move |node| take_in_order(blocks, |bytes| node.submit_from(from, bytes).map(drop))).await
     }
 }
@@ -89,30 +88,80 @@ fn payloads(trytes: &[String]) -> Result<Vec<Payload>, Failed> {
     trytes.iter().map(payload).collect()
 }
 
-/// Submits blocks, the last first, again and again while that brings any further: `attachToTangle` answers
-/// with children before their parents.
+/// Submits blocks, each once and after those that it approves, whatever their order: `attachToTangle` answers
+/// with children before their parents. What approves blocks that are not known at all holds up no other.
 fn take_in_order(
-    mut blocks: Vec<Vec<u8>>,
+    blocks: Vec<(Block, Vec<u8>)>,
     mut submit: impl FnMut(&[u8]) -> Result<(), Refused>,
 ) -> Result<(), Failed> {
-    blocks.reverse();
-    while !blocks.is_empty() {
-        let (mut waiting, mut missing) = (Vec::new(), None);
-        let count = blocks.len();
-        for block in blocks {
-            match submit(&block) {
+    let mut waiting: BTreeMap<BlockId, (Block, Vec<u8>)> =
+        blocks.into_iter().map(|(block, bytes)| (Block::id_of(&bytes), (block, bytes))).collect();
+    let mut missing = None;
+    while let Some((first, _)) = waiting.first_key_value() {
+        let mut path = vec![*first];
+        while let Some(last) = path.last() {
+            let parents = waiting.get(last).map(|(block, _)| &block.parents[..]).unwrap_or_default();
+            if let Some(parent) = parents.iter().find(|parent| waiting.contains_key(*parent)) {
+                path.push(*parent);
+                continue;
+            }
+            let next = path.pop().and_then(|last| waiting.remove(&last));
+            match next.map_or(Ok(()), |(_, bytes)| submit(&bytes)) {
                 Ok(()) => {}
-                Err(refused) if refused.code == RefusedCode::UnknownParent => {
-                    waiting.push(block);
-                    missing = Some(refused);
-                }
+                Err(refused) if refused.code == RefusedCode::UnknownParent => missing = Some(refused),
                 Err(refused) => return Err(refused.into()),
             }
         }
-        if let (Some(refused), true) = (missing, waiting.len() == count) {
-            return Err(refused.into());
-        }
-        blocks = waiting;
     }
-    Ok(())
+    missing.map_or(Ok(()), |refused| Err(refused.into()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A chain of blocks, parents first.
+    fn chain(len: u8) -> Vec<(Block, Vec<u8>)> {
+        let mut parent = BlockId::new([9; 32]);
+        let next = |_| {
+            let block = Block::new(vec![parent], Payload::Empty);
+            let bytes = block.to_bytes();
+            parent = Block::id_of(&bytes);
+            (block, bytes)
+        };
+        (0..len).map(next).collect()
+    }
+
+    #[test]
+    fn blocks_come_in_after_their_parents_and_each_once() {
+        let parents_first = chain(100);
+        let wanted: Vec<_> = parents_first.iter().map(|(_, bytes)| bytes.clone()).collect();
+        let children_first: Vec<_> = parents_first.iter().rev().cloned().collect();
+        let twice = [&parents_first[..], &children_first[..]].concat();
+        for blocks in [parents_first, children_first, twice] {
+            let mut taken = Vec::new();
+            let submit = |bytes: &[u8]| {
+                taken.push(bytes.to_vec());
+                Ok(())
+            };
+            assert_eq!(take_in_order(blocks, submit), Ok(()));
+            assert_eq!(taken, wanted);
+        }
+    }
+
+    #[test]
+    fn a_block_without_its_parents_holds_up_no_other() {
+        let orphan = chain(1);
+        let other = Block::new(vec![BlockId::new([8; 32])], Payload::Empty);
+        let blocks = [orphan.clone(), vec![(other.clone(), other.to_bytes())]].concat();
+        let mut taken = 0;
+        let done = take_in_order(blocks, |bytes| {
+            if bytes == orphan[0].1 {
+                return Err(Refused { code: RefusedCode::UnknownParent, reason: "no parent".to_owned() });
+            }
+            taken += 1;
+            Ok(())
+        });
+        assert_eq!((done, taken), (Err(Failed::invalid("no parent")), 1));
+    }
 }

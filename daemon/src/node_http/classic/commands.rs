@@ -1,6 +1,6 @@
 //! The commands that ask.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Instant};
 
 use flash_node_client::{
     node::{CarriedMilestone, Find, Node, NodeError},
@@ -11,7 +11,7 @@ use flash_proto::{Address, BlockId, TransactionId};
 use serde::{Deserialize, Serialize};
 
 use super::{Api, Failed, bounded, form};
-use crate::events::now_ms;
+use crate::{events::now_ms, node_http::CALL_WAIT};
 
 /// Tips that are listed.
 const TIPS_MAX: usize = 1_000;
@@ -281,6 +281,7 @@ impl FindTransactions {
         for (name, texts, parse) in given {
             let Some(texts) = texts else { continue };
             bounded(name, &texts)?;
+            let texts: BTreeSet<String> = texts.into_iter().collect();
             lists.push(texts.iter().map(|text| parse(text)).collect::<Result<Vec<_>, _>>()?);
         }
         if lists.is_empty() {
@@ -291,10 +292,15 @@ impl FindTransactions {
 }
 
 fn find(node: &Node, lists: &[Vec<Find>]) -> Result<BTreeSet<BlockId>, Failed> {
+    let began = Instant::now();
     let mut common: Option<BTreeSet<BlockId>> = None;
     for list in lists {
         let mut found = BTreeSet::new();
         for what in list {
+            if began.elapsed() > CALL_WAIT {
+                // Nobody waits for the answer any more.
+                return Err(Failed::Node("the search took too long; look for less at once".to_owned()));
+            }
             let left = FOUND_MAX.saturating_sub(found.len()).saturating_add(1);
             let blocks = node.find(what, None, left)?;
             found.extend(blocks.ok_or_else(|| {

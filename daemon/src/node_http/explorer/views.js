@@ -188,7 +188,8 @@ async function channel(id) {
     const rows = [["State", "not there: it was never opened, or is closed"], ["As of", milestoneLink(answer.milestone_index)], proof];
     return view("Channel", id, el("strong", {}, "not there"), [table(rows)]);
   }
-  const [total, parties] = [shown.parties.reduce((sum, party) => sum + BigInt(party.deposit), 0n), shown.parties];
+  const parties = shown.parties.map((party) => ({ ...party, locked: BigInt(party.deposit) - BigInt(party.withdrawn) }));
+  const total = parties.reduce((sum, party) => sum + party.locked, 0n);
   const rows = [
     ["State", shown.phase],
     ["As of", milestoneLink(answer.milestone_index)],
@@ -198,11 +199,12 @@ async function channel(id) {
     proof,
   ];
   const sides = parties.map((party, at) => {
-    const balance = BigInt(party.deposit) - BigInt(party.paid) + BigInt(parties[1 - at]?.paid ?? 0);
+    const balance = party.locked - BigInt(party.paid) + BigInt(parties[1 - at]?.paid ?? 0);
     const side = [
       ["Key", code(party.key)],
       ["Payout address", link("address", party.payout)],
       ["Deposit", exact(party.deposit)],
+      ["Taken out again", exact(party.withdrawn)],
       ["Paid to the other, as far as the ledger was shown", exact(party.paid)],
       ["Balance by that", balance < 0n ? "0i" : exact(balance)],
     ];

@@ -61,10 +61,14 @@ impl TransactionView {
     }
 }
 
-/// What a transaction's outputs hold together.
+/// What the outputs hold together that a transaction makes by itself.
 pub(super) fn value(transaction: &Transaction) -> Amount {
     let amounts = transaction.essence.outputs.iter().map(|output| output.amount);
-    Amount::checked_sum(amounts).unwrap_or(Amount::MAX)
+    let withdrawn = match transaction.essence.action {
+        Action::Withdraw(withdraw) => Some(withdraw.amount),
+        _ => None,
+    };
+    Amount::checked_sum(amounts.chain(withdrawn)).unwrap_or(Amount::MAX)
 }
 
 impl MilestoneView {
@@ -135,6 +139,7 @@ impl ChannelView {
                 key: party.key,
                 payout: party.payout,
                 deposit: party.deposit,
+                withdrawn: record.totals(side).withdrawn,
                 paid: record.lane(side).cumulative,
             }
         };

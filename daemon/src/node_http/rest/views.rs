@@ -101,7 +101,7 @@ pub(super) struct TransactionView {
     /// Its id.
     #[schema(value_type = String)]
     pub id: TransactionId,
-    /// `transfer`, `open`, `cooperative_close`, `unilateral_close` or `claim`.
+    /// `transfer`, `open`, `top_up`, `withdraw`, `cooperative_close`, `unilateral_close` or `claim`.
     pub action: String,
     /// The channel that it opens or acts on.
     #[schema(value_type = Option<String>)]
@@ -294,6 +294,9 @@ pub(super) struct PartyView {
     /// What it locked.
     #[schema(value_type = String)]
     pub deposit: Amount,
+    /// What it took out again.
+    #[schema(value_type = String)]
+    pub withdrawn: Amount,
     /// What the ledger was shown that it paid to the other.
     #[schema(value_type = String)]
     pub paid: Amount,

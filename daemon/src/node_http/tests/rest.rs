@@ -2,16 +2,21 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use flash_node_client::ledger::{merkle::AuditPath, state_tree::Proof};
+use flash_node_client::{
+    ledger::{merkle::AuditPath, state_tree::Proof},
+    node::{Node, NodeError},
+};
 use flash_proto::{
     Amount, Block, BlockId, Hash, Milestone, Output, OutputId, StateKey, codec, limits::BLOCK_BYTES_MAX,
 };
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
 
 use super::support::*;
 use crate::{
     api::{ApiError, ErrorCode},
+    node_http::{ASKS_MAX, Api, HttpOptions},
     rpc::tests::described,
 };
 
@@ -342,4 +347,29 @@ async fn the_document_describes_every_route() {
     }
     assert_eq!(routed, described(&document));
     assert_eq!(routed.len(), 17);
+}
+
+#[tokio::test]
+async fn work_for_callers_that_have_left_still_counts() {
+    let api = Api::new(node().0, None, HttpOptions::default(), CancellationToken::new());
+    let (begins, starts) = std::sync::mpsc::channel();
+    let (end, ended) = std::sync::mpsc::channel::<()>();
+    let work = move |_: &Node| {
+        begins.send(()).unwrap();
+        // It ends, too, if the test fails before it says so.
+        let _ = ended.recv();
+        Ok::<_, NodeError>(())
+    };
+    let caller = tokio::spawn({
+        let api = api.clone();
+        async move { api.ask(work).await }
+    });
+    tokio::task::spawn_blocking(move || starts.recv().unwrap()).await.unwrap();
+    caller.abort();
+    assert!(caller.await.unwrap_err().is_cancelled());
+    assert_eq!(api.asks.available_permits(), ASKS_MAX - 1);
+    end.send(()).unwrap();
+    let all = u32::try_from(ASKS_MAX).unwrap();
+    let _all =
+        tokio::time::timeout(Duration::from_secs(30), api.asks.acquire_many(all)).await.unwrap().unwrap();
 }

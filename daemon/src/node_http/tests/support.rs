@@ -66,16 +66,20 @@ pub(super) struct Server {
     pub task: JoinHandle<std::io::Result<()>>,
 }
 
+/// A node of a development network of its own, and its keys.
+pub(super) fn node() -> (Node, DevKeys) {
+    let dev = DevNetwork { milestone_interval_ms: 1_000, pow_bits: 6 };
+    let dev = dev.make(1_000, [[1; 32], [2; 32], [3; 32]]);
+    (Node::with_store(dev.params.clone(), Box::new(MemoryStore::new())).unwrap(), dev)
+}
+
 impl Server {
     pub(super) async fn start() -> Self {
         Self::with(HttpOptions::default()).await
     }
 
     pub(super) async fn with(options: HttpOptions) -> Self {
-        let dev = DevNetwork { milestone_interval_ms: 1_000, pow_bits: 6 };
-        let dev = dev.make(1_000, [[1; 32], [2; 32], [3; 32]]);
-        let store = Box::new(MemoryStore::new());
-        let node = Node::with_store(dev.params.clone(), store).unwrap();
+        let (node, dev) = node();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();

@@ -84,15 +84,15 @@ async fn coordinators_messages_go_to_all_if_they_are_news() {
     let first = Member::with(31, &[], &params, &store(), relay());
     let second = Member::with(32, &[&first], &params, &store(), relay());
     until("they are neighbours", || second.neighbour(first.key()).is_some()).await;
-    let third = Member::with(33, &[&second], &params, &store(), relay());
+    let (listening, mut heard) = overheard(relay());
+    let third = Member::with(33, &[&second], &params, &store(), listening);
     until("the third, too", || third.neighbour(second.key()).is_some()).await;
-    let mut heard = third.gossip.flooded();
     for message in [&b"bad"[..], b"good one", b"good one", b"good two"] {
         first.gossip.flood(message.to_vec()).unwrap();
     }
     for expected in [&b"good one"[..], b"good two"] {
         let message = tokio::time::timeout(Duration::from_secs(30), heard.recv()).await.unwrap().unwrap();
-        assert_eq!(**message, *expected);
+        assert_eq!(message, expected);
     }
     assert!(heard.try_recv().is_err());
     assert_eq!(
@@ -107,10 +107,15 @@ async fn coordinators_messages_go_to_all_if_they_are_news() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_coordinators_say_reaches_them_all() {
     let member = |n, known: &[&Member]| {
-        let store = MemoryStore::new();
-        Member::with_relay(n, known, &params(), &store, |node| Floodgate::new(node).0)
+        let mut heard = None;
+        let member = Member::with_relay(n, known, &params(), &MemoryStore::new(), |node| {
+            let (relay, hearing) = overheard(Floodgate::new(node).0);
+            heard = Some(hearing);
+            relay
+        });
+        (member, heard.unwrap())
     };
-    let first = member(31, &[]);
+    let (first, _) = member(31, &[]);
     let sender = coordinators()[0].clone();
     let message = |sent_ms| {
         let body = Body::Accept(MilestoneId::new([7; 32]));
@@ -118,20 +123,18 @@ async fn what_coordinators_say_reaches_them_all() {
         let message = CoordinatorMessage { network, index: 1, ballot: 0, sent_ms, sender: sender_key, body };
         message.sign(&sender).to_bytes()
     };
-    let second = member(32, &[&first]);
+    let (second, mut heard) = member(32, &[&first]);
     until("they are neighbours", || second.neighbour(first.key()).is_some()).await;
-    let mut heard = second.gossip.flooded();
     for sent in [1, 3, 2] {
         first.gossip.flood(message(sent)).unwrap();
     }
-    let next = async |heard: &mut tokio::sync::broadcast::Receiver<Arc<Vec<u8>>>| {
+    let next = async |heard: &mut tokio::sync::mpsc::UnboundedReceiver<Vec<u8>>| {
         tokio::time::timeout(Duration::from_secs(30), heard.recv()).await.unwrap().unwrap()
     };
-    assert_eq!(*next(&mut heard).await, message(1));
-    assert_eq!(*next(&mut heard).await, message(3));
-    let third = member(33, &[&second]);
-    let mut heard = third.gossip.flooded();
-    assert_eq!(*next(&mut heard).await, message(3), "what is held");
+    assert_eq!(next(&mut heard).await, message(1));
+    assert_eq!(next(&mut heard).await, message(3));
+    let (third, mut heard) = member(33, &[&second]);
+    assert_eq!(next(&mut heard).await, message(3), "what is held");
     first.issue(1);
     until("the milestone", || third.newest() == 1).await;
     assert_eq!(Floodgate::new(third.node.clone()).0.judge(&message(9)), Verdict::Stale);

@@ -8,7 +8,11 @@ use flash_proto::{
     block::{Data, Work},
 };
 use quinn::Connection;
-use tokio::{sync::Notify, task::JoinHandle, time::timeout};
+use tokio::{
+    sync::{Notify, mpsc},
+    task::JoinHandle,
+    time::timeout,
+};
 
 use crate::{
     gossip::{
@@ -126,6 +130,32 @@ impl Member {
 /// Passes every message on.
 pub(super) fn all() -> Arc<dyn Relay> {
     Arc::new(|_: &[u8]| Verdict::News)
+}
+
+/// A relay that judges like `relay` and tells what was news.
+pub(super) fn overheard(relay: Arc<dyn Relay>) -> (Arc<dyn Relay>, mpsc::UnboundedReceiver<Vec<u8>>) {
+    let (news, heard) = mpsc::unbounded_channel();
+    (Arc::new(Overheard { relay, news }), heard)
+}
+
+struct Overheard {
+    relay: Arc<dyn Relay>,
+    news: mpsc::UnboundedSender<Vec<u8>>,
+}
+
+impl Relay for Overheard {
+    fn judge(&self, message: &[u8]) -> Verdict {
+        let verdict = self.relay.judge(message);
+        if verdict == Verdict::News {
+            // Nobody listening is no error.
+            let _ = self.news.send(message.to_vec());
+        }
+        verdict
+    }
+
+    fn held(&self) -> Vec<Vec<u8>> {
+        self.relay.held()
+    }
 }
 
 pub(super) fn signers() -> Vec<SecretKey> {

@@ -20,13 +20,6 @@ fn payouts(ledger: &Ledger, channel: ChannelId) -> [Option<u64>; 2] {
     })
 }
 
-/// Milestones without transactions, up to and including `index`.
-fn pass_until(ledger: &mut Ledger, index: u64) {
-    while ledger.index < index {
-        ledger.confirm(&[]);
-    }
-}
-
 fn deadline(ledger: &Ledger, channel: ChannelId) -> u64 {
     match ledger.state.channel(&channel).unwrap().phase {
         ChannelPhase::Closing { deadline, .. } => deadline,
@@ -132,7 +125,7 @@ fn both_may_still_close_while_one_closes_alone() {
     ledger.apply(&cooperative(&ledger.params, channel, (1, 9_999), 100));
     assert_eq!(payouts(&ledger, channel), [Some(1), Some(9_999)]);
     // The deadline that was set before has nothing left to settle.
-    pass_until(&mut ledger, 20);
+    ledger.pass_until(20);
     assert_eq!(payouts(&ledger, channel), [Some(1), Some(9_999)]);
 }
 
@@ -144,7 +137,7 @@ fn a_close_alone_settles_one_milestone_after_its_deadline() {
     ledger.apply(&unilateral(&ledger.params, channel, Side::A, Some(paid)));
     let deadline = deadline(&ledger, channel);
     assert_eq!(deadline, ledger.index + u64::from(WINDOW));
-    pass_until(&mut ledger, deadline);
+    ledger.pass_until(deadline);
     assert!(ledger.state.channel(&channel).is_some(), "the milestone of the deadline still takes claims");
     let (confirmation, _) = ledger.confirmation(&[]);
     assert_eq!(confirmation.channels, [channel], "who follows sees the settlement");
@@ -157,7 +150,7 @@ fn with_no_balance_everyone_gets_the_deposit_back() {
     let mut ledger = Ledger::new();
     let channel = ledger.open_channel();
     ledger.apply(&unilateral(&ledger.params, channel, Side::B, None));
-    pass_until(&mut ledger, 20);
+    ledger.pass_until(20);
     assert_eq!(payouts(&ledger, channel), [Some(6_000), Some(4_000)]);
 }
 
@@ -173,7 +166,7 @@ fn an_old_balance_is_beaten_by_a_newer_one() {
     ledger.apply(&claim(&ledger.params, &newer));
     ledger.apply(&claim(&ledger.params, &newest));
     assert_eq!(ledger.conflict(&claim(&ledger.params, &newer)), Conflict::NotHigher);
-    pass_until(&mut ledger, 20);
+    ledger.pass_until(20);
     assert_eq!(payouts(&ledger, channel), [Some(1_000), Some(9_000)]);
 }
 
@@ -185,7 +178,7 @@ fn both_lanes_count() {
     let to_a = balance(&ledger.params, channel, Side::B, 3_000);
     ledger.apply(&unilateral(&ledger.params, channel, Side::B, Some(to_b)));
     ledger.apply(&claim(&ledger.params, &to_a));
-    pass_until(&mut ledger, 20);
+    ledger.pass_until(20);
     assert_eq!(payouts(&ledger, channel), [Some(3_500), Some(6_500)]);
 }
 
@@ -195,7 +188,7 @@ fn a_settlement_never_pays_more_than_is_there() {
     let channel = ledger.open_channel();
     let too_much = balance(&ledger.params, channel, Side::A, 1_000_000);
     ledger.apply(&unilateral(&ledger.params, channel, Side::B, Some(too_much)));
-    pass_until(&mut ledger, 20);
+    ledger.pass_until(20);
     assert_eq!(payouts(&ledger, channel), [None, Some(10_000)]);
 }
 
@@ -207,7 +200,7 @@ fn a_claim_counts_up_to_the_deadline_and_not_after() {
         let claimed = claim(&ledger.params, &balance(&ledger.params, channel, Side::B, 4_000));
         ledger.apply(&unilateral(&ledger.params, channel, Side::B, None));
         let last_before = deadline(&ledger, channel) - 1 + late;
-        pass_until(&mut ledger, last_before);
+        ledger.pass_until(last_before);
         let result = ledger.confirm(&[claimed])[0];
         ledger.confirm(&[]);
         if late == 0 {

@@ -1,7 +1,10 @@
 //! Random histories: whatever comes in, money is neither made nor lost, and the root depends on the content
 //! alone.
 
-use flash_proto::{Action, Amount, ChannelId, Side, StateKey, Transaction};
+use flash_proto::{
+    Action, Amount, ChannelId, Hash, LaneState, OutputId, Side, StateKey, TickChain, Transaction,
+    transaction::TopUp,
+};
 use proptest::prelude::*;
 
 use super::support::*;
@@ -21,7 +24,7 @@ struct Step {
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
-    let step = (0_u8..8, 0_usize..1_000, 0_u64..12_000, any::<bool>(), proptest::bool::weighted(0.4));
+    let step = (0_u8..12, 0_usize..1_000, 0_u64..12_000, any::<bool>(), proptest::bool::weighted(0.4));
     let step =
         step.prop_map(|(what, which, amount, side, milestone)| Step { what, which, amount, side, milestone });
     proptest::collection::vec(step, 1..60)
@@ -75,7 +78,36 @@ impl World {
             6 => {
                 Some(unilateral(params, channel?, side, Some(balance(params, channel?, !side, step.amount))))
             }
-            _ => Some(claim(params, &balance(params, channel?, side, step.amount))),
+            7 => Some(claim(params, &balance(params, channel?, side, step.amount))),
+            8 => {
+                let part = step.amount.max(1);
+                let rest = held.checked_sub(part).filter(|rest| *rest >= 1_000)?;
+                let expiry_milestone = ledger.index + 2;
+                let more = TopUp { channel: channel?, side, amount: Amount::new(part), expiry_milestone };
+                let more = top_up(params, &[coin], vec![output(coin.2, rest)], more);
+                self.coins.push(coin_of(&more, 0, coin.2));
+                Some(more)
+            }
+            9 => {
+                let before = ledger.state.channel(&channel?)?.totals(side).withdrawn.units();
+                let amount = step.amount.max(1_000);
+                let less = withdraw(params, channel?, side, (amount, before + amount), ledger.index + 2);
+                let owner = side.pick(21, 22);
+                let id = OutputId { transaction: less.id(), index: 0 };
+                self.coins.push((id, output(owner, amount), owner));
+                Some(less)
+            }
+            _ => {
+                let mut chain = TickChain::new(Hash::new([7; 32]), Amount::new(100), 50).unwrap();
+                let state = balance(params, channel?, side, step.amount).state;
+                let ticking =
+                    LaneState { ticks: chain.terms(), ..state }.sign(params.id(), &key(side.pick(11, 12)));
+                let ticks = chain.reveal(u32::try_from(step.which % 51).unwrap());
+                Some(match step.what {
+                    10 => claim_with_ticks(params, &ticking, ticks),
+                    _ => unilateral_with_ticks(params, channel?, !side, Some(ticking), ticks),
+                })
+            }
         }
     }
 }
@@ -114,7 +146,8 @@ proptest! {
             let content = content(&ledger, &world);
             let counted = Amount::checked_sum(content.iter().filter_map(|(_, value)| match value {
                 StateValue::Output(output) => Some(output.amount),
-                StateValue::Channel(record) => record.total(),
+                // I2: whatever it holds, it can be settled.
+                StateValue::Channel(record) => record.settle().and_then(|balances| balances.total()),
             }));
             prop_assert_eq!(counted, Some(Amount::SUPPLY), "the content holds the supply");
             let fresh = LedgerState::from_entries(content);

@@ -2,9 +2,9 @@
 
 use flash_proto::{
     Action, Address, Amount, BlockId, ChannelId, Claim, Essence, Hash, LaneState, NetworkParams, Open,
-    Output, OutputId, SecretKey, Side, SignedBalance, Transaction, Unlock,
+    Output, OutputId, SecretKey, Side, SignedBalance, TickProof, Transaction, Unlock,
     record::Party,
-    transaction::{CooperativeClose, UnilateralClose, commit_inputs},
+    transaction::{CooperativeClose, TopUp, UnilateralClose, Withdraw, commit_inputs},
 };
 
 use crate::ledger::{Checked, Confirmation, Conflict, LedgerState, genesis::genesis_entries};
@@ -127,6 +127,30 @@ pub(crate) fn cooperative(
     acting(params, Action::CooperativeClose(close), &[11, 12])
 }
 
+/// Raises a side's deposit by what the coins hold above the outputs, signed by their owners and the side.
+pub(crate) fn top_up(
+    params: &NetworkParams,
+    coins: &[Coin],
+    outputs: Vec<Output>,
+    top_up: TopUp,
+) -> Transaction {
+    let mut transaction = spend(params, coins, outputs, Action::TopUp(top_up));
+    transaction.unlocks.push(transaction.essence.unlock(&key(top_up.side.pick(11, 12))));
+    transaction
+}
+
+pub(crate) fn withdraw(
+    params: &NetworkParams,
+    channel: ChannelId,
+    side: Side,
+    (amount, total): (u64, u64),
+    expiry_milestone: u64,
+) -> Transaction {
+    let (amount, total) = (Amount::new(amount), Amount::new(total));
+    let withdraw = Withdraw { channel, side, amount, total, expiry_milestone };
+    acting(params, Action::Withdraw(withdraw), &[11, 12])
+}
+
 /// A balance signed by the lane's payer: key 11 for A, 12 for B.
 pub(crate) fn balance(
     params: &NetworkParams,
@@ -153,14 +177,33 @@ pub(crate) fn unilateral(
     closer: Side,
     balance: Option<SignedBalance>,
 ) -> Transaction {
-    let close = UnilateralClose { channel, closer, balance: balance.map(|balance| Claim::of(balance.state)) };
+    unilateral_with_ticks(params, channel, closer, balance, None)
+}
+
+pub(crate) fn unilateral_with_ticks(
+    params: &NetworkParams,
+    channel: ChannelId,
+    closer: Side,
+    balance: Option<SignedBalance>,
+    ticks: Option<TickProof>,
+) -> Transaction {
+    let shown = balance.map(|balance| Claim { state: balance.state, ticks });
+    let close = UnilateralClose { channel, closer, balance: shown };
     let mut transaction = acting(params, Action::UnilateralClose(close), &[closer.pick(11, 12)]);
     transaction.unlocks.extend(balance.as_ref().map(balance_unlock));
     transaction
 }
 
 pub(crate) fn claim(params: &NetworkParams, balance: &SignedBalance) -> Transaction {
-    let mut transaction = acting(params, Action::Claim(Claim::of(balance.state)), &[]);
+    claim_with_ticks(params, balance, None)
+}
+
+pub(crate) fn claim_with_ticks(
+    params: &NetworkParams,
+    balance: &SignedBalance,
+    ticks: Option<TickProof>,
+) -> Transaction {
+    let mut transaction = acting(params, Action::Claim(Claim { state: balance.state, ticks }), &[]);
     transaction.unlocks.push(balance_unlock(balance));
     transaction
 }
@@ -232,6 +275,13 @@ impl Ledger {
         let transaction = spend(&self.params, &[coin], vec![output(1, 990_000)], open);
         self.apply(&transaction);
         ChannelId::opened_by(transaction.id())
+    }
+
+    /// Milestones without transactions, up to and including `index`.
+    pub(crate) fn pass_until(&mut self, index: u64) {
+        while self.index < index {
+            self.confirm(&[]);
+        }
     }
 
     /// The money at an address.

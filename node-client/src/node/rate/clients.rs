@@ -9,7 +9,7 @@ use std::{
 use flash_proto::{NetworkParams, PublicKey};
 use quinn::Connection;
 
-use super::{Budgets, RateRule, work_bits};
+use super::{Budgets, RateRule, weight, work_bits};
 use crate::{
     protocol::{Refused, RefusedCode},
     quic::peer_key,
@@ -88,12 +88,13 @@ impl ClientRates {
             );
             return Err(Refused::new(RefusedCode::MoreWork { bits }, &reason));
         }
+        let blocks = weight(block);
         let (clients, hosts) = &mut *lock();
         if let Some(key) = who.key {
-            clients.spend(key, now, extra);
+            clients.spend(key, now, extra, blocks);
         }
         if let Some(host) = who.host {
-            hosts.spend(host, now, extra);
+            hosts.spend(host, now, extra, blocks);
         }
         Ok(())
     }

@@ -80,7 +80,7 @@ impl Node {
     }
 
     /// Writes a snapshot at the newest milestone, as a whole or not at all. Meanwhile the node takes no
-    /// blocks and applies no milestones: for as long as its state takes to be read from the disk.
+    /// blocks and applies no milestones: for as long as its state takes to be written.
     ///
     /// # Errors
     /// [`NodeError::Snapshot`] if the file cannot be written, [`NodeError::Halted`], or the store's

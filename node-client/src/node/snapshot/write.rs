@@ -21,8 +21,8 @@ use crate::{
 const BUFFER_BYTES: usize = 64 * 1024;
 
 impl Node {
-    /// Writes all of it while nothing else can become durable, so that what is read from the disk piece by
-    /// piece is the state at one milestone.
+    /// Writes all of it while nothing else can become durable, so that what is read piece by piece is the state at
+    /// one milestone.
     pub(super) fn write_parts(&self, out: impl Write) -> Result<SnapshotInfo, NodeError> {
         let out = BufWriter::with_capacity(BUFFER_BYTES, out);
         let mut frames = Frames::new(out).map_err(SnapshotError::from)?;

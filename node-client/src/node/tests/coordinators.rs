@@ -3,13 +3,13 @@
 use std::{sync::Arc, time::Duration};
 
 use flash_channel::store::MemoryStore;
-use flash_proto::{CoordinatorHistory, CoordinatorSet, NetworkParams, SecretKey};
+use flash_proto::{CoordinatorHistory, CoordinatorSet, MilestoneId, NetworkParams, SecretKey};
 use tokio::{sync::watch, task::JoinHandle};
 
 use super::support::*;
 use crate::{
-    coordinator::Timing,
-    gossip::Relay,
+    coordinator::{Body, CoordinatorMessage, Timing},
+    gossip::{Relay, Verdict},
     ledger::tests::support::*,
     node::{CoordinatorConfig, Floodgate, Handover, Node, NodeError, Source, run_coordinator},
     protocol::TransactionAnswer,
@@ -200,4 +200,38 @@ async fn one_coordinator_needs_nobody() {
     let send = |_| panic!("there is nobody to tell");
     run_coordinator(node.clone(), config, gate, hearing, send, stop).await.unwrap();
     assert!(node.followed_after(0, 100).unwrap().len() >= 3);
+}
+
+#[test]
+fn a_coordinator_that_talks_without_end_is_passed_on_at_a_bounded_rate() {
+    let keys = coordinators();
+    let gate = Floodgate::new(node_on(&MemoryStore::new())).0;
+    let message = |key: &SecretKey, sent_ms| {
+        let body = Body::Accept(MilestoneId::new([7; 32]));
+        let (network, sender) = (params().id(), key.public());
+        CoordinatorMessage { network, index: 1, ballot: 0, sent_ms, sender, body }.sign(key).to_bytes()
+    };
+    let mut sent_ms = 0;
+    let mut passed_on = |count, now| {
+        let mut news = 0;
+        for _ in 0..count {
+            sent_ms += 1;
+            news += u64::from(gate.judge_at(&message(&keys[0], sent_ms), now) == Verdict::News);
+        }
+        news
+    };
+    assert_eq!(passed_on(700, Duration::ZERO), 500);
+    // A second has four repetitions on this network.
+    assert_eq!(passed_on(300, Duration::from_secs(1)), 100);
+    let other = message(&keys[1], 1);
+    assert_eq!(gate.judge_at(&other, Duration::from_secs(1)), Verdict::News);
+    // What another one signs in its name costs it nothing.
+    let later = Duration::from_secs(3_600);
+    let body = Body::Accept(MilestoneId::new([7; 32]));
+    let (network, sender) = (params().id(), keys[1].public());
+    for sent_ms in 2..1_000 {
+        let forged = CoordinatorMessage { network, index: 1, ballot: 0, sent_ms, sender, body: body.clone() };
+        assert_eq!(gate.judge_at(&forged.sign(&keys[2]).to_bytes(), later), Verdict::Stale);
+    }
+    assert_eq!(gate.judge_at(&message(&keys[1], 2), later), Verdict::News);
 }
