@@ -340,7 +340,7 @@ def messages():
     packed = u64(7) + u8(1) + b"r"
     close = hx(file["close"]["channel"]) + close_fields(file["close"])[32:]
     close_signature = hx(file["close_signature"])
-    stakes = u64(10) + u64(20)
+    stakes = u64(10) + u64(3) + u64(20) + u64(0)
     # Ticks: a balance with a chain in use, some of it revealed, and the update that folds them.
     ticking, folded, proof = file["ticks"]["terms"], file["ticks"]["folded"], file["ticks"]["proof"]
     check_ticks("tick", ticking, proof)
