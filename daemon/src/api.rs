@@ -16,8 +16,10 @@ use utoipa::ToSchema;
 use crate::exit::Exit;
 
 mod data;
+mod ticks;
 
 pub use data::{ConfirmedBlock, PublishRequest};
+pub use ticks::{StreamRequest, TickRequest, TicksInfo};
 
 /// What went wrong with a call.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema, thiserror::Error)]
@@ -402,7 +404,7 @@ pub struct ChannelInfo {
 /// One lane of a channel.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
 pub struct LaneInfo {
-    /// Number of payments.
+    /// Number of payments, each tick counted as one.
     pub payments: u64,
     /// Number of those that the payee has acknowledged.
     pub acknowledged: u64,
@@ -411,6 +413,9 @@ pub struct LaneInfo {
     /// Their sum.
     #[schema(value_type = String)]
     pub cumulative: Amount,
+    /// The hash chain in use, if one is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticks: Option<TicksInfo>,
 }
 
 /// A wish to lock more in a channel, or to take money out of it.
@@ -446,14 +451,17 @@ pub struct PayRequest {
     pub key: Option<String>,
 }
 
-/// A payment that the payee has on its disk.
+/// A payment, or ticks, that the payee has on its disk.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct PayResult {
-    /// Its number on the lane, from 1.
+    /// Its number on the lane, from 1; of ticks, the last one's.
     pub number: u64,
-    /// How much.
+    /// How much in all.
     #[schema(value_type = String)]
     pub amount: Amount,
+    /// In how many ticks; none of a payment.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub ticks: Option<u32>,
     /// Whether this call repeated an earlier one with the same key, so that nothing was paid now.
     pub repeated: bool,
 }
@@ -495,7 +503,7 @@ pub struct Event {
     pub number: u64,
     /// Milliseconds since 1970 when it was recorded.
     pub at_ms: u64,
-    /// What happened: `channel_opened`, `channel_recovered`, `channel_lapsed`, `payments_received`, `payments_not_made`,
+    /// What happened: `channel_opened`, `channel_recovered`, `channel_lapsed`, `payments_received`, `ticks_received`, `payments_not_made`,
     /// `balance_recovered`, `channel_closing`, `close_lapsed`, `channel_contested`, `claim_submitted`,
     /// `channel_closed`, `peer_misbehaved`, `funds_received`, `funds_sent`.
     pub kind: String,

@@ -19,7 +19,7 @@ use crate::{
         ApiError, ChannelInfo, CloseRequest, ConfirmedBlock, ErrorCode, Event, HistoryEntry, Info,
         LedgerStatus, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, PeerRequest,
         PublishRequest, RecoverRequest, RecoverResult, SendRequest, SendResult, StakeRequest, Stopping,
-        StreamLine, TransactionInfo, WalletBalance,
+        StreamLine, StreamRequest, TickRequest, TransactionInfo, WalletBalance,
     },
     datadir::ready_path,
     rpc::{Scope, read_token},
@@ -250,6 +250,11 @@ impl Client {
         self.post(&format!("/v1/channels/{id}/payments"), request).await
     }
 
+    /// Pays by ticks; returns when the payee has the last of them on its disk.
+    pub async fn tick(&self, id: ChannelId, request: &TickRequest) -> Answer<PayResult> {
+        self.post(&format!("/v1/channels/{id}/ticks"), request).await
+    }
+
     /// How far the ledger is verified.
     pub async fn ledger_status(&self) -> Answer<LedgerStatus> {
         self.get("/v1/ledger/status").await
@@ -281,8 +286,8 @@ impl Client {
         self.post("/v1/shutdown", &()).await
     }
 
-    /// Pays a stream of payments: `lines` go out as they come (each a [`PayRequest`] as JSON or only an
-    /// amount, without a line end), and what becomes of each comes back in the same order, while `lines`
+    /// Pays a stream of payments: `lines` go out as they come (each a [`StreamRequest`] as JSON or only
+    /// an amount, without a line end), and what becomes of each comes back in the same order, while `lines`
     /// goes on. An error of `lines` ends the stream; the payments before it stay paid.
     pub async fn stream(
         &self,

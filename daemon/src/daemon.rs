@@ -5,13 +5,13 @@ mod stakes;
 
 use std::{sync::Arc, time::Duration};
 
-use flash_channel::machine::PaymentKey;
+use flash_channel::machine::{Item, PaymentKey};
 use flash_node_client::{
     client::{ClientError, NodeClient, TransactionStatus},
     quic::PeerAddress,
 };
 use flash_proto::{
-    Amount, Block, BlockId, ChannelId, NetworkParams, Payload, Payment, PublicKey, Transaction, TransactionId,
+    Block, BlockId, ChannelId, NetworkParams, Payload, Payment, PublicKey, Transaction, TransactionId,
 };
 use prometheus_client::metrics::counter::Counter;
 use tokio::sync::{oneshot, watch};
@@ -247,7 +247,15 @@ impl Daemon {
     /// # Errors
     /// [`ApiError`]; [`ErrorCode::Timeout`] if it is queued but not acknowledged yet.
     pub async fn pay(&self, id: ChannelId, request: api::PayRequest) -> Answer<api::PayResult> {
-        self.order(id, request).await?.placed().await?.acknowledged().await
+        self.order(id, api::StreamRequest::Payment(request)).await?.placed().await?.acknowledged().await
+    }
+
+    /// Pays by ticks; returns when the payee has acknowledged the last of them.
+    ///
+    /// # Errors
+    /// As for [`Daemon::pay`].
+    pub async fn tick(&self, id: ChannelId, request: api::TickRequest) -> Answer<api::PayResult> {
+        self.order(id, api::StreamRequest::Ticks(request)).await?.placed().await?.acknowledged().await
     }
 
     /// For streams of payments: asks for the payment, so that thousands can be on their way, in the order
@@ -259,7 +267,7 @@ impl Daemon {
     pub async fn queue_payment(
         &self,
         id: ChannelId,
-        request: api::PayRequest,
+        request: api::StreamRequest,
     ) -> Answer<impl Future<Output = Answer<api::PayResult>> + use<>> {
         let mut ordered = self.order(id, request.clone()).await?;
         let daemon = self.clone();
@@ -276,23 +284,31 @@ impl Daemon {
 
     /// Hands a payment to the engine and does not wait for its answer: whoever has many wakes the engine
     /// once for all of them.
-    async fn order(&self, id: ChannelId, request: api::PayRequest) -> Answer<Ordered> {
-        let reference = request.reference.unwrap_or_default();
-        let payment = Payment::new(request.amount, reference.as_bytes()).map_err(|error| {
-            let hint = "an amount is at least 1i, and a reference has at most 32 bytes";
-            ApiError::new(ErrorCode::InvalidRequest, error.to_string(), hint)
-        })?;
-        let key: Option<PaymentKey> = request.key.map(String::into_bytes);
+    async fn order(&self, id: ChannelId, request: api::StreamRequest) -> Answer<Ordered> {
+        let (item, key) = match request {
+            api::StreamRequest::Payment(api::PayRequest { amount, reference, key }) => {
+                let reference = reference.unwrap_or_default();
+                let payment = Payment::new(amount, reference.as_bytes()).map_err(|error| {
+                    let hint = "an amount is at least 1i, and a reference has at most 32 bytes";
+                    ApiError::new(ErrorCode::InvalidRequest, error.to_string(), hint)
+                })?;
+                (Item::Payment(payment), key)
+            }
+            api::StreamRequest::Ticks(api::TickRequest { unit, count, key }) => {
+                (Item::Ticks { unit, count }, key)
+            }
+        };
+        let key: Option<PaymentKey> = key.map(String::into_bytes);
         if key.as_ref().is_some_and(Vec::is_empty) {
             let hint = "leave it out, or use a new one for each payment";
             return Err(ApiError::new(ErrorCode::InvalidRequest, "the payment key is empty", hint));
         }
         let (queued, placed) = oneshot::channel();
         let (acknowledge, acknowledged) = oneshot::channel();
-        let order = Order { payment, key, queued, acknowledged: acknowledge };
+        let order = Order { item, key, queued, acknowledged: acknowledge };
         self.0.engine.pay(id, order).await?;
         let queued = self.0.metrics.payments_queued.clone();
-        Ok(Ordered { amount: payment.amount, placed, acknowledged, queued })
+        Ok(Ordered { item, placed, acknowledged, queued })
     }
 
     /// Events after number `after`, at most `limit`, oldest first.
@@ -404,7 +420,7 @@ impl Daemon {
 
 /// A payment that the engine was asked for.
 struct Ordered {
-    amount: Amount,
+    item: Item,
     placed: oneshot::Receiver<Answer<Placed>>,
     acknowledged: oneshot::Receiver<Answer<()>>,
     queued: Counter,
@@ -413,12 +429,17 @@ struct Ordered {
 impl Ordered {
     /// Waits until it is queued.
     async fn placed(self) -> Answer<PendingPayment> {
-        let Self { amount, placed, acknowledged, queued } = self;
+        let Self { item, placed, acknowledged, queued } = self;
         let Placed { number, repeated } = placed.await.map_err(stopping)??;
+        let (payments, amount) = item.worth();
         if !repeated {
-            queued.inc();
+            queued.inc_by(payments);
         }
-        Ok(PendingPayment { result: api::PayResult { number, amount, repeated }, acknowledged })
+        let ticks = match item {
+            Item::Payment(_) => None,
+            Item::Ticks { count, .. } => Some(count),
+        };
+        Ok(PendingPayment { result: api::PayResult { number, amount, ticks, repeated }, acknowledged })
     }
 }
 

@@ -1,7 +1,7 @@
 //! What goes into the machine and what comes out of it.
 
 use flash_proto::{
-    Amount, Balances, ChannelRecord, Essence, Side, Unlock,
+    Amount, Balances, ChannelRecord, Essence, Payment, Side, Unlock,
     message::{ChannelMessage, Update},
 };
 
@@ -11,6 +11,34 @@ use crate::store::Batch;
 pub type PaymentKey = Vec<u8>;
 /// Bytes of a payment key.
 pub const PAYMENT_KEY_BYTES_MAX: usize = 64;
+
+/// What somebody wants to pay.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Item {
+    /// One payment, by the next update.
+    Payment(Payment),
+    /// Several payments, by revealing as many ticks.
+    Ticks {
+        /// What each of them pays.
+        unit: Amount,
+        /// How many: 1 to [`limits::TICKS_MAX`](flash_proto::limits::TICKS_MAX).
+        count: u32,
+    },
+}
+
+impl Item {
+    /// Payments on the lane, each tick counted as one, and what they pay in all.
+    pub fn worth(&self) -> (u64, Amount) {
+        match *self {
+            Self::Payment(payment) => (1, payment.amount),
+            Self::Ticks { unit, count } => {
+                let count = u64::from(count);
+                // More than 64 bits hold is more than anybody owns.
+                (count, unit.checked_mul(count).unwrap_or(Amount::MAX))
+            }
+        }
+    }
+}
 
 /// What the ledger was last seen to hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -35,23 +35,31 @@ pub(super) fn sent_of(outgoing: &Outgoing, updates: Vec<Update>) -> Option<VecDe
 }
 
 impl Channel {
-    /// Queues a payment for the next update and returns its number on the lane. Nothing is promised
-    /// until an update with it is acknowledged.
+    /// [`Channel::order`] of a payment.
     ///
     /// # Errors
     /// [`PayError`]; nothing is queued.
     pub fn pay(&mut self, payment: Payment, key: Option<PaymentKey>) -> Result<u64, PayError> {
-        self.enqueue(Item::Payment(payment), key)
+        self.order(Item::Payment(payment), key)
     }
 
-    /// Queues payments and returns the number of the last of them.
-    pub(super) fn enqueue(&mut self, item: Item, key: Option<PaymentKey>) -> Result<u64, PayError> {
+    /// Queues payments and returns the number of the last of them on the lane. Nothing is promised until
+    /// that one is acknowledged.
+    ///
+    /// # Errors
+    /// [`PayError`]; nothing is queued.
+    pub fn order(&mut self, item: Item, key: Option<PaymentKey>) -> Result<u64, PayError> {
         if self.phase != Phase::Open || self.wants_close || self.peer_wants_close || self.is_found() {
             let state = if self.phase == Phase::Open && !self.is_found() { "closing" } else { self.state() };
             return Err(PayError::NotOpen(state));
         }
         if self.link != Link::Established {
             return Err(PayError::NotConnected);
+        }
+        if let Item::Ticks { unit, count } = item
+            && (unit.is_zero() || !(1..=limits::TICKS_MAX).contains(&count))
+        {
+            return Err(PayError::Ticks);
         }
         if self.queue.len() >= limits::PAYMENTS_QUEUED_MAX {
             return Err(PayError::Full);

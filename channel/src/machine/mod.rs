@@ -46,7 +46,7 @@ use flash_proto::{
     balance::Totals,
     message::{ChannelMessage, PauseReason, Stake, Stakes, Update},
 };
-pub use io::{After, ChannelEvent, Effects, Input, LedgerView, PAYMENT_KEY_BYTES_MAX, PaymentKey};
+pub use io::{After, ChannelEvent, Effects, Input, Item, LedgerView, PAYMENT_KEY_BYTES_MAX, PaymentKey};
 pub use stakes::WITHDRAW_EXPIRY_MILESTONES;
 pub use state::{
     Agreement, CLOSE_EXPIRY_MILESTONES, Incoming, Locked, Origin, Outgoing, PendingWithdraw, Phase,
@@ -59,29 +59,6 @@ use crate::store::{Store, StoreError};
 struct Queued {
     item: Item,
     key: Option<PaymentKey>,
-}
-
-/// How something is to be paid.
-#[derive(Clone, Copy, Debug)]
-enum Item {
-    /// By the next update.
-    Payment(Payment),
-    /// By revealing ticks.
-    Ticks { unit: Amount, count: u32 },
-}
-
-impl Item {
-    /// Payments on the lane, each tick counted as one, and what they pay in all.
-    fn worth(&self) -> (u64, Amount) {
-        match *self {
-            Self::Payment(payment) => (1, payment.amount),
-            Self::Ticks { unit, count } => {
-                let count = u64::from(count);
-                // More than 64 bits hold is more than anybody owns.
-                (count, unit.checked_mul(count).unwrap_or(Amount::MAX))
-            }
-        }
-    }
 }
 
 /// An update that the peer is not known to hold.

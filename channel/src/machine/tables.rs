@@ -62,6 +62,20 @@ pub struct KeyRecord {
     pub ticks: u32,
 }
 
+impl KeyRecord {
+    /// The record of what was made under a number.
+    pub fn of(number: u64, item: &Item) -> Self {
+        match item {
+            Item::Payment(Payment { amount, reference }) => {
+                Self { number, amount: *amount, reference: reference.as_bytes().to_vec(), ticks: 0 }
+            }
+            Item::Ticks { unit, count } => {
+                Self { number, amount: *unit, reference: Vec::new(), ticks: *count }
+            }
+        }
+    }
+}
+
 pub(super) fn damaged_channel(id: ChannelId, what: &'static str) -> StoreError {
     corrupt(AGREEMENTS, id.as_bytes(), what)
 }
@@ -89,15 +103,7 @@ pub fn payment_under(store: &dyn Store, id: ChannelId, key: &[u8]) -> Result<Opt
 }
 
 pub(super) fn put_key(batch: &mut Batch, id: ChannelId, key: &[u8], number: u64, item: &Item) {
-    let record = match item {
-        Item::Payment(Payment { amount, reference }) => {
-            KeyRecord { number, amount: *amount, reference: reference.as_bytes().to_vec(), ticks: 0 }
-        }
-        Item::Ticks { unit, count } => {
-            KeyRecord { number, amount: *unit, reference: Vec::new(), ticks: *count }
-        }
-    };
-    batch.put(KEYS, &[id.as_bytes(), key].concat(), codec::encode(&record));
+    batch.put(KEYS, &[id.as_bytes(), key].concat(), codec::encode(&KeyRecord::of(number, item)));
 }
 
 /// What is fixed about a channel.

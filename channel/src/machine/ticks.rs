@@ -92,16 +92,12 @@ impl Incoming {
 
 /// Paying.
 impl Channel {
-    /// Queues `count` payments of `unit` each, to be made by revealing as many ticks, and returns the number of
-    /// the last of them on the lane. Nothing is promised until that one is acknowledged.
+    /// [`Channel::order`] of ticks.
     ///
     /// # Errors
     /// [`PayError`]; nothing is queued.
     pub fn tick(&mut self, unit: Amount, count: u32, key: Option<PaymentKey>) -> Result<u64, PayError> {
-        if unit.is_zero() || !(1..=limits::TICKS_MAX).contains(&count) {
-            return Err(PayError::Ticks);
-        }
-        self.enqueue(Item::Ticks { unit, count }, key)
+        self.order(Item::Ticks { unit, count }, key)
     }
 
     /// How many payments wait at the front of the queue that one step can make: the payments in one update, the

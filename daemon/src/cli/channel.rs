@@ -172,8 +172,11 @@ fn state(channel: &ChannelInfo) -> String {
 fn view(channel: &ChannelInfo) -> String {
     let connected = if channel.connected { "connected" } else { "not connected" };
     let lane = |lane: LaneInfo| {
+        let ticks = lane.ticks.map_or_else(String::new, |ticks| {
+            format!(", ticks of {}: {} paid, {} left", ticks.unit, ticks.paid, ticks.left)
+        });
         format!(
-            "{} (payments: {}, acknowledged: {}, updates: {})",
+            "{} (payments: {}, acknowledged: {}, updates: {}{ticks})",
             view::amount(lane.cumulative),
             lane.payments,
             lane.acknowledged,

@@ -102,6 +102,8 @@ pub enum Command {
     Channel(channel::Channel),
     /// Pay in a channel; returns when the payee has the payment on its disk
     Pay(pay::Pay),
+    /// Pay by ticks, which cost one hash each; returns when the payee has the last of them on its disk
+    Tick(pay::Tick),
     /// Pay a stream of payments, one per line of standard input
     Stream(pay::Stream),
     /// Show what happened, and with --follow what happens
@@ -133,6 +135,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Wallet(command) => command.run(&context).await,
         Command::Channel(command) => command.run(&context).await,
         Command::Pay(command) => command.run(&context).await,
+        Command::Tick(command) => command.run(&context).await,
         Command::Stream(command) => command.run(&context).await,
         Command::Events(command) => command.run(&context).await,
         Command::Ledger(command) => command.run(&context).await,
@@ -199,6 +202,7 @@ mod tests {
         for right in [
             format!("flash channel open {PEER} 2Mi --peer-deposit 1.5Ki --contest-window 9"),
             "flash --data /x pay abcd 1i --reference r --key k --json".to_owned(),
+            "flash tick abcd 5 --count 4096 --key k".to_owned(),
             "flash channel close abcd --force --no-wait".to_owned(),
             "flash ledger milestone".to_owned(),
             "flash ledger notarize a b --tag meter".to_owned(),
@@ -211,6 +215,7 @@ mod tests {
             (format!("flash channel open {PEER} 2mi"), "upper and lower case as written"),
             ("flash channel open localhost:1 2Mi".to_owned(), "with an @ after the key"),
             ("flash pay xyz 1".to_owned(), "64 hexadecimal digits"),
+            ("flash tick abcd 1 --count 4097".to_owned(), "1..=4096"),
             ("flash wallet send nonsense 1".to_owned(), "invalid value"),
             ("flash ledger tx 12".to_owned(), "64 hexadecimal digits"),
             (format!("flash ledger notarize a --tag {}", "x".repeat(65)), "at most 64"),

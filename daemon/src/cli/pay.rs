@@ -8,8 +8,8 @@ use std::{
     },
 };
 
-use clap::Args;
-use flash_proto::Amount;
+use clap::{Args, value_parser};
+use flash_proto::{Amount, limits};
 use futures_util::{Stream as Lines, StreamExt, stream};
 use tokio::io::{AsyncBufReadExt, BufReader};
 
@@ -21,7 +21,7 @@ use super::{
     wait::{interruptible, wait},
 };
 use crate::{
-    api::{ApiError, ErrorCode, PayRequest, StreamLine, StreamOutcome},
+    api::{ApiError, ErrorCode, PayRequest, PayResult, StreamLine, StreamOutcome, TickRequest},
     exit::Exit,
     rpc::Scope,
 };
@@ -53,7 +53,49 @@ impl Pay {
         let paid = wait("waiting for the payee", &goes_on, client.pay(id, &request)).await?;
         context.output.value(&paid, |paid| {
             let repeated = if paid.repeated { "; paid before, under the same key" } else { "" };
-            format!("paid {}, payment {}{repeated}", view::amount(paid.amount), paid.number)
+            format!("{}{repeated}", self::paid(paid))
+        })
+    }
+}
+
+fn paid(paid: &PayResult) -> String {
+    let amount = view::amount(paid.amount);
+    match paid.ticks {
+        None => format!("paid {amount}, payment {}", paid.number),
+        Some(1) => format!("paid {amount} in 1 tick, payment {}", paid.number),
+        Some(ticks) => format!("paid {amount} in {ticks} ticks, up to payment {}", paid.number),
+    }
+}
+
+/// Pay by ticks, which cost one hash each; returns when the payee has the last of them on its disk.
+#[derive(Debug, Args)]
+#[command(
+    after_help = "Ticks of one unit go under one signature, 4096 of them, and cost the payee one hash each. \
+    A payment between them, or another unit, takes a new signature."
+)]
+pub struct Tick {
+    /// The channel's id, or enough of its first digits
+    channel: ChannelName,
+    /// What each tick pays, such as 5 or 1.5Ki
+    unit: Amount,
+    /// How many ticks
+    #[arg(long, default_value_t = 1, value_parser = value_parser!(u32).range(1..=i64::from(limits::TICKS_MAX)))]
+    count: u32,
+    /// Repeating this with the same key never pays twice: at most 64 bytes
+    #[arg(long)]
+    key: Option<String>,
+}
+
+impl Tick {
+    pub(super) async fn run(self, context: &Context) -> Result<(), Failure> {
+        let client = context.client(Scope::Pay)?;
+        let id = self.channel.find(&client).await?;
+        let request = TickRequest { unit: self.unit, count: self.count, key: self.key };
+        let goes_on = format!("`flash channel show {}` shows what became of it", view::short(&id));
+        let paid = wait("waiting for the payee", &goes_on, client.tick(id, &request)).await?;
+        context.output.value(&paid, |paid| {
+            let repeated = if paid.repeated { "; paid before, under the same key" } else { "" };
+            format!("{}{repeated}", self::paid(paid))
         })
     }
 }
@@ -61,7 +103,8 @@ impl Pay {
 /// Pay a stream of payments, one per line of standard input.
 #[derive(Debug, Args)]
 #[command(after_help = "Each line is an amount (250, 1.5Ki) or JSON: \
-    {\"amount\":\"250\",\"reference\":\"kWh 12\",\"key\":\"session-7-12\"}.\n\
+    {\"amount\":\"250\",\"reference\":\"kWh 12\",\"key\":\"session-7-12\"} for a payment, \
+    {\"unit\":\"5\",\"count\":10} for ticks.\n\
     One result is printed per line, in the same order, when the payee has the payment on its disk.")]
 pub struct Stream {
     /// The channel's id, or enough of its first digits
@@ -159,7 +202,7 @@ fn line(answer: &StreamLine) -> String {
     match &answer.outcome {
         StreamOutcome::Paid(paid) => {
             let repeated = if paid.repeated { " (paid before)" } else { "" };
-            format!("line {number}: paid {}, payment {}{repeated}", view::amount(paid.amount), paid.number)
+            format!("line {number}: {}{repeated}", self::paid(paid))
         }
         StreamOutcome::Refused { error } => format!("line {number}: refused: {error}"),
     }

@@ -4,11 +4,11 @@ use flash_channel::{
     Channel,
     machine::{ChannelEvent, Misbehaviour, Origin, Phase},
 };
-use flash_proto::{Amount, Balances, message::Update};
+use flash_proto::{Amount, Balances, SignedBalance, TickProof, TickTerms, message::Update};
 use serde_json::{Value, json};
 
 use crate::{
-    api::{ChannelInfo, LaneInfo},
+    api::{ChannelInfo, LaneInfo, TicksInfo},
     events::NewEvent,
 };
 
@@ -23,11 +23,7 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
     let (own, peers) = (locked.proven.of(side), locked.proven.of(!side));
     let withdrawing = |side| locked.withdraw(side).map(|pending| pending.withdraw.amount);
     let (outgoing, incoming) = (channel.outgoing(), channel.incoming());
-    let state = |balance: Option<flash_proto::SignedBalance>| {
-        balance.map_or((0, Amount::ZERO), |balance| (balance.state.seq, balance.state.cumulative))
-    };
-    let (updates_sent, sent) = state(outgoing.signed);
-    let (updates_received, received) = state(incoming.held);
+    let updates = |balance: Option<SignedBalance>| balance.map_or(0, |balance| balance.state.seq);
     let payouts = match channel.phase() {
         Phase::Closed { payouts, .. } => *payouts,
         _ => None,
@@ -56,14 +52,16 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         sent: LaneInfo {
             payments: outgoing.payments,
             acknowledged: outgoing.acknowledged_payments,
-            updates: updates_sent,
-            cumulative: sent,
+            updates: updates(outgoing.signed),
+            cumulative: outgoing.total(),
+            ticks: ticks(outgoing.signed, outgoing.ticks),
         },
         received: LaneInfo {
             payments: incoming.payments,
             acknowledged: incoming.payments,
-            updates: updates_received,
-            cumulative: received,
+            updates: updates(incoming.held),
+            cumulative: incoming.total(),
+            ticks: ticks(incoming.held, incoming.ticks),
         },
         contest_window_milestones: open.contest_window_milestones,
         deadline_milestone,
@@ -83,6 +81,14 @@ pub(super) fn total(channel: &Channel) -> Option<Amount> {
     let (a, b) = (locked.proven.a, locked.proven.b);
     let gone = a.withdrawn.checked_add(b.withdrawn)?;
     locked.is_settled().then(|| a.deposit.checked_add(b.deposit))??.checked_sub(gone)
+}
+
+/// The chain under a balance and how far it is.
+fn ticks(balance: Option<SignedBalance>, newest: Option<TickProof>) -> Option<TicksInfo> {
+    let terms = balance?.state.ticks;
+    let paid = newest.map_or(0, |proof| proof.index);
+    let left = terms.max.saturating_sub(paid);
+    (terms != TickTerms::NONE).then_some(TicksInfo { unit: terms.unit, paid, left })
 }
 
 pub(super) fn misbehaved(channel: &Channel, error: &Misbehaviour) -> NewEvent {

@@ -23,11 +23,11 @@ pub mod writer;
 use std::{sync::Arc, thread, time::Duration};
 
 use flash_channel::{
-    machine::{Agreement, LedgerView, PaymentKey},
+    machine::{Agreement, Item, LedgerView, PaymentKey},
     store::{Batch, Store, StoreError},
 };
 use flash_proto::{
-    Amount, ChannelId, Essence, Payment, PublicKey, SecretKey, Transaction, TransactionId, Unlock,
+    Amount, ChannelId, Essence, PublicKey, SecretKey, Transaction, TransactionId, Unlock,
     message::ChannelMessage,
 };
 pub use outbox::Outbox;
@@ -109,10 +109,10 @@ enum Change {
     Withdraw { amount: Amount, left_min: Amount },
 }
 
-/// A payment that somebody asked for.
+/// A payment, or ticks, that somebody asked for.
 #[derive(Debug)]
 pub(crate) struct Order {
-    pub(crate) payment: Payment,
+    pub(crate) item: Item,
     pub(crate) key: Option<PaymentKey>,
     /// Told its number once it is queued, or why it is not.
     pub(crate) queued: oneshot::Sender<Result<Placed, ApiError>>,

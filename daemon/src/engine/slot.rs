@@ -9,13 +9,14 @@ use std::{
 use flash_channel::{
     Channel,
     machine::{
-        After, ChannelEvent, CommandError, Effects, Input, LedgerView, Misbehaviour, PayError, PaymentKey,
-        Phase, tables,
+        After, ChannelEvent, CommandError, Effects, Input, Item, LedgerView, Misbehaviour, PayError,
+        PaymentKey, Phase,
+        tables::{self, KeyRecord},
     },
     store::{Barrier, Batch, Store},
 };
 use flash_proto::{
-    Payment, PublicKey, SignedBalance, Transaction, TransactionId,
+    PublicKey, SignedBalance, Transaction, TransactionId,
     message::{ChannelMessage, Refusal, RefusalCode},
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
@@ -50,7 +51,7 @@ pub(super) struct Slot {
     /// Callers who wait for an acknowledgement, by the number of their payment.
     waiting: VecDeque<(u64, oneshot::Sender<Result<(), ApiError>>)>,
     /// Payments with keys that are not in the store yet.
-    keys: BTreeMap<PaymentKey, (u64, Payment)>,
+    keys: BTreeMap<PaymentKey, KeyRecord>,
     /// Payments that were signed when the job on its way was made, and those whose update is on the disk.
     committing_payments: u64,
     stored_payments: u64,
@@ -319,10 +320,10 @@ impl Slot {
 
     /// Queues a payment, unless one was made under the same key.
     pub(super) fn pay(&mut self, order: Order, store: &dyn Store) {
-        let Order { payment, key, queued, acknowledged } = order;
-        let placed = match self.made_under(key.as_deref(), &payment, store) {
+        let Order { item, key, queued, acknowledged } = order;
+        let placed = match self.made_under(key.as_deref(), item, store) {
             Ok(Some(number)) => Ok(Placed { number, repeated: true }),
-            Ok(None) => self.queue(payment, key),
+            Ok(None) => self.queue(item, key),
             Err(error) => Err(error),
         };
         if let Ok(placed) = &placed {
@@ -333,40 +334,28 @@ impl Slot {
         self.acknowledge();
     }
 
-    fn queue(&mut self, payment: Payment, key: Option<PaymentKey>) -> Result<Placed, ApiError> {
-        let number = self.channel.pay(payment, key.clone()).map_err(|error| pay_error(&error))?;
+    fn queue(&mut self, item: Item, key: Option<PaymentKey>) -> Result<Placed, ApiError> {
+        let number = self.channel.order(item, key.clone()).map_err(|error| pay_error(&error))?;
         if let Some(key) = key {
-            self.keys.insert(key, (number, payment));
+            self.keys.insert(key, KeyRecord::of(number, &item));
         }
         self.dirty = true;
         Ok(Placed { number, repeated: false })
     }
 
     /// The number of the payment that was made or queued under a key.
-    fn made_under(
-        &self,
-        key: Option<&[u8]>,
-        payment: &Payment,
-        store: &dyn Store,
-    ) -> Result<Option<u64>, ApiError> {
+    fn made_under(&self, key: Option<&[u8]>, item: Item, store: &dyn Store) -> Result<Option<u64>, ApiError> {
         let Some(key) = key else { return Ok(None) };
-        let same = |number: u64, same: bool| {
-            if same {
-                return Ok(Some(number));
-            }
-            let message = "the key was used for a payment of another amount or reference";
-            Err(ApiError::new(ErrorCode::KeyReused, message, "use a new key for each payment"))
+        let made = match self.keys.get(key) {
+            Some(made) => Some(made.clone()),
+            None => tables::payment_under(store, self.channel.id(), key)?,
         };
-        if let Some((number, made)) = self.keys.get(key) {
-            return same(*number, made == payment);
+        let Some(made) = made else { return Ok(None) };
+        if made == KeyRecord::of(made.number, &item) {
+            return Ok(Some(made.number));
         }
-        match tables::payment_under(store, self.channel.id(), key)? {
-            Some(made) => same(
-                made.number,
-                made.amount == payment.amount && made.reference == payment.reference.as_bytes(),
-            ),
-            None => Ok(None),
-        }
+        let message = "the key was used for a payment of another amount or reference";
+        Err(ApiError::new(ErrorCode::KeyReused, message, "use a new key for each payment"))
     }
 
     /// Tells the callers whose payments the peer has on its disk. An acknowledgement of what is not even
@@ -386,7 +375,7 @@ impl Slot {
         self.committing_rooms.clear();
         self.stored_payments = self.committing_payments;
         let stored = self.stored_payments;
-        self.keys.retain(|_, (number, _)| *number > stored);
+        self.keys.retain(|_, made| made.number > stored);
         self.acknowledge();
     }
 
@@ -443,10 +432,10 @@ impl Slot {
 /// Payments above `signed` were not made, or it cannot be told.
 fn fail_above(
     waiting: &mut VecDeque<(u64, oneshot::Sender<Result<(), ApiError>>)>,
-    keys: &mut BTreeMap<PaymentKey, (u64, Payment)>,
+    keys: &mut BTreeMap<PaymentKey, KeyRecord>,
     signed: u64,
 ) {
-    keys.retain(|_, (number, _)| *number <= signed);
+    keys.retain(|_, made| made.number <= signed);
     while waiting.back().is_some_and(|(number, _)| *number > signed) {
         if let Some((_, caller)) = waiting.pop_back() {
             let message = "the payment was not made: the channel is being closed";
@@ -480,6 +469,7 @@ fn pay_error(error: &PayError) -> ApiError {
             (ErrorCode::PeerUnreachable, "it is connected to by itself when it is there; pay again then")
         }
         PayError::Full => (ErrorCode::Busy, "wait for acknowledgements, then pay on"),
+        PayError::Ticks => (ErrorCode::InvalidRequest, "see `flash tick --help`"),
         _ => (ErrorCode::InvalidRequest, "see `flash pay --help`"),
     };
     ApiError::new(code, message, hint)

@@ -97,6 +97,12 @@ impl Views {
         Publication { sender: Arc::clone(sender), view, list }
     }
 
+    /// How many channels that peers have proposed are not on the ledger yet.
+    pub fn proposed(&self) -> usize {
+        let waits = |view: &View| view.info.side == Side::B && view.info.state == "opening";
+        self.read(|shown| shown.values().filter(|sender| waits(&sender.borrow())).count())
+    }
+
     /// Tells those who follow [`Views::added`] that the peer of a channel is another machine now.
     pub fn moved(&self) {
         self.added.send_modify(|count| *count = count.wrapping_add(1));

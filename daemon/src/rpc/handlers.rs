@@ -18,7 +18,7 @@ use super::{
 use crate::api::{
     ApiError, ChannelInfo, CloseRequest, ErrorCode, HistoryEntry, Info, NewAddress, OpenRequest, PayRequest,
     PayResult, PeerRequest, RecoverRequest, RecoverResult, SendRequest, SendResult, StakeRequest, Stopping,
-    WalletBalance,
+    TickRequest, WalletBalance,
 };
 
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -253,4 +253,17 @@ pub(super) async fn pay(
     Body(request): Body<PayRequest>,
 ) -> Answer<PayResult> {
     to_its_end(async move { rpc.daemon.pay(id, request).await }).await.map(Json)
+}
+
+/// Pays the peer by ticks, which cost one hash each. The answer comes when the peer has the last of them on its disk.
+#[utoipa::path(post, path = "/v1/channels/{id}/ticks", tag = "channels", request_body = TickRequest,
+    security(("token" = ["pay"])),
+    params(("id" = String, Path, description = "The channel's id, 64 hexadecimal digits")),
+    responses((status = 200, body = PayResult), (status = "default", body = ApiError)))]
+pub(super) async fn tick(
+    State(rpc): State<Rpc>,
+    Id(id): Id<ChannelId>,
+    Body(request): Body<TickRequest>,
+) -> Answer<PayResult> {
+    to_its_end(async move { rpc.daemon.tick(id, request).await }).await.map(Json)
 }

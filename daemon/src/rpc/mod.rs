@@ -3,6 +3,8 @@
 //! Every call but `/openapi.json` needs a token (see [`Tokens`]). Every error, of whatever origin, is an
 //! [`ApiError`] with the status that follows from its code.
 
+#[cfg(test)]
+mod credential_tests;
 mod events;
 mod guard;
 mod handlers;
@@ -105,6 +107,7 @@ fn read_routes() -> Router<Rpc> {
 fn pay_routes() -> Router<Rpc> {
     Router::new()
         .route("/v1/channels/{id}/payments", post(handlers::pay))
+        .route("/v1/channels/{id}/ticks", post(handlers::tick))
         .route("/v1/channels/{id}/stream", post(stream::stream).layer(DefaultBodyLimit::disable()))
         .route("/v1/ledger/data", post(ledger::publish))
 }

@@ -35,6 +35,7 @@ use super::{events, handlers, ledger, stream};
         handlers::close,
         handlers::meet,
         handlers::pay,
+        handlers::tick,
         stream::stream,
         events::events,
         ledger::status,

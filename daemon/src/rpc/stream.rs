@@ -11,6 +11,7 @@ use axum::{
 };
 use flash_proto::ChannelId;
 use futures_util::{StreamExt, TryStreamExt};
+use serde_json::Value;
 use tokio::{
     io::{AsyncBufRead, AsyncBufReadExt},
     sync::mpsc,
@@ -22,7 +23,7 @@ use super::{
     Rpc,
     request::{Id, invalid, parse_json},
 };
-use crate::api::{ApiError, ErrorCode, PayRequest, PayResult, StreamLine, StreamOutcome};
+use crate::api::{ApiError, ErrorCode, PayRequest, PayResult, StreamLine, StreamOutcome, StreamRequest};
 
 /// Bytes of the longest line.
 pub const LINE_BYTES_MAX: usize = 4 * 1024;
@@ -38,13 +39,13 @@ struct Taken<P> {
 }
 
 /// Pays a stream of payments. The request is one payment per line: a `PayRequest` as JSON, or only an
-/// amount (`250` or `1.5Ki`). The answer is one line per payment, in the same order, as soon as the peer
+/// amount (`250` or `1.5Ki`); or ticks, a `TickRequest` as JSON. The answer is one line per payment, in the same order, as soon as the peer
 /// has it on its disk. A line that is refused is answered with its error, and the stream goes on.
 /// Blank lines are counted and not answered.
 /// Read the answer while writing the request: with too many results unread, no more lines are taken.
 #[utoipa::path(post, path = "/v1/channels/{id}/stream", tag = "channels", security(("token" = ["pay"])),
     params(("id" = String, Path, description = "The channel's id, 64 hexadecimal digits")),
-    request_body(content = PayRequest, content_type = "application/x-ndjson",
+    request_body(content = StreamRequest, content_type = "application/x-ndjson",
         description = "One payment per line, at most 4096 bytes each"),
     responses((status = 200, body = StreamLine, content_type = "application/x-ndjson"),
         (status = "default", body = ApiError)))]
@@ -67,7 +68,7 @@ pub(super) async fn stream(
 /// back what resolves when it is acknowledged.
 pub(super) fn answer<Q, F, P>(body: Body, queue: Q, stop: CancellationToken) -> Response
 where
-    Q: Fn(PayRequest) -> F + Send + Sync + 'static,
+    Q: Fn(StreamRequest) -> F + Send + Sync + 'static,
     F: Future<Output = Result<P, ApiError>> + Send,
     P: Future<Output = Result<PayResult, ApiError>> + Send + 'static,
 {
@@ -90,7 +91,7 @@ where
 /// either way.
 async fn take_lines<Q, F, P>(queue: Q, mut lines: impl AsyncBufRead + Unpin, taken: &mpsc::Sender<Taken<P>>)
 where
-    Q: Fn(PayRequest) -> F,
+    Q: Fn(StreamRequest) -> F,
     F: Future<Output = Result<P, ApiError>>,
 {
     let mut text = Vec::new();
@@ -117,15 +118,19 @@ fn too_long() -> ApiError {
     ApiError::new(ErrorCode::TooLarge, message, "write one payment per line")
 }
 
-fn parse(text: &[u8]) -> Result<PayRequest, ApiError> {
+fn parse(text: &[u8]) -> Result<StreamRequest, ApiError> {
     let text = text.trim_ascii();
     if text.starts_with(b"{") {
-        return parse_json(text);
+        return parse_json(text).map(StreamRequest::Payment).or_else(|error| {
+            // Not told apart by trying both, so that the error is about what was meant.
+            let ticks = parse_json::<Value>(text).is_ok_and(|value| value.get("unit").is_some());
+            if ticks { parse_json(text).map(StreamRequest::Ticks) } else { Err(error) }
+        });
     }
     let text = std::str::from_utf8(text).map_err(|_| invalid("the line is not text in UTF-8"))?;
     let amount =
         text.parse().map_err(|error: flash_proto::amount::AmountError| invalid(error.to_string()))?;
-    Ok(PayRequest { amount, reference: None, key: None })
+    Ok(StreamRequest::Payment(PayRequest { amount, reference: None, key: None }))
 }
 
 async fn result_line<P>(taken: Taken<P>) -> Vec<u8>
@@ -211,12 +216,18 @@ mod tests {
 
     #[test]
     fn a_line_is_json_or_an_amount() {
-        assert_eq!(parse(b" 1.5Ki\r").unwrap().amount, Amount::new(1_500));
-        let request = parse(br#"{"amount":"7","reference":"kwh 12","key":"k1"}"#).unwrap();
+        let payment = |text: &[u8]| match parse(text).unwrap() {
+            StreamRequest::Payment(request) => request,
+            StreamRequest::Ticks(request) => panic!("{request:?}"),
+        };
+        assert_eq!(payment(b" 1.5Ki\r").amount, Amount::new(1_500));
+        let request = payment(br#"{"amount":"7","reference":"kwh 12","key":"k1"}"#);
         assert_eq!(
             (request.amount, request.reference.as_deref(), request.key.as_deref()),
             (Amount::new(7), Some("kwh 12"), Some("k1"))
         );
+        let StreamRequest::Ticks(ticks) = parse(br#"{"unit":"5","key":"unit"}"#).unwrap() else { panic!() };
+        assert_eq!((ticks.unit, ticks.count, ticks.key.as_deref()), (Amount::new(5), 1, Some("unit")));
         for (line, what) in [
             (&b"seven"[..], "is not a unit"),
             (b"-7", "is not an amount"),
@@ -224,6 +235,7 @@ mod tests {
             (b"{\"amount\":7}", "expected"),
             (b"{\"amount\":\"7\",\"refrence\":\"x\"}", "unknown field `refrence`"),
             (b"{\"amount\":\"7\"", "EOF"),
+            (b"{\"unit\":\"7\",\"cuont\":3}", "unknown field `cuont`"),
             (b"\xff", "UTF-8"),
         ] {
             let error = parse(line).unwrap_err();

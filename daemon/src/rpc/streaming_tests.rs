@@ -27,7 +27,7 @@ use zeroize::Zeroizing;
 
 use super::{events, stream};
 use crate::{
-    api::{ApiError, ErrorCode, Event, PayRequest, PayResult, StreamLine, StreamOutcome},
+    api::{ApiError, ErrorCode, Event, PayResult, StreamLine, StreamOutcome, StreamRequest},
     client::Client,
     events::{EVENTS_KEPT, EventLog, Events, NewEvent},
 };
@@ -46,14 +46,16 @@ fn payee(acknowledge: Arc<Semaphore>, stop: CancellationToken) -> Router {
     let handler = move |body: Body| {
         let (acknowledge, stop) = (Arc::clone(&acknowledge), stop.clone());
         let number = Arc::new(Mutex::new(0));
-        let queue = move |request: PayRequest| {
+        let queue = move |request: StreamRequest| {
+            let StreamRequest::Payment(request) = request else { panic!("no ticks here") };
             let acknowledge = Arc::clone(&acknowledge);
             let mut number = number.lock().unwrap();
             let queued = if request.amount == Amount::new(13) {
                 Err(ApiError::new(ErrorCode::InsufficientBalance, "13 is too much", ""))
             } else {
                 *number += 1;
-                let paid = PayResult { number: *number, amount: request.amount, repeated: false };
+                let paid =
+                    PayResult { number: *number, amount: request.amount, ticks: None, repeated: false };
                 Ok(async move {
                     acknowledge.acquire().await.unwrap().forget();
                     Ok(paid)
