@@ -19,7 +19,7 @@ use crate::{
         ApiError, ChannelInfo, CloseRequest, ConfirmedBlock, ErrorCode, Event, HistoryEntry, Info,
         LedgerStatus, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, PeerRequest,
         PublishRequest, RecoverRequest, RecoverResult, SendRequest, SendResult, StakeRequest, Stopping,
-        StreamLine, StreamRequest, TickRequest, TransactionInfo, WalletBalance,
+        StreamLine, TickRequest, TransactionInfo, WalletBalance,
     },
     datadir::ready_path,
     rpc::{Scope, read_token},
