@@ -18,6 +18,8 @@ pub const PEER_FRAME_BYTES_MAX: usize = UPDATE_PAYMENTS_BYTES_MAX + 4 * 1024;
 pub const START_FRAME_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of one frame between a node and its clients.
 pub const NODE_FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of one frame between a watchtower and its clients: one balance and what is around it.
+pub const TOWER_FRAME_BYTES_MAX: usize = 1024;
 /// Bytes of one stored record.
 pub const RECORD_BYTES_MAX: usize = PEER_FRAME_BYTES_MAX + 64 * 1024;
 

@@ -6,8 +6,6 @@
 //!
 //! [`network`] is a whole network that everything happens to.
 //!
-//! [`sim`] is the other way to test: two parties, a ledger and a link in one deterministic simulation.
-//!
 //! Two environment variables matter: `FLASH_SEED` repeats the choices of an earlier run, `FLASH_CI=full`
 //! runs the long versions.
 
@@ -24,8 +22,8 @@ mod proxy;
 mod random;
 mod raw;
 mod scripted;
-pub mod sim;
 mod tamper;
+mod tower;
 
 pub use binaries::{binary, is_release};
 pub use browser::Browser;
@@ -40,3 +38,4 @@ pub use random::{Random, full, rounds};
 pub use raw::RawNode;
 pub use scripted::{Ending, Greeted, STAKES, ScriptedPeer, Stream};
 pub use tamper::{Tampering, strace_missing};
+pub use tower::{Tower, TowerClient};

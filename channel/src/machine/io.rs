@@ -85,7 +85,7 @@ pub enum Input {
 }
 
 /// What has to be made durable, and what may happen only afterwards.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Effects {
     /// The changes: to be committed first.
     pub batch: Batch,

@@ -242,6 +242,11 @@ impl Channel {
         effects: &mut Effects,
     ) -> Result<(), Misbehaviour> {
         let shown = self.outgoing_shown(own, standing.held_ticks)?;
+        if shown.total() < self.outgoing.total() {
+            // A later number with less under it: this side signed twice after it lost records, which the peer
+            // had hidden. Taking it over would forget the higher total (I3).
+            return Err(Misbehaviour::OwnTwoBodies(own.state.seq));
+        }
         let newer = self.incoming_shown(standing)?;
         let (outgoing, incoming) = (self.outgoing, self.incoming);
         self.outgoing = shown;

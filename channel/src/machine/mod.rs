@@ -42,7 +42,7 @@ use std::collections::VecDeque;
 
 pub use errors::{CommandError, Misbehaviour, PayError};
 use flash_proto::{
-    Amount, Balances, ChannelId, LaneState, Payment, SecretKey, Side, Verifier,
+    Amount, Balances, ChannelId, LaneState, SecretKey, Side, Verifier,
     balance::Totals,
     message::{ChannelMessage, PauseReason, Stake, Stakes, Update},
 };
@@ -80,8 +80,8 @@ enum Link {
     Established,
 }
 
-/// One side of one channel.
-#[derive(Debug)]
+/// One side of one channel. Of two copies only one may ever act: the other would sign under the same numbers.
+#[derive(Clone, Debug)]
 pub struct Channel {
     agreement: Agreement,
     id: ChannelId,
@@ -124,7 +124,7 @@ pub struct Channel {
 }
 
 /// What changed since the last [`Channel::finish`].
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Dirty {
     agreement: bool,
     phase: bool,

@@ -7,7 +7,7 @@ mod ticks;
 use std::collections::VecDeque;
 
 use flash_proto::{
-    Action, Address, ChannelPhase, ChannelRecord, Claim, Essence, Hash, LaneClaim, NetworkId, Open,
+    Action, Address, ChannelPhase, ChannelRecord, Claim, Essence, Hash, LaneClaim, NetworkId, Open, Payment,
     Reference, SignedBalance, Transaction,
     record::Party,
     transaction::{CooperativeClose, UnilateralClose, commit_inputs},

@@ -22,7 +22,7 @@ use super::{
 };
 
 /// The chain under the newest balance.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ChainInUse {
     chain: TickChain,
     /// Ticks of it that are part of that balance's total already.

@@ -126,6 +126,8 @@ impl Slot {
             info: describe::info(&self.channel, self.link.is_some()),
             open: self.channel.agreement().open,
             total: describe::total(&self.channel),
+            newest: describe::newest(&self.channel),
+            key_index: self.channel.agreement().key_index,
             created_ms: self.created_ms,
             refused: self.refused.clone(),
         };

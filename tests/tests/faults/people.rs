@@ -85,8 +85,8 @@ async fn a_peer_that_never_acknowledges_is_not_paid_on() {
     assert!(calls.try_join_next().is_none(), "nobody was told that it is paid");
     // What waits goes on once the peer says what it has.
     silent.say(&ChannelMessage::Ack { seq: u64::try_from(updates).unwrap() }).await;
-    let ChannelMessage::Update(next) = silent.next().await.expect("an update") else { panic!("an update") };
-    silent.say(&ChannelMessage::Ack { seq: next.seq }).await;
+    let ChannelMessage::Update(last) = silent.next().await.expect("an update") else { panic!("an update") };
+    silent.say(&ChannelMessage::Ack { seq: last.seq }).await;
     while let Some(paid) = calls.join_next().await {
         paid.expect("the call ends").expect("it is acknowledged");
     }

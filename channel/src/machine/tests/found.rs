@@ -203,3 +203,20 @@ fn the_peers_machine_can_be_named_only_after_a_loss() {
     pair.of(Side::A).restart();
     assert_eq!(pair.of(Side::A).channel.agreement.peer, machine);
 }
+
+/// A side that lost its records signed anew while its peer hid the old balances, and now the peer shows one of them:
+/// with a later number, but with less under it.
+#[test]
+fn a_higher_total_is_not_forgotten_for_a_later_number() {
+    let mut pair = Pair::open([100, 0]);
+    pair.of(Side::A).pay(50);
+    pair.run();
+    let (stakes, a) = (pair.of(Side::B).channel.stakes(), &pair.of(Side::A).channel);
+    let earlier = LaneState { seq: 3, cumulative: amount(20), ..LaneState::new(a.id, Side::A) };
+    let held = Some(earlier.sign(a.agreement.network, &a.key));
+    let standing = Reestablish { signed: None, signed_ticks: None, held, held_ticks: None, stakes };
+    let message = ChannelMessage::Reestablish(Box::new(standing));
+    let result = pair.of(Side::A).handle(vec![Input::Connected, Input::Message(message)]);
+    assert_eq!(result, Err(Misbehaviour::OwnTwoBodies(3)), "50 were signed");
+    assert_eq!(pair.of(Side::A).channel.outgoing.total(), amount(50));
+}
