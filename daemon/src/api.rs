@@ -371,12 +371,32 @@ pub struct ChannelInfo {
     pub resumes_at_milestone: Option<u64>,
     /// Why nothing can be paid or accepted at the moment, if so.
     pub paused: Option<String>,
-    /// Locked here.
+    /// Locked here, from the opening on.
     #[schema(value_type = String)]
     pub deposit: Amount,
     /// Locked by the peer.
     #[schema(value_type = String)]
     pub peer_deposit: Amount,
+    /// Taken out here, from the opening on.
+    #[serde(default)]
+    #[schema(value_type = String)]
+    pub withdrawn: Amount,
+    /// Taken out by the peer.
+    #[serde(default)]
+    #[schema(value_type = String)]
+    pub peer_withdrawn: Amount,
+    /// What this side is about to lock as well: it waits for the ledger.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub topping_up: Option<Amount>,
+    /// What this side is about to take out: it waits for the peer or the ledger, and cannot be paid any more.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub withdrawing: Option<Amount>,
+    /// What the peer is about to take out.
+    #[serde(default)]
+    #[schema(value_type = Option<String>)]
+    pub peer_withdrawing: Option<Amount>,
     /// This side's balance; unknown of a recovered channel until the peer has shown it.
     #[schema(value_type = Option<String>)]
     pub balance: Option<Amount>,
@@ -468,6 +488,15 @@ pub struct LaneInfo {
     /// The hash chain in use, if one is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub ticks: Option<TicksInfo>,
+}
+
+/// A wish to lock more in a channel, or to take money out of it.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub struct StakeRequest {
+    /// How much: base units or with a unit (`1.5Mi`).
+    #[schema(value_type = String)]
+    pub amount: Amount,
 }
 
 /// A wish to close a channel.

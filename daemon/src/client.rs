@@ -19,7 +19,8 @@ use crate::{
         ApiError, ChannelInfo, CloseRequest, ConfirmedBlock, ErrorCode, Event, HistoryEntry, Info,
         LedgerStatus, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, PaymentReceipt,
         PeerRequest, PublishRequest, ReceiptRequest, RecoverRequest, RecoverResult, SendRequest, SendResult,
-        Stopping, StreamLine, TickRequest, TowerHeld, TowerInfo, TransactionInfo, WalletBalance,
+        StakeRequest, Stopping, StreamLine, TickRequest, TowerHeld, TowerInfo, TransactionInfo,
+        WalletBalance,
     },
     datadir::ready_path,
     rpc::{Scope, read_token},
@@ -223,6 +224,16 @@ impl Client {
     /// Opens a channel; returns when it is open on the ledger.
     pub async fn open(&self, request: &OpenRequest) -> Answer<ChannelInfo> {
         self.post("/v1/channels", request).await
+    }
+
+    /// Locks more in a channel; returns when that is applied if `wait`, otherwise once it is submitted.
+    pub async fn top_up(&self, id: ChannelId, request: StakeRequest, wait: bool) -> Answer<ChannelInfo> {
+        self.post(&format!("/v1/channels/{id}/topup?wait={wait}"), &request).await
+    }
+
+    /// Takes money out of a channel; returns when that is applied if `wait`, otherwise once the peer is asked.
+    pub async fn withdraw(&self, id: ChannelId, request: StakeRequest, wait: bool) -> Answer<ChannelInfo> {
+        self.post(&format!("/v1/channels/{id}/withdraw?wait={wait}"), &request).await
     }
 
     /// Closes a channel; returns when the money is out if `wait`, otherwise once the close is submitted.

@@ -2,6 +2,7 @@
 
 mod data;
 mod receipt;
+mod stakes;
 
 use std::{sync::Arc, time::Duration};
 

@@ -92,7 +92,7 @@ impl Opening {
         let prepared = self.wallet.prepare_open(wish.deposit, expiry_milestone).await?;
         let result = self.negotiate(peers, &wish, &prepared, expiry_milestone).await;
         if result.is_err() {
-            self.wallet.abandon(&prepared).await?;
+            self.wallet.abandon(&prepared.funds).await?;
         }
         result
     }
@@ -128,7 +128,7 @@ impl Opening {
                 "the peer does not follow the protocol; choose another",
             )
         })?;
-        let ours = self.wallet.unlocks(&essence, prepared).await?;
+        let ours = self.wallet.unlocks(&essence, &prepared.funds).await?;
         let transaction = open::transaction(essence, ours, accept.unlocks);
         let link = LinkRecord { address: Some(wish.peer.to_string()), created_ms: now_ms() };
         let id = self.add(transaction, Side::A, wish.peer.key, prepared.key_index, link).await?;
@@ -194,7 +194,7 @@ impl Opening {
             self.wallet.prepare_open(proposal.deposit_b, proposal.expiry_milestone).await.map_err(busy)?;
         let result = self.agree(peer, &proposal, &prepared).await;
         if result.is_err() {
-            self.wallet.abandon(&prepared).await.map_err(busy)?;
+            self.wallet.abandon(&prepared.funds).await.map_err(busy)?;
         }
         result
     }
@@ -209,7 +209,7 @@ impl Opening {
         let essence = open::answer(self.network(), proposal, &party_b)
             .map_err(|error| Refusal::new(RefusalCode::Misbehaved, error.to_string()))?;
         let busy = |error: ApiError| Refusal::new(RefusalCode::Busy, error.message);
-        let unlocks = self.wallet.unlocks(&essence, prepared).await.map_err(busy)?;
+        let unlocks = self.wallet.unlocks(&essence, &prepared.funds).await.map_err(busy)?;
         let transaction = open::transaction(essence, Vec::new(), unlocks.clone());
         let link = LinkRecord { address: None, created_ms: now_ms() };
         self.add(transaction, Side::B, peer, prepared.key_index, link).await.map_err(busy)?;
@@ -240,8 +240,8 @@ fn party(prepared: &Prepared, deposit: Amount) -> OpenParty {
         key: prepared.key,
         payout: prepared.payout,
         deposit,
-        funding: prepared.funding.clone(),
-        change: prepared.change,
+        funding: prepared.funds.funding.clone(),
+        change: prepared.funds.change,
     }
 }
 

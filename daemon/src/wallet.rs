@@ -8,7 +8,7 @@ use flash_channel::{
 };
 use flash_node_client::{
     client::{ClientError, NodeClient},
-    wallet::{Seed, Wallet, WalletError, WalletEvent},
+    wallet::{Reservation, Seed, Wallet, WalletError, WalletEvent},
 };
 use flash_proto::{
     Address, Amount, ChannelId, Essence, Output, OutputId, PublicKey, Side, TransactionId, Unlock,
@@ -49,10 +49,19 @@ struct Inner {
     searched: watch::Sender<bool>,
 }
 
+/// Money for a channel, reserved and durable.
+#[derive(Clone, Debug)]
+pub(crate) struct Funds {
+    reservation: u64,
+    /// What is spent.
+    pub(crate) funding: Vec<Funding>,
+    /// What is left over of that.
+    pub(crate) change: Option<Output>,
+}
+
 /// What one party brings to an Open, reserved and durable.
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
-    reservation: u64,
     /// Which channel key.
     pub(crate) key_index: u32,
     /// The channel key.
@@ -60,9 +69,16 @@ pub(crate) struct Prepared {
     /// Where the balance goes at the end.
     pub(crate) payout: Address,
     /// What the deposit is paid with.
-    pub(crate) funding: Vec<Funding>,
-    /// What is left over of that.
-    pub(crate) change: Option<Output>,
+    pub(crate) funds: Funds,
+}
+
+impl Funds {
+    fn new(reservation: Reservation, wallet: &mut Wallet) -> Result<Self, WalletError> {
+        let Reservation { id: reservation, funding, change: amount } = reservation;
+        let change =
+            if amount.is_zero() { None } else { Some(Output { address: wallet.fresh_address()?, amount }) };
+        Ok(Self { reservation, funding, change })
+    }
 }
 
 impl From<WalletError> for ApiError {
@@ -336,33 +352,39 @@ impl WalletService {
         let reservation = wallet.reserve(deposit, output_min, Some(expiry_milestone))?;
         let (key_index, key) = wallet.fresh_channel_key()?;
         let payout = wallet.fresh_address()?;
-        let change = if reservation.change.is_zero() {
-            None
-        } else {
-            let address = wallet.fresh_address()?;
-            Some(Output { address, amount: reservation.change })
-        };
+        let funds = Funds::new(reservation, &mut wallet)?;
         self.keep(&wallet).await?;
-        let (reservation, funding) = (reservation.id, reservation.funding);
-        Ok(Prepared { reservation, key_index, key, payout, funding, change })
+        Ok(Prepared { key_index, key, payout, funds })
     }
 
-    /// Signs our part of an Open.
-    pub(crate) async fn unlocks(
+    /// Reserves what a channel is topped up with.
+    pub(crate) async fn prepare_top_up(
         &self,
-        essence: &Essence,
-        prepared: &Prepared,
-    ) -> Result<Vec<Unlock>, ApiError> {
+        amount: Amount,
+        expiry_milestone: u64,
+    ) -> Result<Funds, ApiError> {
+        self.wait_for_search().await?;
+        self.refresh().await?;
         let mut wallet = self.0.wallet.lock().await;
-        wallet.spends(prepared.reservation, essence.id());
+        let output_min = self.0.client.params().output_min;
+        let reservation = wallet.reserve(amount, output_min, Some(expiry_milestone))?;
+        let funds = Funds::new(reservation, &mut wallet)?;
         self.keep(&wallet).await?;
-        Ok(wallet.unlocks(essence, &prepared.funding))
+        Ok(funds)
     }
 
-    /// The Open never left this machine: what was reserved is free again.
-    pub(crate) async fn abandon(&self, prepared: &Prepared) -> Result<(), ApiError> {
+    /// Signs our part of an Open or a top-up.
+    pub(crate) async fn unlocks(&self, essence: &Essence, funds: &Funds) -> Result<Vec<Unlock>, ApiError> {
         let mut wallet = self.0.wallet.lock().await;
-        wallet.release(prepared.reservation);
+        wallet.spends(funds.reservation, essence.id());
+        self.keep(&wallet).await?;
+        Ok(wallet.unlocks(essence, &funds.funding))
+    }
+
+    /// The transaction never left this machine: what was reserved is free again.
+    pub(crate) async fn abandon(&self, funds: &Funds) -> Result<(), ApiError> {
+        let mut wallet = self.0.wallet.lock().await;
+        wallet.release(funds.reservation);
         self.keep(&wallet).await
     }
 

@@ -166,7 +166,7 @@ impl Watching for Channels {
             && view.record.is_none()
             && (shown.info.state != "opening" || view.index > shown.open.expiry_milestone)
         {
-            view.payouts = self.payouts(id, &shown.open).await?;
+            view.payouts = self.payouts(id, &shown.open, shown.total).await?;
         }
         Ok(view)
     }
@@ -180,13 +180,18 @@ impl Channels {
     }
 
     /// What a channel that is gone has paid, as far as its payouts are not spent yet.
-    async fn payouts(&self, id: ChannelId, open: &Open) -> Result<Option<Balances>, ClientError> {
+    /// `total` is what they add up to, if that is known.
+    async fn payouts(
+        &self,
+        id: ChannelId,
+        open: &Open,
+        total: Option<Amount>,
+    ) -> Result<Option<Balances>, ClientError> {
         let addresses = [open.party_a.payout, open.party_b.payout];
         let outputs = self.client.outputs_of(&addresses).await?.value;
         let paid = |side: Side| -> Option<Amount> {
             outputs.iter().find(|(output, _)| *output == id.payout(side)).map(|(_, output)| output.amount)
         };
-        let total = open.party_a.deposit.checked_add(open.party_b.deposit);
         let rest = |paid: Amount| total.and_then(|total| total.checked_sub(paid));
         Ok(match (paid(Side::A), paid(Side::B)) {
             (Some(a), Some(b)) => Some(Balances::of_payouts(a, b)),

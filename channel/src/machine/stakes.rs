@@ -58,7 +58,13 @@ impl Locked {
         Stake { deposit, withdrawn: withdrawn.max(signed) }
     }
 
-    fn is_settled(&self) -> bool {
+    /// What this side is about to lock as well.
+    pub fn topping_up(&self) -> Option<Amount> {
+        self.top_up.as_ref().and_then(|it| topped_up(&it.essence)).map(|top_up| top_up.amount)
+    }
+
+    /// Whether nothing is under way.
+    pub const fn is_settled(&self) -> bool {
         self.withdraw_a.is_none() && self.withdraw_b.is_none() && self.top_up.is_none()
     }
 
@@ -366,9 +372,8 @@ impl Channel {
             }
         }
         let side = self.agreement.side;
-        if let (Some(transaction), None) = (&before.top_up, &self.locked.top_up)
+        if let (Some(amount), None) = (before.topping_up(), &self.locked.top_up)
             && self.locked.proven.of(side).deposit == before.proven.of(side).deposit
-            && let Some(TopUp { amount, .. }) = topped_up(&transaction.essence)
         {
             tell(ChannelEvent::TopUpLapsed { amount });
         }
@@ -387,8 +392,8 @@ impl Channel {
         for (top_up, [taken_a, taken_b]) in explanations {
             let proven = stakes_of(|side| {
                 let Stake { deposit, withdrawn } = self.locked.proven.of(side);
-                let added = self.locked.top_up.as_ref().filter(|_| top_up && side == own);
-                let added = added.and_then(|it| topped_up(&it.essence)).map_or(Amount::ZERO, |it| it.amount);
+                let added = self.locked.topping_up().filter(|_| top_up && side == own);
+                let added = added.unwrap_or(Amount::ZERO);
                 let taken = self.locked.withdraw(side).filter(|_| side.pick(taken_a, taken_b));
                 let total = taken.map_or(withdrawn, |pending| pending.withdraw.total);
                 Stake { deposit: deposit.checked_add(added).unwrap_or(deposit), withdrawn: total }

@@ -1,4 +1,4 @@
-//! Channels: open, look, close.
+//! Channels: open, look, top up, withdraw, close.
 
 use std::str::FromStr;
 
@@ -8,7 +8,7 @@ use flash_proto::{Amount, ChannelId};
 
 use super::{Context, output::Failure, tower, view, wait::wait};
 use crate::{
-    api::{ApiError, ChannelInfo, CloseRequest, ErrorCode, LaneInfo, OpenRequest, PeerRequest},
+    api::{ApiError, ChannelInfo, CloseRequest, ErrorCode, LaneInfo, OpenRequest, PeerRequest, StakeRequest},
     client::Client,
     rpc::Scope,
 };
@@ -16,7 +16,7 @@ use crate::{
 /// Digits of an id that a prefix needs at least: fewer are a typing mistake.
 const PREFIX_DIGITS_MIN: usize = 4;
 
-/// Open, look at and close channels.
+/// Open, look at, change and close channels.
 #[derive(Debug, Subcommand)]
 pub enum Channel {
     /// Open a channel; returns when it is open on the ledger
@@ -61,6 +61,29 @@ pub enum Channel {
         /// Yes, although money can be lost
         #[arg(long)]
         yes: bool,
+    },
+    /// Lock more in a channel while it stays in use; returns when that is applied
+    TopUp {
+        /// The channel's id, or enough of its first digits
+        channel: ChannelName,
+        /// What to lock as well, such as 2Mi
+        amount: Amount,
+        /// Return once it is submitted
+        #[arg(long)]
+        no_wait: bool,
+    },
+    /// Take money out of a channel while it stays in use; returns when that is applied
+    ///
+    /// The peer must sign, too. If it does not in time, the withdraw lapses and the money stays in the
+    /// channel; everything else goes on meanwhile.
+    Withdraw {
+        /// The channel's id, or enough of its first digits
+        channel: ChannelName,
+        /// What to take out, such as 2Mi
+        amount: Amount,
+        /// Return once the peer is asked
+        #[arg(long)]
+        no_wait: bool,
     },
     /// Close a channel; returns when the money is out
     Close {
@@ -110,16 +133,31 @@ impl Channel {
                 let id = channel.find(&client).await?;
                 client.trust(id).await?
             }
+            Self::TopUp { channel, amount, no_wait } => {
+                let client = context.client(Scope::Admin)?;
+                let id = channel.find(&client).await?;
+                let top_up = client.top_up(id, StakeRequest { amount }, !no_wait);
+                wait("topping up the channel", &goes_on(&id), top_up).await?
+            }
+            Self::Withdraw { channel, amount, no_wait } => {
+                let client = context.client(Scope::Admin)?;
+                let id = channel.find(&client).await?;
+                let withdraw = client.withdraw(id, StakeRequest { amount }, !no_wait);
+                wait("taking money out of the channel", &goes_on(&id), withdraw).await?
+            }
             Self::Close { channel, force, no_wait } => {
                 let client = context.client(Scope::Admin)?;
                 let id = channel.find(&client).await?;
-                let goes_on = format!("`flash channel show {}` shows what became of it", view::short(&id));
                 let close = client.close(id, CloseRequest { force }, !no_wait);
-                wait("closing the channel", &goes_on, close).await?
+                wait("closing the channel", &goes_on(&id), close).await?
             }
         };
         context.output.value(&channel, view)
     }
+}
+
+fn goes_on(id: &ChannelId) -> String {
+    format!("`flash channel show {}` shows what became of it", view::short(id))
 }
 
 async fn list(context: &Context, all: bool) -> Result<(), Failure> {
@@ -168,6 +206,7 @@ fn view(channel: &ChannelInfo) -> String {
             lane.updates
         )
     };
+    let taken = |amount: Amount| (!amount.is_zero()).then(|| view::amount(amount));
     view::details([
         ("channel", Some(channel.id.to_string())),
         ("state", Some(channel.state.clone())),
@@ -177,6 +216,11 @@ fn view(channel: &ChannelInfo) -> String {
         ("side", Some(channel.side.to_string())),
         ("deposit", Some(view::amount(channel.deposit))),
         ("peer's deposit", Some(view::amount(channel.peer_deposit))),
+        ("withdrawn", taken(channel.withdrawn)),
+        ("peer has withdrawn", taken(channel.peer_withdrawn)),
+        ("topping up", channel.topping_up.map(view::amount)),
+        ("withdrawing", channel.withdrawing.map(view::amount)),
+        ("peer is withdrawing", channel.peer_withdrawing.map(view::amount)),
         ("balance", Some(balance(channel.balance))),
         ("peer's balance", Some(balance(channel.peer_balance))),
         ("sent", Some(lane(channel.sent))),

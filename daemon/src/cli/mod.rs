@@ -100,7 +100,7 @@ pub enum Command {
     /// The money outside of channels
     #[command(subcommand)]
     Wallet(wallet::Wallet),
-    /// Open, look at and close channels
+    /// Open, look at, change and close channels
     #[command(subcommand)]
     Channel(channel::Channel),
     /// Pay in a channel; returns when the payee has the payment on its disk

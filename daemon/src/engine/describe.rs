@@ -18,8 +18,10 @@ const ITEMS_MAX: usize = 16;
 
 pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
     let agreement = channel.agreement();
-    let (side, open) = (agreement.side, &agreement.open);
-    let (known, balances) = (channel.balances_known(), channel.balances());
+    let (side, open, locked) = (agreement.side, &agreement.open, channel.locked());
+    let (known, balances) = (channel.balances_known() && !locked.unexplained, channel.balances());
+    let (own, peers) = (locked.proven.of(side), locked.proven.of(!side));
+    let withdrawing = |side| locked.withdraw(side).map(|pending| pending.withdraw.amount);
     let (outgoing, incoming) = (channel.outgoing(), channel.incoming());
     let updates = |balance: Option<SignedBalance>| balance.map_or(0, |balance| balance.state.seq);
     let payouts = match channel.phase() {
@@ -39,8 +41,13 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         recovered: channel.is_found() || channel.doubt().is_some(),
         resumes_at_milestone: channel.doubt().and_then(|doubt| doubt.until),
         paused: channel.paused().map(str::to_owned),
-        deposit: open.party(side).deposit,
-        peer_deposit: open.party(!side).deposit,
+        deposit: own.deposit,
+        peer_deposit: peers.deposit,
+        withdrawn: own.withdrawn,
+        peer_withdrawn: peers.withdrawn,
+        topping_up: locked.topping_up(),
+        withdrawing: withdrawing(side),
+        peer_withdrawing: withdrawing(!side),
         balance: known.then(|| balances.of(side)),
         peer_balance: known.then(|| balances.of(!side)),
         sent: LaneInfo {
@@ -74,6 +81,14 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
 pub(super) fn newest(channel: &Channel) -> Option<Claimable> {
     let incoming = channel.incoming();
     incoming.held.map(|balance| Claimable { balance, ticks: incoming.ticks })
+}
+
+/// All the money in the channel, if no change of that is under way.
+pub(super) fn total(channel: &Channel) -> Option<Amount> {
+    let locked = channel.locked();
+    let (a, b) = (locked.proven.a, locked.proven.b);
+    let gone = a.withdrawn.checked_add(b.withdrawn)?;
+    locked.is_settled().then(|| a.deposit.checked_add(b.deposit))??.checked_sub(gone)
 }
 
 /// The chain under a balance and how far it is.

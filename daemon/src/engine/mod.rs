@@ -27,7 +27,8 @@ use flash_channel::{
     store::{Batch, Store, StoreError},
 };
 use flash_proto::{
-    ChannelId, LaneState, PublicKey, SecretKey, Transaction, TransactionId, message::ChannelMessage,
+    Amount, ChannelId, Essence, LaneState, PublicKey, SecretKey, Transaction, TransactionId, Unlock,
+    message::ChannelMessage,
 };
 pub use outbox::Outbox;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -102,9 +103,17 @@ enum Command {
     Milestone { index: u64, age: Duration, views: Vec<(ChannelId, LedgerView)> },
     Close { channel: ChannelId, alone: bool, done: oneshot::Sender<Result<(), ApiError>> },
     Receipt { channel: ChannelId, state: Box<LaneState>, done: oneshot::Sender<Result<(), ApiError>> },
+    Change { channel: ChannelId, change: Change, done: oneshot::Sender<Result<(), ApiError>> },
     Refused { channel: ChannelId, transaction: TransactionId, reason: String },
     Trust { channel: ChannelId, done: oneshot::Sender<Result<(), ApiError>> },
     Meet { channel: ChannelId, peer: PublicKey, with: Batch, done: oneshot::Sender<Result<(), ApiError>> },
+}
+
+/// A change of what is locked that the user wishes.
+#[derive(Debug)]
+enum Change {
+    TopUp { essence: Box<Essence>, unlocks: Vec<Unlock> },
+    Withdraw { amount: Amount, left_min: Amount },
 }
 
 /// A payment, or ticks, that somebody asked for.
@@ -258,6 +267,40 @@ impl Engine {
         let (done, trusted) = oneshot::channel();
         self.command(Command::Trust { channel, done }).await?;
         trusted.await.map_err(stopping)?
+    }
+
+    /// Locks more by a transaction of which only the unlock by the channel's key is missing; returns once it is
+    /// durable.
+    ///
+    /// # Errors
+    /// [`ApiError`] if that cannot be done now; the transaction is signed nowhere then.
+    pub async fn top_up(
+        &self,
+        channel: ChannelId,
+        essence: Essence,
+        unlocks: Vec<Unlock>,
+    ) -> Result<(), ApiError> {
+        self.change(channel, Change::TopUp { essence: Box::new(essence), unlocks }).await
+    }
+
+    /// Asks the peer for a withdraw that leaves at least `left_min` in the channel; returns once the wish is
+    /// durable.
+    ///
+    /// # Errors
+    /// [`ApiError`] if that cannot be done now.
+    pub async fn withdraw(
+        &self,
+        channel: ChannelId,
+        amount: Amount,
+        left_min: Amount,
+    ) -> Result<(), ApiError> {
+        self.change(channel, Change::Withdraw { amount, left_min }).await
+    }
+
+    async fn change(&self, channel: ChannelId, change: Change) -> Result<(), ApiError> {
+        let (done, changed) = oneshot::channel();
+        self.command(Command::Change { channel, change, done }).await?;
+        changed.await.map_err(stopping)?
     }
 
     /// The peer's machine of a channel that was found again is this one; returns once that is durable, with

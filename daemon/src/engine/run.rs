@@ -213,6 +213,9 @@ impl EngineThread {
             Command::Receipt { channel, state, done } => {
                 self.asked(channel, done, touched, |slot, done| slot.ask_receipt(*state, done));
             }
+            Command::Change { channel, change, done } => {
+                self.asked(channel, done, touched, |slot, done| slot.change(change, done));
+            }
             Command::Refused { channel, transaction, reason } => {
                 if let Some(slot) = self.slots.get_mut(&channel) {
                     slot.refused(transaction, reason);

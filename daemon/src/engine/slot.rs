@@ -24,7 +24,7 @@ use flash_proto::{
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::{
-    Events, Order, Outbox, Placed, View, Views, describe,
+    Change, Events, Order, Outbox, Placed, View, Views, describe,
     view::Publication,
     writer::{Afterwards, Job},
 };
@@ -139,6 +139,7 @@ impl Slot {
         let view = View {
             info: describe::info(&self.channel, self.link.is_some()),
             open: self.channel.agreement().open,
+            total: describe::total(&self.channel),
             newest: describe::newest(&self.channel),
             key_index: self.channel.agreement().key_index,
             created_ms: self.created_ms,
@@ -254,11 +255,11 @@ impl Slot {
         if let Some(view) = &mut self.seen {
             view.index = view.index.max(index);
             let view = *view;
-            let (phase, doubt) = (self.channel.phase().clone(), self.channel.doubt().copied());
+            let phase = self.channel.phase().clone();
             let dirty = self.dirty;
             let _ = self.input(Input::Ledger(view));
             // Most milestones change nothing here and are worth no commit.
-            let changed = *self.channel.phase() != phase || self.channel.doubt().copied() != doubt;
+            let changed = *self.channel.phase() != phase || self.channel.has_changed();
             self.dirty = dirty || changed || self.channel.wants_close();
         }
     }
@@ -300,6 +301,24 @@ impl Slot {
             return;
         }
         let _ = self.input(Input::Trust);
+        self.reply_once_durable(done);
+    }
+
+    /// Changes what this side has locked, if that can be done now.
+    pub(super) fn change(&mut self, change: Change, done: oneshot::Sender<Result<(), ApiError>>) {
+        let (allowed, input) = match change {
+            Change::TopUp { essence, unlocks } => {
+                (self.channel.may_top_up(&essence), Input::TopUp { essence, unlocks })
+            }
+            Change::Withdraw { amount, left_min } => {
+                (self.channel.may_withdraw(amount, left_min), Input::Withdraw { amount, left_min })
+            }
+        };
+        if let Err(error) = allowed {
+            let _ = done.send(Err(command_error(&error)));
+            return;
+        }
+        let _ = self.input(input);
         self.reply_once_durable(done);
     }
 
@@ -475,13 +494,18 @@ fn fail_above(
 }
 
 fn command_error(error: &CommandError) -> ApiError {
-    let hint = match error {
-        CommandError::NotShown => {
-            "it is shown once the peer is connected; name its machine with `flash channel peer`"
-        }
-        _ => "see `flash channel show`",
+    let (code, hint) = match error {
+        CommandError::NotShown => (
+            ErrorCode::ChannelState,
+            "it is shown once the peer is connected; name its machine with `flash channel peer`",
+        ),
+        CommandError::StakeChanging => (ErrorCode::ChannelState, "wait until it is applied or has lapsed"),
+        CommandError::NotConnected => (ErrorCode::PeerUnreachable, "ask again once the peer is there"),
+        CommandError::StaleLedgerView => (ErrorCode::LedgerUnavailable, "see `flash ledger status`"),
+        CommandError::Insufficient { .. } => (ErrorCode::InsufficientBalance, "take out less"),
+        _ => (ErrorCode::ChannelState, "see `flash channel show`"),
     };
-    ApiError::new(ErrorCode::ChannelState, error.to_string(), hint)
+    ApiError::new(code, error.to_string(), hint)
 }
 
 fn pay_error(error: &PayError) -> ApiError {

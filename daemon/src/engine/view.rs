@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use flash_proto::{ChannelId, Open, PublicKey, Side, tower::Claimable};
+use flash_proto::{Amount, ChannelId, Open, PublicKey, Side, tower::Claimable};
 use tokio::sync::watch;
 
 use crate::api::{ApiError, ChannelInfo, ErrorCode};
@@ -24,6 +24,8 @@ pub struct View {
     pub created_ms: u64,
     /// What the opening transaction says.
     pub open: Open,
+    /// All the money in the channel, if no change of that is under way.
+    pub total: Option<Amount>,
     /// Why the ledger refused the newest transaction of this channel, if it did.
     pub refused: Option<String>,
 }

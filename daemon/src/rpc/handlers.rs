@@ -18,7 +18,7 @@ use super::{
 use crate::api::{
     ApiError, ChannelInfo, CloseRequest, ErrorCode, HistoryEntry, Info, NewAddress, OpenRequest, PayRequest,
     PayResult, PaymentReceipt, PeerRequest, ReceiptRequest, RecoverRequest, RecoverResult, SendRequest,
-    SendResult, Stopping, TickRequest, TowerHeld, TowerInfo, WalletBalance,
+    SendResult, StakeRequest, Stopping, TickRequest, TowerHeld, TowerInfo, WalletBalance,
 };
 
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -187,6 +187,46 @@ pub(super) async fn close(
     OptionalBody(request): OptionalBody<CloseRequest>,
 ) -> Answer<ChannelInfo> {
     to_its_end(async move { rpc.daemon.close(id, request, params.wait).await }).await.map(Json)
+}
+
+/// When a change of what is locked answers.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct StakeParams {
+    /// Whether to wait until the ledger has applied it; `true` if left out. Otherwise the answer comes once
+    /// it is durable.
+    #[serde(default = "yes")]
+    wait: bool,
+}
+
+/// Locks more in a channel, while it stays in use.
+#[utoipa::path(post, path = "/v1/channels/{id}/topup", tag = "channels", request_body = StakeRequest,
+    security(("token" = ["admin"])),
+    params(("id" = String, Path, description = "The channel's id, 64 hexadecimal digits"), StakeParams),
+    responses((status = 200, body = ChannelInfo), (status = "default", body = ApiError)))]
+pub(super) async fn top_up(
+    State(rpc): State<Rpc>,
+    Id(id): Id<ChannelId>,
+    Params(params): Params<StakeParams>,
+    Body(request): Body<StakeRequest>,
+) -> Answer<ChannelInfo> {
+    to_its_end(async move { rpc.daemon.top_up(id, request, params.wait).await }).await.map(Json)
+}
+
+/// Takes money out of a channel, while it stays in use. The peer must agree; what it has not signed in time
+/// lapses.
+#[utoipa::path(post, path = "/v1/channels/{id}/withdraw", tag = "channels", request_body = StakeRequest,
+    security(("token" = ["admin"])),
+    params(("id" = String, Path, description = "The channel's id, 64 hexadecimal digits"), StakeParams),
+    responses((status = 200, body = ChannelInfo), (status = "default", body = ApiError)))]
+pub(super) async fn withdraw(
+    State(rpc): State<Rpc>,
+    Id(id): Id<ChannelId>,
+    Params(params): Params<StakeParams>,
+    Body(request): Body<StakeRequest>,
+) -> Answer<ChannelInfo> {
+    to_its_end(async move { rpc.daemon.withdraw(id, request, params.wait).await }).await.map(Json)
 }
 
 /// Says which machine the peer of a recovered channel is, and connects to it.

@@ -121,6 +121,8 @@ fn admin_routes() -> Router<Rpc> {
         .route("/v1/wallet/recover", post(handlers::recover))
         .route("/v1/wallet/transfers", post(handlers::send))
         .route("/v1/channels", post(handlers::open))
+        .route("/v1/channels/{id}/topup", post(handlers::top_up))
+        .route("/v1/channels/{id}/withdraw", post(handlers::withdraw))
         .route("/v1/channels/{id}/close", post(handlers::close))
         .route("/v1/channels/{id}/peer", post(handlers::meet))
         .route("/v1/channels/{id}/trust", post(handlers::trust))

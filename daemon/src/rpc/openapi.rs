@@ -30,6 +30,8 @@ use super::{events, handlers, ledger, stream};
         handlers::channels,
         handlers::open,
         handlers::channel,
+        handlers::top_up,
+        handlers::withdraw,
         handlers::close,
         handlers::meet,
         handlers::trust,
