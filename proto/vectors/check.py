@@ -340,7 +340,7 @@ def messages():
     packed = u64(7) + u8(1) + b"r"
     close = hx(file["close"]["channel"]) + close_fields(file["close"])[32:]
     close_signature = hx(file["close_signature"])
-    stakes = u64(10) + u64(20)
+    stakes = u64(10) + u64(3) + u64(20) + u64(0)
     # Ticks: a balance with a chain in use, some of it revealed, and the update that folds them.
     ticking, folded, proof = file["ticks"]["terms"], file["ticks"]["folded"], file["ticks"]["proof"]
     check_ticks("tick", ticking, proof)
@@ -362,7 +362,8 @@ def messages():
     for name, encoded in {
         "start_control": variant(0) + u16(1) + u64(0) + network,
         "start_channel": variant(2) + channel,
-        "reestablish": variant(0) + option(balance) + option(None) + option(tick_fields(proof)) + stakes,
+        "reestablish": variant(0) + option(balance) + option(None) + option(None) + option(tick_fields(proof))
+        + stakes,
         "update": variant(1) + u64(state["seq"]) + u64(state["cumulative"]) + byte_vec(packed) + option(None)
         + hx(file["balance_signature"]),
         "update_folding": variant(1) + u64(folded["seq"]) + u64(folded["cumulative"]) + byte_vec(folded_payments)

@@ -106,6 +106,7 @@ pub struct Channel {
     sent: VecDeque<Sent>,
     /// The chain of ticks under the newest balance, if this life has begun it.
     chain: Option<ticks::ChainInUse>,
+    untold: ticks::Untold,
     /// Updates up to this number are no longer in the store.
     forgotten: u64,
     /// Why the peer takes no payments, if it said so.
@@ -196,6 +197,7 @@ impl Channel {
             queued_payments: 0,
             sent,
             chain: None,
+            untold: ticks::Untold::default(),
             forgotten,
             peer_paused: None,
             paused: false,
@@ -273,6 +275,7 @@ impl Channel {
         self.explain();
         self.advance_close(effects);
         self.cut(effects);
+        self.tell_ticks(effects);
         let dirty = std::mem::take(&mut self.dirty);
         if dirty.agreement {
             tables::put_agreement(&mut effects.batch, self.id, &self.agreement);

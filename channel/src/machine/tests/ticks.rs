@@ -89,13 +89,14 @@ fn ticks_of_one_commit_are_told_of_together() {
     let mut pair = ticking([1_000, 0]);
     pair.of(Side::B).events.clear();
     let mut inputs = Vec::new();
-    for _ in 0..4 {
-        pair.of(Side::A).tick(5, 2);
+    for unit in [5, 5, 5, 8, 8] {
+        pair.of(Side::A).tick(unit, 2);
         inputs.extend(pair.of(Side::A).says(Vec::new()).into_iter().map(Input::Message));
     }
     let answer = pair.of(Side::B).says(inputs);
-    assert_eq!(answer, [ChannelMessage::TickAck { seq: 1, index: 18 }]);
-    assert_eq!(pair.of(Side::B).events, [ChannelEvent::Ticks { count: 8, unit: amount(5) }]);
+    assert_eq!(answer, [ChannelMessage::Ack { seq: 2 }, ChannelMessage::TickAck { seq: 2, index: 4 }]);
+    let told = [(6, 5), (4, 8)].map(|(count, unit)| ChannelEvent::Ticks { count, unit: amount(unit) });
+    assert_eq!(pair.of(Side::B).events, told);
 }
 
 #[test]
