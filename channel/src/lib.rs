@@ -3,6 +3,7 @@
 //! | module | what it holds |
 //! | --- | --- |
 //! | [`machine`] | one side of one channel: inputs in, records and messages out |
+//! | [`tower`] | a watchtower: the newest balance of each lane, and the claims that are due |
 //! | [`store`] | batches that are on the disk when `commit` returns |
 //!
 //! Nothing here but `store::SledStore` does I/O, reads a clock or draws randomness, so that the same code
@@ -14,5 +15,6 @@
 
 pub mod machine;
 pub mod store;
+pub mod tower;
 
 pub use machine::Channel;

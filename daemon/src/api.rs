@@ -152,6 +152,9 @@ pub struct Info {
     pub node_key: PublicKey,
     /// What to give to a peer that wants to open a channel: `KEY@HOST:PORT`.
     pub ticket: String,
+    /// What to give to others that this daemon is a watchtower for, if it is one: `KEY@HOST:PORT`.
+    #[serde(default)]
+    pub tower: Option<String>,
     /// The network.
     #[schema(value_type = String)]
     pub network: NetworkId,
@@ -379,6 +382,54 @@ pub struct ChannelInfo {
     /// What the peer got, once closed.
     #[schema(value_type = Option<String>)]
     pub peer_payout: Option<Amount>,
+    /// What each watchtower has of it, in the order of the configuration.
+    #[serde(default)]
+    pub towers: Vec<TowerStanding>,
+}
+
+/// What a watchtower has of a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TowerStanding {
+    /// The tower: `KEY@HOST:PORT`.
+    pub tower: String,
+    /// `newest`: it has signed for having the newest balance; `behind`: for an older one; `never`: for none yet;
+    /// `nothing_received`: there is nothing to hand over.
+    pub state: String,
+    /// How many updates it is behind by what it has signed for.
+    pub updates_behind: u64,
+    /// Why it did not take the newest, if it said so.
+    pub error: Option<String>,
+}
+
+/// What a watchtower says that it holds of a channel.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TowerHeld {
+    /// The tower: `KEY@HOST:PORT`.
+    pub tower: String,
+    /// Number of the update of the balance that it holds, which the peer has signed; nothing if it holds none.
+    pub update: Option<u64>,
+    /// All that the peer had paid by then, revealed ticks included.
+    #[schema(value_type = Option<String>)]
+    pub paid: Option<Amount>,
+    /// Why it has shown nothing, if not because it holds nothing.
+    pub error: Option<String>,
+}
+
+/// A watchtower of this daemon.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct TowerInfo {
+    /// The tower: `KEY@HOST:PORT`.
+    pub tower: String,
+    /// Whether it is connected.
+    pub connected: bool,
+    /// When it answered last, in milliseconds since 1970; nothing if not since the daemon started.
+    pub answered_ms: Option<u64>,
+    /// Channels of which it has signed for having the newest balance.
+    pub newest: u64,
+    /// Channels of which it has not.
+    pub behind: u64,
+    /// Why it did not take one of these, if it said so.
+    pub error: Option<String>,
 }
 
 /// One lane of a channel.
@@ -476,7 +527,7 @@ pub struct Event {
     pub at_ms: u64,
     /// What happened: `channel_opened`, `channel_recovered`, `channel_lapsed`, `payments_received`, `ticks_received`, `payments_not_made`,
     /// `balance_recovered`, `channel_closing`, `close_lapsed`, `channel_contested`, `claim_submitted`,
-    /// `channel_closed`, `peer_misbehaved`, `funds_received`, `funds_sent`.
+    /// `channel_closed`, `peer_misbehaved`, `funds_received`, `funds_sent`, `tower_behind`, `tower_caught_up`.
     pub kind: String,
     /// The channel, where it is about one.
     #[schema(value_type = Option<String>)]

@@ -19,7 +19,7 @@ use crate::{
         ApiError, ChannelInfo, CloseRequest, ConfirmedBlock, ErrorCode, Event, HistoryEntry, Info,
         LedgerStatus, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, PeerRequest,
         PublishRequest, RecoverRequest, RecoverResult, SendRequest, SendResult, Stopping, StreamLine,
-        StreamRequest, TickRequest, TransactionInfo, WalletBalance,
+        TickRequest, TowerHeld, TowerInfo, TransactionInfo, WalletBalance,
     },
     datadir::ready_path,
     rpc::{Scope, read_token},
@@ -243,6 +243,16 @@ impl Client {
     /// Pays by ticks; returns when the payee has the last of them on its disk.
     pub async fn tick(&self, id: ChannelId, request: &TickRequest) -> Answer<PayResult> {
         self.post(&format!("/v1/channels/{id}/ticks"), request).await
+    }
+
+    /// What each watchtower says that it holds of a channel.
+    pub async fn tower_held(&self, id: ChannelId) -> Answer<Vec<TowerHeld>> {
+        self.get(&format!("/v1/channels/{id}/towers")).await
+    }
+
+    /// The watchtowers, in the order of the configuration.
+    pub async fn towers(&self) -> Answer<Vec<TowerInfo>> {
+        self.get("/v1/towers").await
     }
 
     /// How far the ledger is verified.

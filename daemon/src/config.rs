@@ -1,9 +1,15 @@
 //! The configuration: command line over environment over `flash.toml` over defaults.
 
-use std::{collections::BTreeMap, fmt, fs, io, net::SocketAddr, path::Path, str::FromStr};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    fmt, fs, io,
+    net::SocketAddr,
+    path::Path,
+    str::FromStr,
+};
 
 use flash_node_client::quic::PeerAddress;
-use flash_proto::{Amount, limits};
+use flash_proto::{Amount, PublicKey, limits};
 use serde::Deserialize;
 use thiserror::Error;
 
@@ -24,6 +30,12 @@ pub struct Config {
     pub full_node: bool,
     /// Where clients and other nodes connect to that node: a UDP address.
     pub node_listen: SocketAddr,
+    /// Watchtowers that are handed the newest balance of every channel.
+    pub towers: Vec<PeerAddress>,
+    /// Where others connect that this daemon is a watchtower for: a UDP address; for nobody if left out.
+    pub tower_listen: Option<SocketAddr>,
+    /// Who they may be, by the keys of their machines; everybody if left out.
+    pub tower_clients: Vec<PublicKey>,
     /// Contest window of the channels that are opened here, where the caller names none.
     pub contest_window_milestones: u32,
     /// Longest age, in milliseconds, of a view of a channel under which payments are accepted; half the
@@ -116,8 +128,11 @@ pub enum ConfigError {
 /// Nodes that are followed at a time, at most: each sends every milestone.
 const NODES_AT_ONCE_MAX: u8 = 16;
 
+/// Watchtowers, at most: each is handed every balance.
+const TOWERS_MAX: usize = 8;
+
 /// Every key with its environment variable.
-const KEYS: [(&str, &str); 15] = [
+const KEYS: [(&str, &str); 18] = [
     ("listen", "FLASH_LISTEN"),
     ("public_address", "FLASH_PUBLIC_ADDRESS"),
     ("rpc", "FLASH_RPC_LISTEN"),
@@ -125,6 +140,9 @@ const KEYS: [(&str, &str); 15] = [
     ("nodes_at_once", "FLASH_NODES_AT_ONCE"),
     ("full_node", "FLASH_FULL_NODE"),
     ("node_listen", "FLASH_NODE_LISTEN"),
+    ("towers", "FLASH_TOWERS"),
+    ("tower_listen", "FLASH_TOWER_LISTEN"),
+    ("tower_clients", "FLASH_TOWER_CLIENTS"),
     ("contest_window_milestones", "FLASH_CONTEST_WINDOW_MILESTONES"),
     ("freshness_ms_max", "FLASH_FRESHNESS_MS_MAX"),
     ("log", "FLASH_LOG"),
@@ -150,6 +168,9 @@ struct File {
     nodes_at_once: Option<u8>,
     full_node: Option<bool>,
     node_listen: Option<SocketAddr>,
+    towers: Option<Vec<PeerAddress>>,
+    tower_listen: Option<SocketAddr>,
+    tower_clients: Option<Vec<PublicKey>>,
     contest_window_milestones: Option<u32>,
     freshness_ms_max: Option<u64>,
     log: Option<String>,
@@ -167,16 +188,16 @@ struct FileAccept {
     channels_per_peer_max: Option<u32>,
 }
 
-/// A list of nodes as one text, separated by commas.
-struct Nodes(Vec<PeerAddress>);
+/// A list as one text, separated by commas.
+struct List<T>(Vec<T>);
 
-impl FromStr for Nodes {
-    type Err = <PeerAddress as FromStr>::Err;
+impl<T: FromStr> FromStr for List<T> {
+    type Err = T::Err;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
         text.split(',')
             .map(str::trim)
-            .filter(|node| !node.is_empty())
+            .filter(|item| !item.is_empty())
             .map(str::parse)
             .collect::<Result<_, _>>()
             .map(Self)
@@ -221,6 +242,14 @@ impl Layers<'_> {
     ) -> Result<Option<T>, ConfigError> {
         Ok(self.pick(key, file.map(Maybe::Given), Maybe::Left)?.into())
     }
+
+    fn pick_list<T: FromStr<Err: fmt::Display>>(
+        &mut self,
+        key: &'static str,
+        file: Option<Vec<T>>,
+    ) -> Result<Vec<T>, ConfigError> {
+        Ok(self.pick(key, file.map(List), List(Vec::new()))?.0)
+    }
 }
 
 /// A value that may be left out.
@@ -248,7 +277,7 @@ impl<T> From<Maybe<T>> for Option<T> {
 
 impl Config {
     /// Reads the configuration. `file` may be missing unless `required`. `flags` holds the command
-    /// line's values by key (`nodes` separated by commas).
+    /// line's values by key (lists separated by commas).
     ///
     /// # Errors
     /// [`ConfigError`].
@@ -279,10 +308,13 @@ impl Config {
             listen: layers.pick("listen", file.listen, any(15_600))?,
             public_address: layers.pick_optional("public_address", file.public_address)?,
             rpc: layers.pick("rpc", file.rpc, loopback(15_601))?,
-            nodes: layers.pick("nodes", file.nodes.map(Nodes), Nodes(Vec::new()))?.0,
+            nodes: layers.pick_list("nodes", file.nodes)?,
             nodes_at_once: layers.pick("nodes_at_once", file.nodes_at_once, 3)?,
             full_node: layers.pick("full_node", file.full_node, false)?,
             node_listen: layers.pick("node_listen", file.node_listen, any(14_265))?,
+            towers: layers.pick_list("towers", file.towers)?,
+            tower_listen: layers.pick_optional("tower_listen", file.tower_listen)?,
+            tower_clients: layers.pick_list("tower_clients", file.tower_clients)?,
             contest_window_milestones: layers.pick(
                 "contest_window_milestones",
                 file.contest_window_milestones,
@@ -341,6 +373,15 @@ impl Config {
             );
             return Err(ConfigError::Range { key: "rpc", reason });
         }
+        if self.towers.len() > TOWERS_MAX {
+            let reason = format!("names {}; it may name {TOWERS_MAX}", self.towers.len());
+            return Err(ConfigError::Range { key: "towers", reason });
+        }
+        let machines: BTreeSet<PublicKey> = self.towers.iter().map(|tower| tower.key).collect();
+        if machines.len() < self.towers.len() {
+            let reason = "names one machine twice".to_owned();
+            return Err(ConfigError::Range { key: "towers", reason });
+        }
         if let Some(address) = &self.public_address
             && !address
                 .rsplit_once(':')
@@ -355,16 +396,20 @@ impl Config {
     /// The configuration as a `flash.toml`, each value with where it came from.
     pub fn to_toml(&self) -> String {
         let text = |value: &dyn fmt::Display| toml::Value::String(value.to_string()).to_string();
-        let nodes: Vec<String> = self.nodes.iter().map(|node| text(node)).collect();
+        let list =
+            |items: &mut dyn Iterator<Item = String>| format!("[{}]", items.collect::<Vec<_>>().join(", "));
         let optional = |value: Option<String>| value;
-        let values: [(&'static str, Option<String>); 15] = [
+        let values: [(&'static str, Option<String>); 18] = [
             ("listen", Some(text(&self.listen))),
             ("public_address", optional(self.public_address.as_ref().map(|address| text(address)))),
             ("rpc", Some(text(&self.rpc))),
-            ("nodes", Some(format!("[{}]", nodes.join(", ")))),
+            ("nodes", Some(list(&mut self.nodes.iter().map(|node| text(node))))),
             ("nodes_at_once", Some(self.nodes_at_once.to_string())),
             ("full_node", Some(self.full_node.to_string())),
             ("node_listen", Some(text(&self.node_listen))),
+            ("towers", Some(list(&mut self.towers.iter().map(|tower| text(tower))))),
+            ("tower_listen", optional(self.tower_listen.as_ref().map(|address| text(address)))),
+            ("tower_clients", Some(list(&mut self.tower_clients.iter().map(|key| text(key))))),
             ("contest_window_milestones", Some(self.contest_window_milestones.to_string())),
             ("freshness_ms_max", optional(self.freshness_ms_max.map(|ms| ms.to_string()))),
             ("log", Some(text(&self.log))),
@@ -430,12 +475,19 @@ mod tests {
 
     #[test]
     fn what_is_printed_is_the_same_configuration_and_says_where_from() {
-        let text = format!("nodes = [\"{NODE}\"]\n[accept]\ndeposit_max = \"1.5Mi\"\n");
-        let config = load(&text, &[("freshness_ms_max", "5000")], &[]).unwrap();
+        let key = NODE.split('@').next().unwrap();
+        let text = format!(
+            "nodes = [\"{NODE}\"]\ntowers = [\"{NODE}\"]\ntower_clients = [\"{key}\"]\n\
+             [accept]\ndeposit_max = \"1.5Mi\"\n"
+        );
+        let config =
+            load(&text, &[("freshness_ms_max", "5000")], &[("FLASH_TOWER_LISTEN", "127.0.0.1:7")]).unwrap();
         let printed = config.to_toml();
         assert!(printed.contains("deposit_max = \"1.5Mi\" # flash.toml"), "{printed}");
         assert!(printed.contains("freshness_ms_max = 5000 # command line"), "{printed}");
         assert!(printed.contains("listen = \"0.0.0.0:15600\" # default"), "{printed}");
+        assert!(printed.contains("tower_listen = \"127.0.0.1:7\" # environment"), "{printed}");
+        assert!(printed.contains(&format!("towers = [\"{NODE}\"] # flash.toml")), "{printed}");
         let again = load(&printed, &[], &[]).unwrap();
         assert_eq!(Config { sources: config.sources.clone(), ..again }, config);
     }
@@ -449,6 +501,12 @@ mod tests {
             malformed.contains("line 4") && malformed.contains("finer than one base unit"),
             "{malformed}"
         );
+        let towers = vec![format!("\"{NODE}\""); 9].join(", ");
+        let towers = load(&format!("towers = [{towers}]\n"), &[], &[]).unwrap_err().to_string();
+        assert!(towers.contains("`towers` names 9"), "{towers}");
+        let twice = format!("towers = [\"{NODE}\", \"{}\"]\n", NODE.replace("14265", "14266"));
+        let twice = load(&twice, &[], &[]).unwrap_err().to_string();
+        assert!(twice.contains("twice"), "{twice}");
         let range = load("contest_window_milestones = 1\n", &[], &[]).unwrap_err().to_string();
         assert!(range.contains("`contest_window_milestones` is 1; it must be 4 to"), "{range}");
         let exposed = load("rpc = \"0.0.0.0:15601\"\n", &[], &[]).unwrap_err().to_string();

@@ -24,6 +24,7 @@ use crate::{
     peers::Peers,
     recovery::Recovery,
     stop::Stop,
+    towers::Towers,
     wallet::WalletService,
 };
 
@@ -52,9 +53,12 @@ pub(crate) struct Parts {
     pub(crate) peers: Peers,
     pub(crate) opening: Opening,
     pub(crate) recovery: Recovery,
+    pub(crate) towers: Towers,
     pub(crate) params: Arc<NetworkParams>,
     pub(crate) node_key: PublicKey,
     pub(crate) ticket: String,
+    /// Where this daemon is a watchtower for others, if it is one.
+    pub(crate) tower: Option<PeerAddress>,
     pub(crate) contest_window_milestones: u32,
     pub(crate) metrics: Metrics,
     pub(crate) stop: Stop,
@@ -82,6 +86,7 @@ impl Daemon {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             node_key: parts.node_key,
             ticket: parts.ticket.clone(),
+            tower: parts.tower.as_ref().map(ToString::to_string),
             network: parts.params.id(),
             network_name: parts.params.name.clone(),
             ledger: self.ledger_status()?,
@@ -213,7 +218,7 @@ impl Daemon {
     /// None so far.
     pub fn channels(&self, closed: bool) -> Answer<Vec<api::ChannelInfo>> {
         let all = self.0.views.all().into_iter().filter(|view| closed || view.is_live());
-        Ok(all.map(|view| view.info).collect())
+        Ok(all.map(|view| self.shown(view)).collect())
     }
 
     /// One channel.
@@ -221,7 +226,41 @@ impl Daemon {
     /// # Errors
     /// [`ErrorCode::UnknownChannel`].
     pub fn channel(&self, id: ChannelId) -> Answer<api::ChannelInfo> {
-        Ok(self.0.views.get(id)?.info)
+        Ok(self.shown(self.0.views.get(id)?))
+    }
+
+    /// A channel with what the watchtowers have of it.
+    fn shown(&self, view: View) -> api::ChannelInfo {
+        let towers = self.0.towers.standings(&view);
+        api::ChannelInfo { towers, ..view.info }
+    }
+
+    /// Asks each watchtower what it holds of a channel.
+    ///
+    /// # Errors
+    /// [`ErrorCode::UnknownChannel`].
+    pub async fn tower_held(&self, id: ChannelId) -> Answer<Vec<api::TowerHeld>> {
+        let view = self.0.views.get(id)?;
+        let held = self.0.towers.held(&view).await.into_iter().map(|(tower, held)| {
+            let error = held.as_ref().err().map(ToString::to_string);
+            let held = held.ok().flatten();
+            api::TowerHeld {
+                tower: tower.to_string(),
+                update: held.map(|held| held.balance.state.seq),
+                // What was shown has been checked.
+                paid: held.and_then(|held| held.claim().total().ok()),
+                error,
+            }
+        });
+        Ok(held.collect())
+    }
+
+    /// The watchtowers of this daemon, and how far they are.
+    ///
+    /// # Errors
+    /// None so far.
+    pub fn towers(&self) -> Answer<Vec<api::TowerInfo>> {
+        Ok(self.0.towers.list(&self.0.views))
     }
 
     /// Closes a channel. Returns once the wish is durable, or with `wait` once it is paid out.

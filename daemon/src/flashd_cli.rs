@@ -28,6 +28,7 @@ use crate::{
     node_snapshot, run,
     size::size,
     treasury,
+    watchtower::{self, alone::TowerReady},
 };
 
 const EXIT_CODES: &str = "Exit codes: 0 done or stopped in order, 1 failed, 2 wrong use or configuration, \
@@ -54,6 +55,11 @@ enum Command {
     Config(RunArgs),
     /// Run a Tangle node
     Node(NodeArgs),
+    /// Run a watchtower, which claims for others while they are away
+    ///
+    /// It runs on a data directory of its own, set up with `flash init`, and needs no money. It cannot take
+    /// anything from its clients.
+    Tower(TowerArgs),
     /// Print a script that completes this command line in a shell
     Completions {
         /// The shell
@@ -82,6 +88,12 @@ struct RunArgs {
     /// A Tangle node to follow; may be given several times
     #[arg(long = "node", value_name = "KEY@HOST:PORT")]
     nodes: Vec<PeerAddress>,
+    /// A watchtower that is handed the newest balances; may be given several times
+    #[arg(long = "tower", value_name = "KEY@HOST:PORT")]
+    towers: Vec<PeerAddress>,
+    /// Be a watchtower for others, who connect here (UDP)
+    #[arg(long, value_name = "IP:PORT")]
+    tower_listen: Option<SocketAddr>,
     /// Run a full node, too, in `node/` of the data directory, and follow it first; the nodes of --node become its
     /// first neighbours
     #[arg(long)]
@@ -179,6 +191,56 @@ struct NodeRunArgs {
     /// What to log: a level, or a filter such as flash_node_client=debug
     #[arg(long, value_name = "FILTER", env = "FLASH_LOG", default_value = "info")]
     log: String,
+}
+
+#[derive(Debug, Args)]
+#[command(args_conflicts_with_subcommands = true)]
+struct TowerArgs {
+    #[command(subcommand)]
+    command: Option<TowerCommand>,
+    #[command(flatten)]
+    run: TowerRunArgs,
+}
+
+#[derive(Debug, Args)]
+struct TowerRunArgs {
+    /// Data directory [default: ~/.flash-tower]
+    #[arg(long, value_name = "DIR", env = "FLASH_TOWER_DATA")]
+    data: Option<PathBuf>,
+    /// Configuration file [default: flash.toml in the data directory]
+    #[arg(long, value_name = "FILE", env = "FLASH_CONFIG")]
+    config: Option<PathBuf>,
+    /// Where clients connect (UDP) [default: 0.0.0.0:15602]
+    #[arg(long, value_name = "IP:PORT")]
+    listen: Option<SocketAddr>,
+    /// What clients are told to connect to
+    #[arg(long, value_name = "HOST:PORT")]
+    public_address: Option<String>,
+    /// A machine that may be a client, by its key; may be given several times [default: everybody]
+    #[arg(long = "client", value_name = "KEY")]
+    clients: Vec<PublicKey>,
+    /// A Tangle node to follow; may be given several times
+    #[arg(long = "node", value_name = "KEY@HOST:PORT")]
+    nodes: Vec<PeerAddress>,
+    /// Where /metrics is served (TCP, loopback only) [default: nowhere]
+    #[arg(long, value_name = "IP:PORT")]
+    metrics: Option<SocketAddr>,
+    /// What to log: a level, or a filter such as flashd=debug
+    #[arg(long, value_name = "FILTER")]
+    log: Option<String>,
+    /// Write logs as JSON
+    #[arg(long)]
+    log_json: bool,
+}
+
+#[derive(Debug, Subcommand)]
+enum TowerCommand {
+    /// Print where the running tower is: KEY@HOST:PORT, for the `towers` of its clients
+    Address {
+        /// Data directory [default: ~/.flash-tower]
+        #[arg(long, value_name = "DIR", env = "FLASH_TOWER_DATA")]
+        data: Option<PathBuf>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, ValueEnum)]
@@ -295,6 +357,10 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Some(Command::Node(NodeArgs { command: Some(NodeCommand::Snapshot(command)), .. })) => {
             snapshot(&command)
         }
+        Some(Command::Tower(TowerArgs { command: None, run })) => tower(&run),
+        Some(Command::Tower(TowerArgs { command: Some(TowerCommand::Address { data }), .. })) => {
+            TowerReady::read(&tower_data(data.as_deref())).map(|ready| println!("{}", ready.tower))
+        }
         Some(Command::Completions { shell }) => {
             clap_complete::generate(shell, &mut Cli::command(), "flashd", &mut std::io::stdout());
             Ok(())
@@ -339,17 +405,49 @@ fn configuration(args: &RunArgs) -> Result<Config, Failure> {
         ("node_listen", args.node_listen.clone()),
         ("log", args.log.clone()),
         ("log_json", args.log_json.then(|| "true".to_owned())),
-        (
-            "nodes",
-            (!args.nodes.is_empty())
-                .then(|| args.nodes.iter().map(ToString::to_string).collect::<Vec<_>>().join(",")),
-        ),
+        ("nodes", list(&args.nodes)),
+        ("towers", list(&args.towers)),
+        ("tower_listen", args.tower_listen.map(|address| address.to_string())),
     ];
+    load_config(args.config.as_deref(), &data(args), given)
+}
+
+/// A list as the configuration takes it from the command line, unless it is empty.
+fn list<T: ToString>(items: &[T]) -> Option<String> {
+    let items: Vec<String> = items.iter().map(ToString::to_string).collect();
+    (!items.is_empty()).then(|| items.join(","))
+}
+
+fn load_config<const N: usize>(
+    file: Option<&Path>,
+    data: &Path,
+    given: [(&'static str, Option<String>); N],
+) -> Result<Config, Failure> {
     let flags: BTreeMap<&'static str, String> =
         given.into_iter().filter_map(|(key, value)| Some((key, value?))).collect();
-    let path = args.config.clone().unwrap_or_else(|| datadir::config_path(&data(args)));
-    Config::load(&path, args.config.is_some(), &flags, &|name| std::env::var(name).ok())
+    let path = file.map_or_else(|| datadir::config_path(data), Path::to_path_buf);
+    Config::load(&path, file.is_some(), &flags, &|name| std::env::var(name).ok())
         .map_err(|error| Failure { message: error.to_string(), exit: Exit::Usage })
+}
+
+fn tower_data(data: Option<&Path>) -> PathBuf {
+    data.map_or_else(|| datadir::in_home(".flash-tower"), Path::to_path_buf)
+}
+
+fn tower(args: &TowerRunArgs) -> Result<(), Failure> {
+    let data = tower_data(args.data.as_deref());
+    let given = [
+        ("tower_listen", args.listen.map(|address| address.to_string())),
+        ("public_address", args.public_address.clone()),
+        ("tower_clients", list(&args.clients)),
+        ("nodes", list(&args.nodes)),
+        ("log", args.log.clone()),
+        ("log_json", args.log_json.then(|| "true".to_owned())),
+    ];
+    let config = load_config(args.config.as_deref(), &data, given)?;
+    let dir = DataDir::open(&data)?;
+    run::log_to_stderr(&config.log, config.log_json)?;
+    runtime()?.block_on(watchtower::alone::run(dir, config, args.metrics))
 }
 
 fn daemon(args: &RunArgs) -> Result<(), Failure> {

@@ -38,6 +38,8 @@ mod size;
 pub mod stop;
 mod submitter;
 pub mod tables;
+mod towers;
 pub mod treasury;
 mod wallet;
 mod watcher;
+pub mod watchtower;

@@ -46,6 +46,16 @@ pub struct Metrics {
     pub mailbox_depth: Gauge,
     /// Times that a peer broke the protocol.
     pub peers_misbehaved: Counter,
+    /// Balances of others that were taken as a watchtower.
+    pub tower_balances: Counter,
+    /// Claims that were submitted as a watchtower.
+    pub tower_claims: Counter,
+    /// Lanes that are kept as a watchtower.
+    pub tower_lanes: Gauge,
+    /// Clients whose lanes these are.
+    pub tower_clients: Gauge,
+    /// Channels, each counted for every watchtower of ours that has not confirmed the newest balance for long.
+    pub towers_behind: Gauge,
     channels: Family<StateLabel, Gauge>,
 }
 
@@ -72,6 +82,11 @@ impl Default for Metrics {
             node_faults: Gauge::default(),
             mailbox_depth: Gauge::default(),
             peers_misbehaved: Counter::default(),
+            tower_balances: Counter::default(),
+            tower_claims: Counter::default(),
+            tower_lanes: Gauge::default(),
+            tower_clients: Gauge::default(),
+            towers_behind: Gauge::default(),
             channels: Family::default(),
         };
         Self { registry: Arc::new(metrics.registered()), ..metrics }
@@ -93,6 +108,8 @@ impl Metrics {
             ),
             ("commits", "Commits to the store", &self.commits),
             ("peers_misbehaved", "Times that a peer broke the protocol", &self.peers_misbehaved),
+            ("tower_balances", "Balances of others taken as a watchtower", &self.tower_balances),
+            ("tower_claims", "Claims submitted as a watchtower", &self.tower_claims),
         ];
         for (name, help, counter) in counters {
             registry.register(name, help, counter.clone());
@@ -107,6 +124,13 @@ impl Metrics {
                 &self.node_faults,
             ),
             ("mailbox_depth", "Inputs that wait for the engine", &self.mailbox_depth),
+            ("tower_lanes", "Lanes kept as a watchtower", &self.tower_lanes),
+            ("tower_clients", "Clients whose lanes these are", &self.tower_clients),
+            (
+                "towers_behind",
+                "Channels whose newest balance a watchtower has not confirmed for a minute, over all of them",
+                &self.towers_behind,
+            ),
         ];
         for (name, help, gauge) in gauges {
             registry.register(name, help, gauge.clone());

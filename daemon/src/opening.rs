@@ -31,6 +31,10 @@ const OPEN_EXPIRY_MILESTONES: u64 = 120;
 /// Milestones that a peer's proposal may ask us to wait, with a deposit reserved.
 const PEER_EXPIRY_MILESTONES_MAX: u64 = 1_000;
 
+/// Channels that may wait for peers to lock what they have proposed, over all peers: a proposal costs its maker
+/// nothing, so that many machines can be made up to make many.
+const PROPOSED_MAX: usize = 1_024;
+
 /// Opens channels; cheap to clone.
 #[derive(Clone)]
 pub(crate) struct Opening {
@@ -169,6 +173,10 @@ impl Opening {
         let live = u32::try_from(self.views.live_with(peer).len()).unwrap_or(u32::MAX);
         if live >= channels_per_peer_max {
             return refuse(format!("at most {channels_per_peer_max} channels with one peer"));
+        }
+        if self.views.proposed() >= PROPOSED_MAX {
+            let detail = format!("{PROPOSED_MAX} proposed channels wait for their deposits; try later");
+            return Err(Refusal::new(RefusalCode::Busy, detail));
         }
         let newest = self.client.newest().index;
         let expiry = newest.saturating_add(1)..=newest.saturating_add(PEER_EXPIRY_MILESTONES_MAX);

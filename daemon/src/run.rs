@@ -22,7 +22,7 @@ use crate::{
     config::Config,
     daemon::{Daemon, Parts},
     datadir::{self, DataDir, write_atomically},
-    engine::{self, EngineConfig, Started},
+    engine::{self, ChannelKeys, EngineConfig, Started},
     events::EventLog,
     exit::Exit,
     failure::Failure,
@@ -37,8 +37,10 @@ use crate::{
     seedfile,
     stop::{Stop, stop_on_signal},
     submitter, tables,
+    towers::{self, Towers},
     wallet::WalletService,
-    watcher::Watcher,
+    watcher::{Channels, Watcher},
+    watchtower,
 };
 
 /// How long the parts may take to end.
@@ -87,10 +89,11 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
     let (stop, metrics) = (Stop::default(), Metrics::default());
     let (log, events) = EventLog::open(&store)?;
     let channel_seed = seed.clone();
+    let keys: ChannelKeys = Arc::new(move |index| channel_seed.key(Account::Channels, 0, index));
     let Started { engine, writer, views, submissions, threads } = engine::start(EngineConfig {
         store: Arc::clone(&store),
         log,
-        keys: Arc::new(move |index| channel_seed.key(Account::Channels, 0, index)),
+        keys: Arc::clone(&keys),
         milestone_interval_ms: params.milestone_interval_ms,
         freshness_max: config.freshness_ms_max.map(Duration::from_millis),
         metrics: metrics.clone(),
@@ -117,19 +120,50 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         stop.clone(),
     );
     reconnect(&peers, &views, store.as_ref())?;
-    let watcher = Watcher {
+    let watching = Channels {
         client: client.clone(),
         engine: engine.clone(),
         views: views.clone(),
-        writer,
+        writer: writer.clone(),
         metrics: metrics.clone(),
-        stop: stop.clone(),
     };
+    let watcher = Watcher { client: client.clone(), watching, stop: stop.clone() };
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(watcher.run());
     tasks.spawn(submitter::run(client.clone(), engine.clone(), views.clone(), submissions, stop.clone()));
     tasks.spawn(wallet.clone().follow(stop.clone()));
     let recovery = Recovery::start(&opening, &mut tasks, &stop);
+    let mut tower = None;
+    if let Some(listen) = config.tower_listen {
+        let config = watchtower::Config {
+            listen,
+            public_address: config.public_address.clone(),
+            clients: config.tower_clients.iter().copied().collect(),
+            key: node_key.clone(),
+            client: client.clone(),
+            store: Arc::clone(&store),
+            writer: writer.clone(),
+            keeps_checkpoint: false,
+            metrics: metrics.clone(),
+            stop: stop.clone(),
+        };
+        tower = Some(watchtower::start(config, &mut tasks)?);
+    }
+    let towers = Towers::start(
+        towers::Config {
+            towers: config.towers.clone(),
+            network: params.id(),
+            bind: any_port(config),
+            keys,
+            key: node_key.clone(),
+            views: views.clone(),
+            writer,
+            store,
+            metrics: metrics.clone(),
+            stop: stop.clone(),
+        },
+        &mut tasks,
+    )?;
     let daemon = Daemon::new(Parts {
         engine,
         views,
@@ -139,9 +173,11 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         peers: peers.clone(),
         opening,
         recovery,
+        towers,
         params,
         node_key: node_key.public(),
         ticket,
+        tower,
         contest_window_milestones: config.contest_window_milestones,
         metrics,
         stop: stop.clone(),
@@ -166,7 +202,7 @@ impl Assembled {
     }
 }
 
-async fn open_store(
+pub(crate) async fn open_store(
     dir: &DataDir,
     params: &NetworkParams,
     node_key: &SecretKey,
@@ -199,7 +235,7 @@ async fn start_node(dir: &DataDir, config: &Config, stop: &Stop) -> Result<Optio
     node_service::start(&dir.path().join("node"), options, stop).await.map(Some)
 }
 
-fn start_client(
+pub(crate) fn start_client(
     config: &Config,
     own: Option<&RunningNode>,
     params: &Arc<NetworkParams>,
@@ -213,12 +249,18 @@ fn start_client(
             or run one with --full-node";
         return Err(Failure { message: message.to_owned(), exit: Exit::Usage });
     }
-    let any: std::net::IpAddr =
-        if config.listen.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
     let nodes_at_once = usize::from(config.nodes_at_once);
-    let config = ClientConfig::new(Arc::clone(params), nodes, node_key.clone(), SocketAddr::new(any, 0));
+    let bind = any_port(config);
+    let config = ClientConfig::new(Arc::clone(params), nodes, node_key.clone(), bind);
     NodeClient::start(ClientConfig { nodes_at_once, checkpoint: tables::checkpoint(store)?, ..config })
         .map_err(Failure::new)
+}
+
+/// Any port, of the kind of addresses that peers use.
+fn any_port(config: &Config) -> SocketAddr {
+    let any: std::net::IpAddr =
+        if config.listen.is_ipv4() { Ipv4Addr::UNSPECIFIED.into() } else { Ipv6Addr::UNSPECIFIED.into() };
+    SocketAddr::new(any, 0)
 }
 
 /// Goes on keeping connected to the peers that we opened channels with.

@@ -92,3 +92,26 @@ async fn see_through(client: &NodeClient, engine: &Engine, views: &Views, transa
         }
     }
 }
+
+/// Submits a claim until it is proven to be applied, whatever nodes say, and be it for ever: whoever wants it ends
+/// this when it is not needed any more.
+pub(crate) async fn insist(client: &NodeClient, transaction: &Transaction) {
+    let id = transaction.id();
+    loop {
+        match client.submit_and_wait(transaction.clone(), None).await {
+            Ok(applied) => {
+                tracing::info!(transaction = %id, milestone = applied.milestone_index, "the claim is applied");
+                return;
+            }
+            Err(error) if error.is_retryable() => {
+                tracing::warn!(transaction = %id, %error, "the claim is tried again in a while");
+                tokio::time::sleep(AGAIN).await;
+            }
+            Err(error) => {
+                tracing::warn!(transaction = %id, %error, "the claim is not applied");
+                client.leave_node();
+                tokio::time::sleep(REFUSED_AGAIN).await;
+            }
+        }
+    }
+}

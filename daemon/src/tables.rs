@@ -6,7 +6,9 @@ use flash_channel::store::{
     records::{corrupt, decode, for_each, load},
 };
 use flash_node_client::light::Checkpoint;
-use flash_proto::{ChannelId, Output, OutputId, Transaction, TransactionId, codec};
+use flash_proto::{
+    ChannelId, Output, OutputId, PublicKey, Transaction, TransactionId, codec, tower::TowerReceipt,
+};
 use serde::de::DeserializeOwned;
 
 use crate::api::{Event, HistoryEntry};
@@ -24,6 +26,9 @@ const WALLET_OUTPUTS: Table = Table::small(68, "wallet outputs");
 
 /// Transfers that were signed and are not applied yet, by their id.
 const TRANSFERS: Table = Table::large(69, "transfers");
+
+/// What watchtowers have signed for, by their key and the channel's id.
+const RECEIPTS: Table = Table::small(70, "tower receipts");
 
 const EVENT_NUMBER: &[u8] = b"event number";
 const CHECKPOINT: &[u8] = b"checkpoint";
@@ -175,4 +180,29 @@ pub fn put_history(batch: &mut Batch, number: u64, entry: &HistoryEntry) {
 pub fn history(store: &dyn Store, after: u64, limit: usize) -> Result<Vec<HistoryEntry>, StoreError> {
     let entries = store.scan(HISTORY, &[], Some(&after.to_be_bytes()), limit)?;
     entries.into_iter().map(|(key, json)| from_json(HISTORY, &key, &json)).collect()
+}
+
+/// What a watchtower has signed for, by channel.
+pub fn receipts(store: &dyn Store, tower: &PublicKey) -> Result<Vec<(ChannelId, TowerReceipt)>, StoreError> {
+    let mut receipts = Vec::new();
+    for_each(store, RECEIPTS, tower.as_bytes(), |(key, bytes)| {
+        let receipt: TowerReceipt = decode(RECEIPTS, &key, &bytes)?;
+        receipts.push((receipt.held.balance.state.channel, receipt));
+        Ok::<_, StoreError>(())
+    })?;
+    Ok(receipts)
+}
+
+/// Keeps what a watchtower has signed for, in place of what it had signed for of this channel before.
+pub fn put_receipt(batch: &mut Batch, tower: &PublicKey, channel: ChannelId, receipt: &TowerReceipt) {
+    batch.put(RECEIPTS, &receipt_key(tower, channel), codec::encode(receipt));
+}
+
+/// Forgets what a watchtower has signed for: the channel is over.
+pub fn delete_receipt(batch: &mut Batch, tower: &PublicKey, channel: ChannelId) {
+    batch.delete(RECEIPTS, &receipt_key(tower, channel));
+}
+
+fn receipt_key(tower: &PublicKey, channel: ChannelId) -> Vec<u8> {
+    [tower.as_bytes().as_slice(), channel.as_bytes()].concat()
 }

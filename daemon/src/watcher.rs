@@ -1,5 +1,5 @@
-//! The watcher: follows the ledger and tells the engine what its channels are there, milestone by
-//! milestone, each proven.
+//! The watcher: follows the ledger and tells the engine, or a watchtower, what its channels are there,
+//! milestone by milestone, each proven.
 //!
 //! A milestone commits to the channels that it changes, so a channel that it does not name is as it was
 //! when it was proven last: nothing else has to be asked for, and nobody can hide a close by answering
@@ -37,9 +37,41 @@ const PROOFS_AT_A_TIME: usize = 32;
 /// Pause before proofs that could not be had are asked for again.
 const AGAIN: Duration = Duration::from_millis(250);
 
-/// Follows the ledger for the engine.
-pub(crate) struct Watcher {
+/// Who wants to know what channels are on the ledger.
+pub(crate) trait Watching: Send + Sync {
+    /// The channels.
+    fn channels(&self) -> impl Future<Output = BTreeSet<ChannelId>> + Send;
+
+    /// A channel on the ledger, proven.
+    fn prove(&self, id: ChannelId) -> impl Future<Output = Result<LedgerView, ClientError>> + Send;
+
+    /// The newest milestone, with all channels that changed up to it.
+    fn tell(
+        &self,
+        checkpoint: &Checkpoint,
+        views: Vec<(ChannelId, LedgerView)>,
+    ) -> impl Future<Output = ()> + Send;
+}
+
+/// A channel as it is on the ledger now.
+pub(crate) async fn prove(client: &NodeClient, id: ChannelId) -> Result<LedgerView, ClientError> {
+    let proven = client.channel(id).await?;
+    Ok(LedgerView { index: proven.milestone_index, record: proven.value, payouts: None })
+}
+
+/// Follows the ledger for somebody.
+pub(crate) struct Watcher<W> {
     /// Where the ledger is followed.
+    pub client: NodeClient,
+    /// Who is told.
+    pub watching: W,
+    /// Ends it.
+    pub stop: Stop,
+}
+
+/// The engine, as the one who is told.
+pub(crate) struct Channels {
+    /// Where payouts are looked up.
     pub client: NodeClient,
     /// Who is told.
     pub engine: Engine,
@@ -49,8 +81,6 @@ pub(crate) struct Watcher {
     pub writer: Writer,
     /// Counters.
     pub metrics: Metrics,
-    /// Ends it.
-    pub stop: Stop,
 }
 
 /// What is not told yet, and what needs no proof.
@@ -65,7 +95,7 @@ struct Pending {
     proven: HashMap<ChannelId, LedgerView>,
 }
 
-impl Watcher {
+impl<W: Watching> Watcher<W> {
     /// Runs until the daemon stops.
     pub(crate) async fn run(self) {
         let mut followed = self.client.follow();
@@ -83,14 +113,14 @@ impl Watcher {
     /// Proves what is due; if nothing is left due the engine hears of it.
     async fn round(&self, pending: &mut Pending) {
         let Some(newest) = pending.newest.clone() else { return };
-        let live: BTreeSet<ChannelId> = self.views.live().into_iter().collect();
+        let live = self.watching.channels().await;
         pending.due.retain(|id| live.contains(id));
         pending.known.retain(|id| live.contains(id));
         pending.due.extend(live.difference(&pending.known).copied());
         pending.due.retain(|id| !pending.proven.contains_key(id));
         let due: Vec<ChannelId> = pending.due.iter().copied().collect();
         let mut proofs = stream::iter(due)
-            .map(|id| async move { (id, self.prove(id).await) })
+            .map(|id| async move { (id, self.watching.prove(id).await) })
             .buffer_unordered(PROOFS_AT_A_TIME);
         while let Some((id, proof)) = proofs.next().await {
             match proof {
@@ -105,8 +135,14 @@ impl Watcher {
         if pending.due.is_empty() {
             let views = pending.proven.drain().collect();
             pending.newest = None;
-            self.tell(&newest, views).await;
+            self.watching.tell(&newest, views).await;
         }
+    }
+}
+
+impl Watching for Channels {
+    async fn channels(&self) -> BTreeSet<ChannelId> {
+        self.views.live().into_iter().collect()
     }
 
     async fn tell(&self, checkpoint: &Checkpoint, views: Vec<(ChannelId, LedgerView)>) {
@@ -124,8 +160,7 @@ impl Watcher {
     }
 
     async fn prove(&self, id: ChannelId) -> Result<LedgerView, ClientError> {
-        let proven = self.client.channel(id).await?;
-        let mut view = LedgerView { index: proven.milestone_index, record: proven.value, payouts: None };
+        let mut view = prove(&self.client, id).await?;
         if let Ok(shown) = self.views.get(id)
             && view.record.is_none()
             && (shown.info.state != "opening" || view.index > shown.open.expiry_milestone)
@@ -134,7 +169,9 @@ impl Watcher {
         }
         Ok(view)
     }
+}
 
+impl Channels {
     /// What a channel that is gone has paid, as far as its payouts are not spent yet.
     async fn payouts(&self, id: ChannelId, open: &Open) -> Result<Option<Balances>, ClientError> {
         let addresses = [open.party_a.payout, open.party_b.payout];

@@ -24,6 +24,10 @@ impl Tag {
     pub const PAYOUT: Self = Self(*b"flash/payout\0\0\0\0");
     /// A lane's state: what the payer signs.
     pub const LANE: Self = Self(*b"flash/lane\0\0\0\0\0\0");
+    /// What a watchtower holds: what it signs.
+    pub const TOWER: Self = Self(*b"flash/tower\0\0\0\0\0");
+    /// Which machine speaks for a payee to its watchtowers.
+    pub const TOWER_CLIENT: Self = Self(*b"flash/tower-for\0");
     /// A lane's running history.
     pub const HISTORY: Self = Self(*b"flash/history\0\0\0");
     /// One step along a chain of ticks.

@@ -19,6 +19,7 @@
 //! | [`coordinators`] | who signs the milestones, and how that changes |
 //! | [`network`] | the parameters that name a network |
 //! | [`message`] | what two peers say to each other |
+//! | [`tower`] | what a daemon and a watchtower say to each other |
 //! | [`codec`] | the one encoding of messages and records, always with a limit |
 //! | [`limits`] | every maximum, in one place |
 //!
@@ -73,6 +74,7 @@ pub mod network;
 pub mod payment;
 pub mod record;
 pub mod ticks;
+pub mod tower;
 pub mod transaction;
 
 pub use address::Address;

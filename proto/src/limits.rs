@@ -13,8 +13,13 @@ pub const UPDATES_UNACKNOWLEDGED_MAX: usize = 64;
 pub const PAYMENTS_QUEUED_MAX: usize = 65_536;
 /// Bytes of one frame between peers.
 pub const PEER_FRAME_BYTES_MAX: usize = UPDATE_PAYMENTS_BYTES_MAX + 4 * 1024;
+/// Bytes of the first frame on a stream between peers: far more than the longest proposal, and so little that
+/// all streams of a peer may hold one.
+pub const START_FRAME_BYTES_MAX: usize = 8 * 1024;
 /// Bytes of one frame between a node and its clients.
 pub const NODE_FRAME_BYTES_MAX: usize = 1024 * 1024;
+/// Bytes of one frame between a watchtower and its clients: one balance and what is around it.
+pub const TOWER_FRAME_BYTES_MAX: usize = 1024;
 /// Bytes of one stored record.
 pub const RECORD_BYTES_MAX: usize = PEER_FRAME_BYTES_MAX + 64 * 1024;
 

@@ -301,15 +301,19 @@ pub enum RefusalCode {
     Misbehaved,
 }
 
+/// The text of a refusal, cut to the limit.
+pub(crate) fn cut(mut detail: String) -> String {
+    let mut end = detail.len().min(limits::DETAIL_BYTES_MAX);
+    while !detail.is_char_boundary(end) {
+        end = end.saturating_sub(1);
+    }
+    detail.truncate(end);
+    detail
+}
+
 impl Refusal {
     /// A refusal whose text is cut to the limit.
     pub fn new(code: RefusalCode, detail: impl Into<String>) -> Self {
-        let mut detail = detail.into();
-        let mut end = detail.len().min(limits::DETAIL_BYTES_MAX);
-        while !detail.is_char_boundary(end) {
-            end = end.saturating_sub(1);
-        }
-        detail.truncate(end);
-        Self { code, detail }
+        Self { code, detail: cut(detail.into()) }
     }
 }

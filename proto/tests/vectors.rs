@@ -19,6 +19,9 @@ use flash_proto::{
         Stakes, StreamStart, Update,
     },
     record::Party,
+    tower::{
+        Claimable, TowerRefusal, TowerRefusalCode, TowerRequest, TowerResponse, client_hash, receipt_hash,
+    },
     transaction::{CooperativeClose, TopUp, UnilateralClose, Withdraw, commit_inputs},
 };
 use serde_json::{Value, json};
@@ -431,6 +434,36 @@ fn messages() {
             "ticks": { "proof": proof_json(&third.unwrap()), "terms": lane_json(&ticking), "folded": lane_json(&folded) },
             "update_folding": channel(ChannelMessage::Update(folding)),
             "refuse": channel(ChannelMessage::Refuse(Refusal::new(RefusalCode::Policy, "no"))),
+        }),
+    );
+}
+
+#[test]
+fn towers() {
+    let mut chain = TickChain::new(Hash::new([7; 32]), Amount::new(5), 100).unwrap();
+    let mut state = LaneState::new(CHANNEL, Side::A).advance(&payments(&[(7, "r")])).unwrap();
+    state.ticks = chain.terms();
+    let newest = Claimable { balance: state.sign(NETWORK, &key(1)), ticks: chain.reveal(3) };
+    let ticks = newest.ticks.unwrap();
+    let named = client_hash(NETWORK, CHANNEL, Side::A, &key(3).public());
+    let (permit, receipt) = (key(2).sign(&named), receipt_hash(NETWORK, &newest));
+    let request = |request: TowerRequest| hex::encode(codec::encode(&request));
+    let response = |response: TowerResponse| hex::encode(codec::encode(&response));
+    let refusal = TowerRefusal::new(TowerRefusalCode::NotThePayee, "no");
+    check(
+        "towers.json",
+        &json!({
+            "network": NETWORK, "state": lane_json(&state), "balance_signature": newest.balance.signature,
+            "ticks": { "index": ticks.index, "preimage": ticks.preimage },
+            "client": key(3).public(), "client_hash": named, "payee_secret": secret(2), "permit": permit,
+            "receipt_hash": receipt, "tower_secret": secret(20), "receipt": key(20).sign(&receipt),
+            "keep": request(TowerRequest::Keep { newest: Box::new(newest), permit }),
+            "show": request(TowerRequest::Show { channel: CHANNEL, payer: Side::A, permit }),
+            "holds": response(TowerResponse::Holds(key(20).sign(&receipt))),
+            "newer": response(TowerResponse::Newer(Box::new(newest))),
+            "shown": response(TowerResponse::Shown(Some(Box::new(Claimable { ticks: None, ..newest })))),
+            "shown_nothing": response(TowerResponse::Shown(None)),
+            "refused": response(TowerResponse::Refused(refusal)),
         }),
     );
 }

@@ -386,6 +386,33 @@ def messages():
         same(f"message {name}", encoded.hex(), file[name])
 
 
-for part in (amounts, addresses, lanes, transactions, state, blocks, milestones, messages):
+def towers():
+    file = load("towers.json")
+    network, state, ticks = hx(file["network"]), file["state"], file["ticks"]
+    tick = u32(ticks["index"]) + hx(ticks["preimage"])
+    signature, permit, receipt = hx(file["balance_signature"]), hx(file["permit"]), hx(file["receipt"])
+    channel, payer = hx(state["channel"]), state["payer"]
+    named = sha3(tag("flash/tower-for"), network, channel, side(payer), hx(file["client"]))
+    same("a client's name", named.hex(), file["client_hash"])
+    check_signature("a client's permit", file["payee_secret"], named, file["permit"])
+    lane = sha3(tag("flash/lane"), network, lane_fields(state))
+    held = sha3(tag("flash/tower"), network, lane, u32(ticks["index"]))
+    same("a tower's receipt", held.hex(), file["receipt_hash"])
+    check_signature("a tower's receipt", file["tower_secret"], held, file["receipt"])
+    balance = lane_encoded(state) + signature
+    newest = balance + option(tick)
+    for name, encoded in {
+        "keep": variant(0) + newest + permit,
+        "show": variant(1) + channel + enum_side(payer) + permit,
+        "holds": variant(0) + receipt,
+        "newer": variant(1) + newest,
+        "shown": variant(2) + option(balance + option(None)),
+        "shown_nothing": variant(2) + option(None),
+        "refused": variant(3) + variant(3) + byte_vec(b"no"),
+    }.items():
+        same(f"tower's message {name}", encoded.hex(), file[name])
+
+
+for part in (amounts, addresses, lanes, transactions, state, blocks, milestones, messages, towers):
     part()
 print(f"{checks} values rebuilt from the vectors' fields, all equal")

@@ -144,8 +144,20 @@ impl Daemon {
 
     /// Opens a channel to `peer` with these deposits; both see it open.
     pub async fn open(&self, peer: &Self, deposit: u64, peer_deposit: u64, window: u32) -> ChannelId {
+        self.open_by(peer.ticket().await, peer, deposit, peer_deposit, window).await
+    }
+
+    /// The same by a ticket that may name another place than the peer's own.
+    pub async fn open_by(
+        &self,
+        ticket: String,
+        peer: &Self,
+        deposit: u64,
+        peer_deposit: u64,
+        window: u32,
+    ) -> ChannelId {
         let request = OpenRequest {
-            peer: peer.ticket().await,
+            peer: ticket,
             deposit: Amount::new(deposit),
             peer_deposit: Amount::new(peer_deposit),
             contest_window_milestones: Some(window),
@@ -166,6 +178,18 @@ impl Daemon {
     ) -> ChannelInfo {
         let what = format!("channel {channel} of {} to be {what}", self.data.display());
         poll(&what, || async { self.client().channel(channel).await.ok().filter(&so) }).await
+    }
+
+    /// Waits until both sides of a channel can pay, and fails the test unless they agree on it (I8).
+    pub async fn agree(&self, peer: &Self, channel: ChannelId) {
+        for side in [self, peer] {
+            side.wait(channel, "in use", |info| info.connected && info.paused.is_none()).await;
+            side.pay(channel, 1).await.expect("it is in use");
+        }
+        let (here, there) = (self.channel(channel).await, peer.channel(channel).await);
+        assert_eq!(here.sent.cumulative, there.received.cumulative, "I8");
+        assert_eq!(here.received.cumulative, there.sent.cumulative, "I8");
+        assert_eq!((here.balance, here.peer_balance), (there.peer_balance, there.balance), "I8");
     }
 
     /// The channel now.

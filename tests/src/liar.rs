@@ -1,4 +1,4 @@
-//! A node that passes everything on, but changes some of the answers.
+//! A node that passes everything on, but changes some of the answers, or loses what it is given.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -9,13 +9,13 @@ use std::{
 };
 
 use flash_node_client::{
-    protocol::{NodeRequest, NodeResponse},
+    protocol::{NodeRequest, NodeResponse, Refused, RefusedCode},
     quic::{
         Endpoint, NODE_ALPN, PeerAddress, StreamLimits,
         frames::{FrameReader, FrameWriter},
     },
 };
-use flash_proto::{SecretKey, limits};
+use flash_proto::{Block, SecretKey, limits};
 use quinn::{Connection, RecvStream, SendStream};
 use tokio::task::AbortHandle;
 
@@ -27,6 +27,7 @@ pub struct LyingNode {
     /// Where clients connect.
     pub address: PeerAddress,
     told: Arc<AtomicU64>,
+    losses: Arc<AtomicU64>,
     accepting: AbortHandle,
 }
 
@@ -37,37 +38,58 @@ impl LyingNode {
         honest: &PeerAddress,
         lie: impl Fn(&mut NodeResponse) -> bool + Send + Sync + 'static,
     ) -> Self {
+        Self::with(host, honest, lie, 0)
+    }
+
+    /// A node before `honest` that tells the truth, but refuses, claims to have taken, or does not answer to the
+    /// first `count` blocks that it is given, and passes none of these on.
+    pub fn losing(host: IpAddr, honest: &PeerAddress, count: u64) -> Self {
+        Self::with(host, honest, |_| false, count)
+    }
+
+    fn with(
+        host: IpAddr,
+        honest: &PeerAddress,
+        lie: impl Fn(&mut NodeResponse) -> bool + Send + Sync + 'static,
+        losses: u64,
+    ) -> Self {
         let key = SecretKey::from_bytes(rand::random());
         let limits = StreamLimits { bidirectional: 64 };
         let endpoint = Endpoint::listen(&key, NODE_ALPN, SocketAddr::new(host, 0), limits).expect("a socket");
         let own = endpoint.local_address().expect("it is bound");
         let address = PeerAddress::new(key.public(), own.ip().to_string(), own.port()).expect("an address");
         let told = Arc::<AtomicU64>::default();
-        let (honest, count) = (honest.clone(), Arc::clone(&told));
+        let losses = Arc::new(AtomicU64::new(losses));
+        let (honest, count, lost) = (honest.clone(), Arc::clone(&told), Arc::clone(&losses));
         let lie = Arc::new(move |answer: &mut NodeResponse| {
             count.fetch_add(u64::from(lie(answer)), Ordering::Relaxed);
         });
         let accepting = tokio::spawn(async move {
             while let Some(incoming) = endpoint.accept().await {
-                let (honest, lie) = (honest.clone(), Arc::clone(&lie));
+                let (honest, lie, lost) = (honest.clone(), Arc::clone(&lie), Arc::clone(&lost));
                 tokio::spawn(async move {
                     let dialler = dialler(NODE_ALPN);
                     let Ok(client) = incoming.await else { return };
                     let Ok(node) = dialler.dial(&honest).await else { return };
                     while let Ok(stream) = client.accept_bi().await {
-                        let (node, lie) = (node.clone(), Arc::clone(&lie));
-                        tokio::spawn(async move { pass_on(stream, &node, &*lie).await });
+                        let (node, lie, lost) = (node.clone(), Arc::clone(&lie), Arc::clone(&lost));
+                        tokio::spawn(async move { pass_on(stream, &node, &*lie, &lost).await });
                     }
                     node.close(0_u8.into(), b"");
                 });
             }
         });
-        Self { address, told, accepting: accepting.abort_handle() }
+        Self { address, told, losses, accepting: accepting.abort_handle() }
     }
 
     /// Lies that it has told.
     pub fn told(&self) -> u64 {
         self.told.load(Ordering::Relaxed)
+    }
+
+    /// How many more blocks it will lose.
+    pub fn still_loses(&self) -> u64 {
+        self.losses.load(Ordering::Relaxed)
     }
 }
 
@@ -89,9 +111,19 @@ async fn pass_on(
     (send, receive): (SendStream, RecvStream),
     node: &Connection,
     lie: &(impl Fn(&mut NodeResponse) + Sync),
+    losses: &AtomicU64,
 ) -> Option<()> {
     let mut asked = FrameReader::new(receive, FRAME_BYTES_MAX);
     let request = asked.message::<NodeRequest, FRAME_BYTES_MAX>().await.ok()??;
+    if let NodeRequest::Submit(block) = &request
+        && let Ok(left) =
+            losses.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |left| left.checked_sub(1))
+    {
+        let answer = lose(left, block)?;
+        let mut writer = FrameWriter::new(send, FRAME_BYTES_MAX);
+        writer.send(&answer).await.ok()?;
+        return writer.finish().await.ok();
+    }
     let (to_node, from_node) = node.open_bi().await.ok()?;
     let mut asking = FrameWriter::new(to_node, FRAME_BYTES_MAX);
     asking.send(&request).await.ok()?;
@@ -103,4 +135,15 @@ async fn pass_on(
         writer.send(&answer).await.ok()?;
     }
     writer.finish().await.ok()
+}
+
+/// What is said about a block that gets lost, if anything.
+fn lose(left: u64, block: &[u8]) -> Option<NodeResponse> {
+    let refused = |code| NodeResponse::Refused(Refused { code, reason: "not today".to_owned() });
+    match left % 4 {
+        0 => Some(refused(RefusedCode::Busy)),
+        1 => Some(refused(RefusedCode::InvalidBlock)),
+        2 => Some(NodeResponse::Submitted(Block::id_of(block))),
+        _ => None,
+    }
 }

@@ -8,7 +8,7 @@
 //!
 //! [`sim`] is the other way to test: two parties, a ledger and a link in one deterministic simulation.
 //!
-//! Two environment variables matter: `FLASH_SEED` repeats the choices of an earlier run, `FLASH_FULL=1`
+//! Two environment variables matter: `FLASH_SEED` repeats the choices of an earlier run, `FLASH_CI=full`
 //! runs the long versions.
 
 mod binaries;
@@ -20,10 +20,13 @@ pub mod network;
 mod payments;
 mod poll;
 mod process;
+mod proxy;
 mod random;
 mod raw;
 mod scripted;
 pub mod sim;
+mod tamper;
+mod tower;
 
 pub use binaries::{binary, is_release};
 pub use browser::Browser;
@@ -32,7 +35,10 @@ pub use liar::LyingNode;
 pub use net::{Net, NetOptions, Node};
 pub use payments::{Flow, Lane};
 pub use poll::{poll, until};
-pub use process::{Ended, Process, kill_all_on_panic, run};
-pub use random::{Random, full};
+pub use process::{Ended, Process, copy, kill_all_on_panic, run};
+pub use proxy::{Proxy, Weather};
+pub use random::{Random, full, rounds};
 pub use raw::RawNode;
 pub use scripted::{Ending, Greeted, STAKES, ScriptedPeer, Stream};
+pub use tamper::{Tampering, strace_missing};
+pub use tower::{Tower, TowerClient};

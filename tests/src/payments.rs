@@ -38,7 +38,18 @@ pub struct Lane {
 impl Flow {
     /// Pays all of them with one stream. A payment that the balance does not suffice for is offered
     /// again, at first alone, until it is taken: the other side is paying too.
-    pub async fn pay(self, client: &Client, channel: ChannelId, mut random: Random) -> Lane {
+    pub async fn pay(self, client: &Client, channel: ChannelId, random: Random) -> Lane {
+        self.pay_after(0, client, channel, random).await
+    }
+
+    /// The same on a lane that has so many payments already.
+    pub async fn pay_after(
+        self,
+        before: u64,
+        client: &Client,
+        channel: ChannelId,
+        mut random: Random,
+    ) -> Lane {
         let (offer, offered) = mpsc::channel::<io::Result<String>>(ON_THE_WAY_MAX);
         let lines = stream::unfold(offered, |mut lines| async { Some((lines.recv().await?, lines)) });
         let mut answers = client.stream(channel, lines).await.expect("the stream begins");
@@ -65,7 +76,8 @@ impl Flow {
                     lane.payments += 1;
                     lane.sum += amount;
                     on_the_way_max = (2 * on_the_way_max).min(ON_THE_WAY_MAX);
-                    assert_eq!((number, paid, repeated), (lane.payments, Amount::new(amount), false));
+                    let place = (before + lane.payments, Amount::new(amount), false);
+                    assert_eq!((number, paid, repeated), place);
                 }
                 StreamOutcome::Refused { error } if error.code == ErrorCode::InsufficientBalance => {
                     lane.refused += 1;

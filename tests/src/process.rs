@@ -70,6 +70,14 @@ impl Process {
         running().remove(&self.pid());
     }
 
+    /// Bytes of memory that it has now.
+    pub fn resident_bytes(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.pid())).expect("it runs");
+        let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:")).expect("Linux says it");
+        let kibibytes: u64 = line.trim().trim_end_matches(" kB").parse().expect("a number");
+        kibibytes * 1024
+    }
+
     /// Sends SIGTERM.
     pub fn terminate(&self) {
         self.signal("TERM");
@@ -103,6 +111,12 @@ impl Drop for Process {
 fn open_log(path: &Path) -> File {
     let opened = OpenOptions::new().create(true).append(true).open(path);
     opened.unwrap_or_else(|error| panic!("{}: {error}", path.display()))
+}
+
+/// Copies a file or a whole directory, with its modes, to a name that is not there yet.
+pub fn copy(from: &Path, to: &Path) {
+    let copied = Command::new("cp").arg("-a").args([from, to]).status();
+    assert!(copied.is_ok_and(|status| status.success()), "cp -a {} {}", from.display(), to.display());
 }
 
 /// Runs a command to its end, which must come within a minute.

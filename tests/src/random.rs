@@ -2,9 +2,14 @@
 
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 
-/// Whether the long versions of tests are to run.
+/// Whether the long versions of tests are to run: `FLASH_CI=full`.
 pub fn full() -> bool {
-    std::env::var("FLASH_FULL").is_ok_and(|value| value == "1")
+    std::env::var("FLASH_CI").is_ok_and(|value| value == "full")
+}
+
+/// How many rounds a test makes: `short`, or `long` with `FLASH_CI=full`.
+pub fn rounds<T>(short: T, long: T) -> T {
+    if full() { long } else { short }
 }
 
 /// Random choices from a seed that is printed, so that a failed test shows it.

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use flash_node_client::{
-    quic::{Endpoint, PEER_ALPN, PeerAddress, StreamLimits, frames::FrameReader},
+    quic::{ConnectError, Endpoint, PEER_ALPN, PeerAddress, StreamLimits, frames::FrameReader},
     wallet::{Account, Seed},
 };
 use flash_proto::{
@@ -24,6 +24,8 @@ pub const STAKES: Stakes = {
 };
 
 const FRAME_BYTES_MAX: usize = limits::PEER_FRAME_BYTES_MAX;
+/// Milestones of the contest window unless a test says otherwise.
+const CONTEST_WINDOW: u32 = 60;
 
 /// A peer in the hands of a test.
 #[derive(Debug)]
@@ -84,7 +86,15 @@ impl ScriptedPeer {
 
     /// Connects without a word.
     pub async fn connect(&self) -> quinn::Connection {
-        self.endpoint.dial(&self.to).await.expect("the daemon accepts")
+        self.try_connect().await.expect("the daemon accepts")
+    }
+
+    /// The same where that may fail.
+    ///
+    /// # Errors
+    /// Why there is no connection.
+    pub async fn try_connect(&self) -> Result<quinn::Connection, ConnectError> {
+        self.endpoint.dial(&self.to).await
     }
 
     /// Connects and greets.
@@ -106,16 +116,27 @@ impl ScriptedPeer {
             funding,
             change: None,
         };
-        OpenProposal { party_a, deposit_b: Amount::ZERO, contest_window_milestones: 60, expiry_milestone }
+        OpenProposal {
+            party_a,
+            deposit_b: Amount::ZERO,
+            contest_window_milestones: CONTEST_WINDOW,
+            expiry_milestone,
+        }
     }
 
     /// Opens a channel in which this side, A, has all the money; in order, as everybody does.
     pub async fn open(&self, net: &Net, deposit: Amount) -> ChannelId {
+        self.open_with(net, deposit, CONTEST_WINDOW).await
+    }
+
+    /// The same with this contest window, in milestones.
+    pub async fn open_with(&self, net: &Net, deposit: Amount, contest_window_milestones: u32) -> ChannelId {
         let address = Address::of(&self.key.public());
         net.fund(address, deposit).await;
         let outputs = net.client.outputs_of(&[address]).await.expect("the node answers").value;
         let funding: Vec<_> = outputs.into_iter().map(|(id, output)| Funding { id, output }).collect();
         let proposal = self.proposal(funding, net.info().await.milestone_index + 100);
+        let proposal = OpenProposal { contest_window_milestones, ..proposal };
         let greeted = self.greet().await;
         let OpenReply::Accept(accept) = greeted.propose(proposal.clone()).await else {
             panic!("the daemon refuses")
@@ -180,7 +201,15 @@ impl Greeted {
 impl Stream {
     /// Writes bytes as they are.
     pub async fn bytes(&mut self, bytes: &[u8]) {
-        self.send.write_all(bytes).await.expect("the stream takes it");
+        self.try_bytes(bytes).await.expect("the stream takes it");
+    }
+
+    /// The same where the daemon may have stopped reading.
+    ///
+    /// # Errors
+    /// The daemon has, or the connection is gone.
+    pub async fn try_bytes(&mut self, bytes: &[u8]) -> Result<(), quinn::WriteError> {
+        self.send.write_all(bytes).await
     }
 
     /// Writes a frame.

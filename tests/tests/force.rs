@@ -1,12 +1,12 @@
 //! Closing alone: who is honest gets the exact balance, whatever the other does or leaves undone.
 
-use std::{path::Path, process::Command, time::Duration};
+use std::time::Duration;
 
 use flash_node_client::wallet::Account;
 use flash_proto::{
     Action, Amount, ChannelId, Essence, SecretKey, Side, Transaction, transaction::UnilateralClose,
 };
-use flash_tests::{Daemon, Net, Random, RawNode, full};
+use flash_tests::{Daemon, Net, Random, RawNode, copy, rounds};
 use flashd::api::{ChannelInfo, CloseRequest};
 
 const DEPOSIT: u64 = 1_000_000;
@@ -138,11 +138,6 @@ async fn a_close_while_the_honest_side_is_down_is_corrected_when_it_is_back() {
     assert_eq!(scene.kinds().await, ["claim", "open", "unilateral_close"]);
 }
 
-fn copy(from: &Path, to: &Path) {
-    let copied = Command::new("cp").arg("-a").args([from, to]).status();
-    assert!(copied.is_ok_and(|status| status.success()), "cp -a {} {}", from.display(), to.display());
-}
-
 /// The old state is a real one: a copy of the charger's directory from before the later payments, with a
 /// daemon of its own that the car cannot reach, so that nobody tells it what it has forgotten.
 #[tokio::test(flavor = "multi_thread")]
@@ -182,7 +177,7 @@ async fn closing_together_raced_by_closing_alone_pays_the_same() {
     let net = Net::start().await;
     let money = Amount::new(10 * DEPOSIT);
     let (car, charger) = tokio::join!(net.daemon("car", money), net.daemon("charger", money));
-    let races = (0..if full() { 20 } else { 4 }).map(|_| Duration::from_millis(random.between(0, 250)));
+    let races = (0..rounds(4, 20)).map(|_| Duration::from_millis(random.between(0, 250)));
     for head_start in races.collect::<Vec<_>>() {
         let channel = car.open(&charger, DEPOSIT, DEPOSIT, 8).await;
         car.pay(channel, 111_111).await.expect("the car pays");

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use flash_proto::{Amount, ChannelId};
-use flash_tests::{Daemon, Net, NetOptions, Random, full, until};
+use flash_tests::{Daemon, Net, NetOptions, Random, rounds, until};
 use flashd::api::{ChannelInfo, CloseRequest, OpenRequest, SendRequest, WalletBalance};
 
 const MONEY: u64 = 10_000_000;
@@ -76,7 +76,7 @@ async fn no_money_is_lost_whenever_an_opening_or_closing_is_interrupted() {
     let (mut car, mut charger) =
         tokio::join!(net.daemon("car", Amount::new(MONEY)), net.daemon("charger", Amount::new(MONEY)));
     let (mut opened, mut owned) = (0, [MONEY; 2]);
-    for _ in 0..if full() { 30 } else { 3 } {
+    for _ in 0..rounds(3, 30) {
         for channel in open(&mut car, &mut charger, &mut random).await {
             opened += 1;
             car.pay(channel, 1_234).await.expect("the car pays");
@@ -110,7 +110,7 @@ async fn a_transfer_that_is_interrupted_is_made_once_or_not_at_all() {
     let (mut car, charger) =
         tokio::join!(net.daemon("car", Amount::new(MONEY)), net.daemon("charger", Amount::ZERO));
     let mut received = 0;
-    for _ in 0..if full() { 30 } else { 5 } {
+    for _ in 0..rounds(5, 30) {
         let to = charger.client().new_address().await.expect("an address").address;
         let client = car.client().clone();
         let request = SendRequest { to, amount: Amount::new(AMOUNT) };

@@ -11,7 +11,7 @@ use std::{
 };
 
 use flash_proto::{Amount, ChannelId};
-use flash_tests::{Daemon, Net, Random, full, poll, until};
+use flash_tests::{Daemon, Net, Random, poll, rounds, until};
 use flashd::{
     api::{ErrorCode, PayRequest, PayResult},
     client::Client,
@@ -128,7 +128,7 @@ async fn assert_paid_once(payer: &Payer, paid: &Paid) -> u64 {
 
 #[tokio::test(flavor = "multi_thread")]
 async fn whoever_is_killed_whenever_each_key_is_paid_exactly_once() {
-    let kills = if full() { 100 } else { 12 };
+    let kills = rounds(12, 300);
     let mut random = Random::new();
     let mut net = Net::start().await;
     let money = Amount::new(2 * DEPOSIT);

@@ -3,8 +3,10 @@
 use std::{net::Ipv4Addr, process::Command};
 
 use flash_node_client::protocol::{NodeResponse, TransactionAnswer};
-use flash_proto::Amount;
-use flash_tests::{Daemon, LyingNode, Net, binary, poll, run};
+use flash_proto::{
+    Action, Amount, Essence, Side, Transaction, message::ChannelMessage, transaction::UnilateralClose,
+};
+use flash_tests::{Daemon, LyingNode, Net, ScriptedPeer, binary, poll, rounds, run};
 use serde_json::Value;
 
 /// Lies about channels, outputs and transactions. Its milestones are true.
@@ -68,4 +70,41 @@ async fn a_channel_opens_pays_and_closes_beside_a_lying_node() {
     assert!(lies.iter().any(|lie| fault.contains(lie)), "{fault}");
     assert_eq!(shown(&car, &honest).await, ("following".to_owned(), String::new()));
     net.assert_supply().await;
+}
+
+/// The only node that is left refuses the claim, or says that it has it and loses it, or does not answer.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_claim_is_made_again_until_it_is_final() {
+    let losses = rounds(8, 50);
+    let net = Net::start().await;
+    let node = LyingNode::losing(Ipv4Addr::LOCALHOST.into(), &net.node.address, losses);
+    let mut charger = Daemon::init_at(
+        net.path().join("charger"),
+        &net.node.network(),
+        &["--node", &node.address.to_string()],
+    )
+    .await;
+    charger.start().await;
+    let peer = ScriptedPeer::new(&net, &charger.ticket().await);
+    let channel = peer.open_with(&net, Amount::new(1_000_000), 6_000).await;
+    charger.wait(channel, "open", |info| info.state == "open").await;
+    let mut stream = peer.greet().await.channel(channel, None).await;
+    stream.say(&ChannelMessage::Update(peer.update(peer.lane(channel), &[700]).0)).await;
+    stream.acknowledged(1).await;
+
+    // The peer hides what it has paid.
+    let close = UnilateralClose { channel, closer: Side::A, balance: None };
+    let essence = Essence::acting(net.params().id(), Action::UnilateralClose(close));
+    let unlocks = vec![essence.unlock(&peer.key)];
+    net.client.submit_and_wait(Transaction { essence, unlocks }, None).await.expect("the close is applied");
+    poll("the claim to be lost again and again", || {
+        std::future::ready((node.still_loses() == 0).then_some(()))
+    })
+    .await;
+    let claimed = poll("the claim to be applied", || async {
+        let record = net.client.channel(channel).await.ok()?.value?;
+        (record.lane_a.cumulative == Amount::new(700)).then_some(record)
+    })
+    .await;
+    assert_eq!(claimed.lane_b.cumulative, Amount::ZERO);
 }

@@ -42,7 +42,7 @@ use std::collections::VecDeque;
 
 pub use errors::{CommandError, Misbehaviour, PayError};
 use flash_proto::{
-    Amount, Balances, ChannelId, LaneState, Payment, SecretKey, Side, Verifier,
+    Amount, Balances, ChannelId, LaneState, SecretKey, Side, Verifier,
     balance::Totals,
     message::{ChannelMessage, PauseReason, Stake, Stakes, Update},
 };

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 
 use flash_proto::{
     Action, Address, ChannelPhase, ChannelRecord, Claim, Essence, Hash, LaneClaim, NetworkId, Open,
-    Reference, SignedBalance, Transaction,
+    Payment, Reference, SignedBalance, Transaction,
     record::Party,
     transaction::{CooperativeClose, UnilateralClose, commit_inputs},
 };

@@ -12,14 +12,20 @@
 //! - sled moves any page over a quarter of a segment (128 KiB) into a *blob file*, which it never syncs.
 //!   A leaf holds up to 17 entries, so no entry may be longer than [`CHUNK_BYTES`]: longer values are
 //!   split into chunks in the same batch.
+//! - sled takes a damaged piece of its log for the end of the log, and drops all that comes after it without a
+//!   word. So each commit has a number, the number of the last one is written beside sled's files when the
+//!   store is closed, and a store that then opens with another is refused.
 //! - A failed sync may leave pages marked clean although they never reached the disk. After any error
 //!   the store is poisoned and nothing is tried again.
 
 use std::{
     fs::{self, File, TryLockError},
-    io,
-    path::Path,
-    sync::atomic::{AtomicBool, Ordering},
+    io::{self, Write},
+    path::{Path, PathBuf},
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
     time::Duration,
 };
@@ -35,6 +41,10 @@ const CLOSING_TRIES: u32 = 1_000;
 const CLOSING_WAIT: Duration = Duration::from_millis(5);
 /// Table id of the identity that a directory belongs to.
 const IDENTITY: Table = Table::small(255, "identity");
+/// The key, beside that of the identity, under which the number of the newest commit is.
+const COMMITS: &[u8] = b"commits";
+/// The file that has the number of the last commit while the store is closed.
+const CLOSED: &str = "closed";
 /// First byte of the keys of chunks; tables come before it, since their ids stay below 255.
 const CHUNK_SPACE: u8 = 255;
 
@@ -46,6 +56,9 @@ pub struct SledStore {
     data: File,
     poisoned: AtomicBool,
     sync: bool,
+    /// The number of the newest commit. Commits are made one at a time, in the order of their numbers.
+    commits: Mutex<u64>,
+    directory: PathBuf,
     /// Held as long as the store lives; dropped after `db`.
     _lock: File,
 }
@@ -82,9 +95,42 @@ impl SledStore {
         if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
             File::open(parent)?.sync_all()?;
         }
-        let store = Self { db, data, poisoned: AtomicBool::new(false), sync, _lock: lock };
+        let (poisoned, commits) = (AtomicBool::new(false), Mutex::new(0));
+        let store = Self { db, data, poisoned, sync, commits, directory: directory.to_owned(), _lock: lock };
+        store.check_commits()?;
         store.check_identity(directory, identity)?;
         Ok(store)
+    }
+
+    /// Refuses a store that has lost commits since it was closed. While it is open nothing can tell.
+    fn check_commits(&self) -> Result<(), StoreError> {
+        let damaged = |what| envelope::corrupt(IDENTITY, COMMITS, what);
+        let newest = match self.get(IDENTITY, COMMITS)? {
+            Some(bytes) => u64::from_le_bytes(bytes.try_into().map_err(|_| damaged("not a number"))?),
+            None => 0,
+        };
+        *self.commits.lock().unwrap_or_else(PoisonError::into_inner) = newest;
+        let path = self.directory.join(CLOSED);
+        match fs::read_to_string(&path) {
+            // A power cut may leave it empty: then nothing can be told.
+            Ok(text) if text.ends_with('\n') && text.trim_end() != newest.to_string() => {
+                return Err(damaged("the newest commits are missing"));
+            }
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+            Err(error) => return Err(error.into()),
+            Ok(_) => {}
+        }
+        fs::remove_file(&path)?;
+        Ok(File::open(&self.directory)?.sync_all()?)
+    }
+
+    /// Writes down which commit was the last.
+    fn note_closed(&self) -> io::Result<()> {
+        let newest = *self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut file = File::create(self.directory.join(CLOSED))?;
+        file.write_all(format!("{newest}\n").as_bytes())?;
+        file.sync_all()?;
+        File::open(&self.directory)?.sync_all()
     }
 
     fn check_identity(&self, directory: &Path, identity: &[u8]) -> Result<(), StoreError> {
@@ -258,6 +304,15 @@ fn from_sled(error: sled::Error) -> StoreError {
     }
 }
 
+impl Drop for SledStore {
+    fn drop(&mut self) {
+        if self.alive().is_ok() {
+            // Without the note nothing is noticed at the next opening, as after a crash.
+            let _ = self.note_closed();
+        }
+    }
+}
+
 impl Store for SledStore {
     fn commit(&self, batch: &Batch) -> Result<Durable, StoreError> {
         self.alive()?;
@@ -265,12 +320,16 @@ impl Store for SledStore {
         if batch.is_empty() {
             return Ok(Durable(())); // nothing to wait for
         }
-        let writes = self.sled_batch(batch)?;
+        let mut newest = self.commits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut writes = self.sled_batch(batch)?;
+        let number = newest.saturating_add(1);
+        insert(&mut writes, IDENTITY, COMMITS, &number.to_le_bytes());
         self.db.apply_batch(writes).map_err(|error| self.poison(error))?;
         self.db.flush().map_err(|error| self.poison(error))?;
         if self.sync {
             self.data.sync_data().map_err(|error| self.poison(sled::Error::Io(error)))?;
         }
+        *newest = number;
         Ok(Durable(()))
     }
 

@@ -158,6 +158,45 @@ fn a_store_on_disk_keeps_the_promises() {
     promises(on_disk::OnDisk::new());
 }
 
+/// A directory that was closed after two commits, with the files of the moment after the first.
+#[cfg(feature = "sled")]
+#[test]
+fn a_closed_store_without_its_newest_commit_is_refused() {
+    let dir = tempfile::tempdir().unwrap();
+    let [directory, kept] = ["store", "kept"].map(|name| dir.path().join(name));
+    let commit_one = |value: u8| {
+        let store = SledStore::open(&directory, b"me").unwrap();
+        let mut batch = Batch::new();
+        batch.put(SMALL, b"k", vec![value]);
+        let _ = store.commit(&batch).unwrap();
+    };
+    commit_one(1);
+    let files =
+        || std::fs::read_dir(&directory).unwrap().map(|file| file.unwrap().path()).filter(|it| it.is_file());
+    std::fs::create_dir(&kept).unwrap();
+    for file in files() {
+        std::fs::copy(&file, kept.join(file.file_name().unwrap())).unwrap();
+    }
+    commit_one(2);
+    let note = std::fs::read(directory.join("closed")).unwrap();
+    for file in files() {
+        std::fs::remove_file(file).unwrap();
+    }
+    for file in std::fs::read_dir(&kept).unwrap() {
+        let file = file.unwrap().path();
+        std::fs::copy(&file, directory.join(file.file_name().unwrap())).unwrap();
+    }
+    std::fs::write(directory.join("closed"), note).unwrap();
+    for _ in 0..2 {
+        let refused = SledStore::open(&directory, b"me").unwrap_err().to_string();
+        assert!(refused.contains("the newest commits are missing"), "{refused}");
+    }
+    // A store that was not closed in order may be whatever its files are.
+    std::fs::remove_file(directory.join("closed")).unwrap();
+    let store = SledStore::open(&directory, b"me").unwrap();
+    assert_eq!(store.get(SMALL, b"k").unwrap(), Some(vec![1]));
+}
+
 #[test]
 fn every_flipped_bit_is_found() {
     let store = MemoryStore::new();

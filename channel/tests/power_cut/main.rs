@@ -9,7 +9,7 @@
 //! that is what sled does as it comes, and it shows that the first test would see it.
 //!
 //! Needs `strace`. Without it the tests say so and pass, unless `FLASH_REQUIRE_STRACE` is set.
-//! `FLASH_POWER_CUT_SEED` and `FLASH_POWER_CUTS` set the seed and the number of cuts. Threads make every
+//! `FLASH_CI=full` cuts ten times as often; `FLASH_POWER_CUT_SEED` and `FLASH_POWER_CUTS` set the seed and the number of cuts. Threads make every
 //! recording a little different; a failure keeps its own, and `FLASH_POWER_CUT_RECORDING` plays it again.
 #![cfg(all(feature = "sled", target_os = "linux"))]
 #![allow(clippy::disallowed_methods, reason = "the crate is pure, its tests are not")]
@@ -199,7 +199,8 @@ fn run(writer: Writer, cuts: u64, check: impl Fn(&Tally) -> bool) {
 
 #[test]
 fn an_acknowledged_commit_survives_a_power_cut() {
-    run(Writer::Store, 200, |tally| tally.acknowledged > 0 && tally.wrong.is_empty());
+    let cuts = if env::var("FLASH_CI").is_ok_and(|value| value == "full") { 2_000 } else { 200 };
+    run(Writer::Store, cuts, |tally| tally.acknowledged > 0 && tally.wrong.is_empty());
 }
 
 #[test]

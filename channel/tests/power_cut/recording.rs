@@ -10,13 +10,15 @@ use std::{
 
 /// Everything that can change a file or make it durable. `?` skips what this machine does not have. A call
 /// that touches the directory and is not understood below fails the test, so that nothing is overlooked.
-const CALLS: &str = "trace=?open,openat,?creat,write,pwrite64,writev,pwritev,?pwritev2,lseek,fsync,fdatasync,\
+const CALLS: &str = "trace=recvfrom,?open,openat,?creat,write,pwrite64,writev,pwritev,?pwritev2,lseek,fsync,fdatasync,\
     sync,?syncfs,?sync_file_range,ftruncate,truncate,fallocate,?rename,renameat,?renameat2,?unlink,unlinkat,\
     ?mkdir,mkdirat,?rmdir,?link,linkat,?symlink,symlinkat,?copy_file_range,?sendfile,?splice,mmap";
 /// Longer than any single write; a shortened one fails the test.
 const STRING_BYTES: &str = "16777216";
-/// What the writer prints in front of the number of each acknowledged commit.
+/// What the writer prints in front of the number of each acknowledged commit. A writer that is a server is told
+/// the number instead, by whoever it acknowledged to: a request for `/ACK NUMBER`, written as `/ACK%20NUMBER`.
 pub(crate) const ACK: &str = "ACK ";
+const TOLD: &str = "GET /ACK%20";
 
 /// One thing that happened.
 #[derive(Debug, PartialEq, Eq)]
@@ -65,18 +67,24 @@ pub(crate) fn unavailable() -> Option<String> {
 /// counts, an absolute path.
 pub(crate) fn record(writer: &Command, root: &Path) -> PathBuf {
     let recording = root.with_extension("trace");
-    let output = Command::new("strace")
-        .args(["-f", "-y", "-xx", "-qq", "--signal=none", "-s", STRING_BYTES, "-e", CALLS, "-o"])
-        .arg(&recording)
+    let output = recorder(writer, &recording, &["-qq"]).stdout(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "the writer failed: {}", String::from_utf8_lossy(&output.stderr));
+    recording
+}
+
+/// The command that runs `writer` under strace, with these options more.
+pub(crate) fn recorder(writer: &Command, recording: &Path, options: &[&str]) -> Command {
+    let mut command = Command::new("strace");
+    command
+        .args(["-f", "-y", "-xx", "--signal=none", "-s", STRING_BYTES, "-e", CALLS])
+        .args(options)
+        .arg("-o")
+        .arg(recording)
         .arg("--")
         .arg(writer.get_program())
         .args(writer.get_args())
-        .envs(writer.get_envs().filter_map(|(name, value)| Some((name, value?))))
-        .stdout(Stdio::null())
-        .output()
-        .unwrap();
-    assert!(output.status.success(), "the writer failed: {}", String::from_utf8_lossy(&output.stderr));
-    recording
+        .envs(writer.get_envs().filter_map(|(name, value)| Some((name, value?))));
+    command
 }
 
 /// The directory that the writer of a recording worked in.
@@ -114,7 +122,10 @@ impl Parser {
         }
         let (began, call) = if text.starts_with("<... ") {
             let (began, start) = self.unfinished.remove(thread).unwrap();
-            (began, start + text.split_once("resumed>").unwrap().1)
+            let rest = text.split_once("resumed>").unwrap().1;
+            // What a call reads is written down only when it returns.
+            let between = if start.ends_with(',') { " " } else { "" };
+            (began, format!("{start}{between}{rest}"))
         } else {
             (number, text.to_owned())
         };
@@ -136,6 +147,11 @@ impl Parser {
         if name == "write" && arguments[0].starts_with("2<") {
             let text = String::from_utf8(text(arguments[1])).unwrap();
             return text.strip_prefix(ACK).map(|number| Event::Acknowledged(number.trim().parse().unwrap()));
+        }
+        if name == "recvfrom" {
+            let text = String::from_utf8_lossy(&text(arguments[1])).into_owned();
+            let number = text.strip_prefix(TOLD)?.split(' ').next().unwrap();
+            return Some(Event::Acknowledged(number.parse().unwrap()));
         }
         let paths: Vec<String> = arguments.iter().filter_map(|argument| path(argument)).collect();
         if name == "openat" || name == "open" {

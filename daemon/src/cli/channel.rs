@@ -6,7 +6,7 @@ use clap::Subcommand;
 use flash_node_client::quic::PeerAddress;
 use flash_proto::{Amount, ChannelId};
 
-use super::{Context, output::Failure, view, wait::wait};
+use super::{Context, output::Failure, tower, view, wait::wait};
 use crate::{
     api::{ApiError, ChannelInfo, CloseRequest, ErrorCode, LaneInfo, OpenRequest, PeerRequest},
     client::Client,
@@ -163,6 +163,7 @@ fn view(channel: &ChannelInfo) -> String {
         ("closed by", channel.close_transaction.as_ref().map(ToString::to_string)),
         ("paid out", channel.payout.map(view::amount)),
         ("paid out to peer", channel.peer_payout.map(view::amount)),
+        ("watchtowers", tower::standings(&channel.towers)),
     ])
 }
 

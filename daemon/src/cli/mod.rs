@@ -11,6 +11,7 @@ mod node;
 mod notary;
 mod output;
 mod pay;
+mod tower;
 mod view;
 mod wait;
 mod wallet;
@@ -111,6 +112,9 @@ pub enum Command {
     /// The ledger as the daemon verified it
     #[command(subcommand)]
     Ledger(ledger::Ledger),
+    /// The watchtowers that claim for the daemon while it is away
+    #[command(subcommand)]
+    Tower(tower::Tower),
     /// Stop the daemon and wait until it has stopped
     Stop,
     /// Measure payments on this machine: a network of its own, two daemons, the streams of the RPC
@@ -139,6 +143,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Stream(command) => command.run(&context).await,
         Command::Events(command) => command.run(&context).await,
         Command::Ledger(command) => command.run(&context).await,
+        Command::Tower(command) => command.run(&context).await,
         Command::Stop => node::stop(&context).await,
         Command::Bench(command) => bench::run(command, &context).await,
         Command::Footprint(command) => footprint::run(command, &context).await,
@@ -205,6 +210,7 @@ mod tests {
             "flash tick abcd 5 --count 4096 --key k".to_owned(),
             "flash channel close abcd --force --no-wait".to_owned(),
             "flash ledger milestone".to_owned(),
+            "flash tower show abcd --json".to_owned(),
             "flash ledger notarize a b --tag meter".to_owned(),
             "flash ledger verify a --proof b --network c".to_owned(),
             "flash events --after 3 --follow --rpc http://localhost:1".to_owned(),

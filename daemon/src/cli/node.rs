@@ -31,6 +31,7 @@ fn view(info: &Info) -> String {
     view::details([
         ("version", Some(info.version.clone())),
         ("ticket for peers", Some(info.ticket.clone())),
+        ("ticket as a watchtower", info.tower.clone()),
         ("network", Some(format!("{} ({})", info.network_name, info.network))),
         ("node", Some(info.ledger.node.clone().unwrap_or_else(|| "none is connected".to_owned()))),
         ("ledger", Some(ledger(&info.ledger))),

@@ -4,7 +4,7 @@ use flash_channel::{
     Channel,
     machine::{ChannelEvent, Misbehaviour, Origin, Phase},
 };
-use flash_proto::{Amount, Balances, SignedBalance, TickProof, TickTerms, message::Update};
+use flash_proto::{Amount, Balances, SignedBalance, TickProof, TickTerms, message::Update, tower::Claimable};
 use serde_json::{Value, json};
 
 use crate::{
@@ -65,6 +65,7 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         close_transaction: channel.close_transaction_id(),
         payout: payouts.map(|payouts| payouts.of(side)),
         peer_payout: payouts.map(|payouts| payouts.of(!side)),
+        towers: Vec::new(),
     }
 }
 
@@ -74,6 +75,11 @@ fn ticks(balance: Option<SignedBalance>, newest: Option<TickProof>) -> Option<Ti
     let paid = newest.map_or(0, |proof| proof.index);
     let left = terms.max.saturating_sub(paid);
     (terms != TickTerms::NONE).then_some(TicksInfo { unit: terms.unit, paid, left })
+}
+
+/// The newest of what the peer paid, as the ledger would be shown it.
+pub(super) fn newest(channel: &Channel) -> Option<Claimable> {
+    channel.incoming().held.map(|balance| Claimable { balance, ticks: channel.incoming().ticks })
 }
 
 pub(super) fn misbehaved(channel: &Channel, error: &Misbehaviour) -> NewEvent {

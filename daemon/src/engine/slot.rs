@@ -125,6 +125,8 @@ impl Slot {
         let view = View {
             info: describe::info(&self.channel, self.link.is_some()),
             open: self.channel.agreement().open,
+            newest: describe::newest(&self.channel),
+            key_index: self.channel.agreement().key_index,
             created_ms: self.created_ms,
             refused: self.refused.clone(),
         };

@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock},
 };
 
-use flash_proto::{ChannelId, Open, PublicKey, Side};
+use flash_proto::{ChannelId, Open, PublicKey, Side, tower::Claimable};
 use tokio::sync::watch;
 
 use crate::api::{ApiError, ChannelInfo, ErrorCode};
@@ -16,6 +16,10 @@ use crate::api::{ApiError, ChannelInfo, ErrorCode};
 pub struct View {
     /// As the admin RPC shows it.
     pub info: ChannelInfo,
+    /// The newest of what the peer paid, as the ledger would be shown it.
+    pub newest: Option<Claimable>,
+    /// Which of this side's channel keys signs here.
+    pub key_index: u32,
     /// When the channel was agreed on, milliseconds since 1970.
     pub created_ms: u64,
     /// What the opening transaction says.
@@ -93,6 +97,12 @@ impl Views {
         let list = sender.is_none().then(|| self.clone());
         let sender = sender.get_or_insert_with(|| Arc::new(watch::Sender::new(view.clone())));
         Publication { sender: Arc::clone(sender), view, list }
+    }
+
+    /// How many channels that peers have proposed are not on the ledger yet.
+    pub fn proposed(&self) -> usize {
+        let waits = |view: &View| view.info.side == Side::B && view.info.state == "opening";
+        self.read(|shown| shown.values().filter(|sender| waits(&sender.borrow())).count())
     }
 
     /// Tells those who follow [`Views::added`] that the peer of a channel is another machine now.

@@ -146,6 +146,7 @@ async fn greet(shared: &Shared, link: &Link) -> Result<(), String> {
 async fn greet_back(shared: &Shared, link: &Link) -> Result<(), String> {
     let streams = link.connection.accept_bi().await.map_err(|error| error.to_string())?;
     let (mut writer, mut reader) = frame_streams(streams);
+    reader.set_frame_bytes_max(limits::START_FRAME_BYTES_MAX);
     let StreamStart::Control(theirs) = next(&mut reader).await? else {
         return Err("the first stream must be the control stream".to_owned());
     };
@@ -209,7 +210,7 @@ fn install(shared: &Shared, link: &Link) -> bool {
 async fn run(shared: Arc<Shared>, link: Link) {
     shared.link_changed();
     tracing::info!(peer = %link.peer, dialled = link.dialled_here, "connected");
-    serve(&shared, &link).await;
+    let mut streams = serve(&shared, &link).await;
     {
         let mut links = shared.links();
         if links.get(&link.peer).is_some_and(|current| current.id == link.id) {
@@ -218,10 +219,13 @@ async fn run(shared: Arc<Shared>, link: Link) {
     }
     shared.link_changed();
     tracing::info!(peer = %link.peer, reason = ?link.connection.close_reason(), "disconnected");
+    // Each of them finds that the connection has ended, and tells the engine. Were they dropped instead, the engine
+    // would go on to take their channels for connected.
+    while streams.join_next().await.is_some() {}
 }
 
-async fn serve(shared: &Arc<Shared>, link: &Link) {
-    // Everything of this connection ends with it: dropping the set ends its tasks.
+/// Serves the connection until it ends; gives back its streams that have not ended yet.
+async fn serve(shared: &Arc<Shared>, link: &Link) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let mut opened: std::collections::HashSet<ChannelId> = std::collections::HashSet::new();
     let mut added = shared.views.added();
@@ -243,6 +247,7 @@ async fn serve(shared: &Arc<Shared>, link: &Link) {
             () = shared.stop.stopped() => break,
         }
     }
+    tasks
 }
 
 /// Party A's part: keeps the channel's stream open while the channel lives.
@@ -256,6 +261,9 @@ async fn keep_stream(shared: Arc<Shared>, link: Link, channel: ChannelId) {
             return;
         }
         stream::run(&shared.engine, &shared.metrics, &link, channel, writer, reader).await;
+        if link.connection.close_reason().is_some() {
+            return;
+        }
         if started.elapsed() > longest {
             (pause, _) = REOPEN;
         }
@@ -275,7 +283,10 @@ async fn start_stream(
     negotiations: Arc<Semaphore>,
 ) {
     let (mut writer, mut reader) = frame_streams(streams);
+    // Until it is known what a stream is for, it may be one of thousands.
+    reader.set_frame_bytes_max(limits::START_FRAME_BYTES_MAX);
     let start = tokio::time::timeout(GREETING_MAX, next::<StreamStart>(&mut reader)).await;
+    reader.set_frame_bytes_max(limits::PEER_FRAME_BYTES_MAX);
     let refusal = match start {
         Ok(Ok(StreamStart::Channel(channel))) => {
             match shared.views.get(channel).ok().filter(|view| view.info.peer == link.peer) {

@@ -37,8 +37,10 @@ use crate::{
 
 /// Streams that a peer may have open at once: its channels, and negotiations.
 pub(crate) const STREAMS_PER_PEER_MAX: u32 = 4_096;
-/// Handshakes of unknown machines that may be under way at once.
-const HANDSHAKES_MAX: usize = 256;
+/// Handshakes that may be under way at once with machines that have not shown yet that they are where they say.
+const HANDSHAKES_UNPROVEN_MAX: usize = 128;
+/// The same of machines that have shown it, which costs them a round trip when the others are too many.
+const HANDSHAKES_PROVEN_MAX: usize = 128;
 /// A peer must have greeted within this time.
 const GREETING_MAX: Duration = Duration::from_secs(10);
 /// An answer to a proposal must come within this time.
@@ -111,10 +113,18 @@ impl Peers {
     }
 
     async fn accept(self) {
-        let handshakes = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_MAX));
+        let unproven = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_UNPROVEN_MAX));
+        let proven = Arc::new(tokio::sync::Semaphore::new(HANDSHAKES_PROVEN_MAX));
         while let Some(incoming) = self.0.endpoint.accept().await {
-            let Ok(permit) = Arc::clone(&handshakes).try_acquire_owned() else {
-                incoming.refuse();
+            let is_proven = incoming.remote_address_validated();
+            let handshakes = if is_proven { &proven } else { &unproven };
+            let Ok(permit) = Arc::clone(handshakes).try_acquire_owned() else {
+                // Whoever forges addresses never hears of this, and cannot keep out those who do.
+                if is_proven {
+                    incoming.refuse();
+                } else if let Err(refused) = incoming.retry() {
+                    refused.into_incoming().refuse();
+                }
                 continue;
             };
             let shared = Arc::clone(&self.0);

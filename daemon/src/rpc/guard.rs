@@ -12,7 +12,7 @@ use crate::api::{ApiError, ErrorCode};
 
 /// Refuses what only a web page would send: any `Origin`, or a `Host` other than this machine (a page
 /// whose name was made to point here).
-pub(super) async fn local(request: Request, next: Next) -> Result<Response, ApiError> {
+pub(crate) async fn local(request: Request, next: Next) -> Result<Response, ApiError> {
     let hint = "call the RPC as localhost, 127.0.0.1 or [::1], not from a web page";
     if request.headers().contains_key(header::ORIGIN) {
         let message = "requests of web pages (with an Origin header) are refused";

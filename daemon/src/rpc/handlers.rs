@@ -18,7 +18,7 @@ use super::{
 use crate::api::{
     ApiError, ChannelInfo, CloseRequest, ErrorCode, HistoryEntry, Info, NewAddress, OpenRequest, PayRequest,
     PayResult, PeerRequest, RecoverRequest, RecoverResult, SendRequest, SendResult, Stopping, TickRequest,
-    WalletBalance,
+    TowerHeld, TowerInfo, WalletBalance,
 };
 
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -200,6 +200,21 @@ pub(super) async fn meet(
     Body(request): Body<PeerRequest>,
 ) -> Answer<ChannelInfo> {
     to_its_end(async move { rpc.daemon.meet(id, request).await }).await.map(Json)
+}
+
+/// Asks each watchtower what it holds of a channel.
+#[utoipa::path(get, path = "/v1/channels/{id}/towers", tag = "towers", security(("token" = ["read"])),
+    params(("id" = String, Path, description = "The channel's id, 64 hexadecimal digits")),
+    responses((status = 200, body = Vec<TowerHeld>), (status = "default", body = ApiError)))]
+pub(super) async fn tower_held(State(rpc): State<Rpc>, Id(id): Id<ChannelId>) -> Answer<Vec<TowerHeld>> {
+    rpc.daemon.tower_held(id).await.map(Json)
+}
+
+/// The watchtowers of this daemon, and how far they are.
+#[utoipa::path(get, path = "/v1/towers", tag = "towers", security(("token" = ["read"])),
+    responses((status = 200, body = Vec<TowerInfo>), (status = "default", body = ApiError)))]
+pub(super) async fn towers(State(rpc): State<Rpc>) -> Answer<Vec<TowerInfo>> {
+    rpc.daemon.towers().map(Json)
 }
 
 /// Pays the peer. The answer comes when the peer has the payment on its disk.

@@ -3,6 +3,8 @@
 //! Every call but `/openapi.json` needs a token (see [`Tokens`]). Every error, of whatever origin, is an
 //! [`ApiError`] with the status that follows from its code.
 
+#[cfg(test)]
+mod credential_tests;
 mod events;
 mod guard;
 mod handlers;
@@ -32,7 +34,7 @@ use tower_http::trace::TraceLayer;
 use self::request::{unknown_path, wrong_method};
 use crate::{daemon::Daemon, stop::serve_until};
 
-pub(crate) use guard::is_local as is_local_host;
+pub(crate) use guard::{is_local as is_local_host, local};
 pub(crate) use ledger::Index;
 pub use openapi::document;
 pub use stream::LINE_BYTES_MAX;
@@ -82,7 +84,7 @@ fn router(rpc: Rpc) -> Router {
         .fallback(unknown_path)
         .method_not_allowed_fallback(wrong_method)
         .layer(DefaultBodyLimit::max(request::BODY_BYTES_MAX))
-        .layer(middleware::from_fn(guard::local))
+        .layer(middleware::from_fn(local))
         .layer(TraceLayer::new_for_http())
         .with_state(rpc)
 }
@@ -94,6 +96,8 @@ fn read_routes() -> Router<Rpc> {
         .route("/v1/wallet/history", get(handlers::history))
         .route("/v1/channels", get(handlers::channels))
         .route("/v1/channels/{id}", get(handlers::channel))
+        .route("/v1/channels/{id}/towers", get(handlers::tower_held))
+        .route("/v1/towers", get(handlers::towers))
         .route("/v1/events", get(events::events))
         .route("/v1/ledger/status", get(ledger::status))
         .route("/v1/ledger/transactions/{id}", get(ledger::transaction))

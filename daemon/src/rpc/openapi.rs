@@ -34,6 +34,8 @@ use super::{events, handlers, ledger, stream};
         handlers::meet,
         handlers::pay,
         handlers::tick,
+        handlers::towers,
+        handlers::tower_held,
         stream::stream,
         events::events,
         ledger::status,

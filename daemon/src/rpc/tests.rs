@@ -2,8 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use futures_util::future::join_all;
-use reqwest::{Method, StatusCode, header};
+use reqwest::{Method, StatusCode};
 use serde_json::Value;
 use tempfile::TempDir;
 use tokio::{sync::oneshot, task::JoinHandle};
@@ -11,7 +10,7 @@ use tokio::{sync::oneshot, task::JoinHandle};
 use super::*;
 use crate::api::{ApiError, ErrorCode};
 
-const ID: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
+pub(super) const ID: &str = "00000000000000000000000000000000000000000000000000000000000000aa";
 
 /// A whole daemon on a data directory of its own, which follows a node that is never there.
 async fn daemon(dir: &std::path::Path) -> Daemon {
@@ -19,16 +18,16 @@ async fn daemon(dir: &std::path::Path) -> Daemon {
 }
 
 /// An RPC server on a port of its own.
-struct Server {
-    base: String,
-    dir: TempDir,
-    http: reqwest::Client,
+pub(super) struct Server {
+    pub(super) base: String,
+    pub(super) dir: TempDir,
+    pub(super) http: reqwest::Client,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<io::Result<()>>,
 }
 
 impl Server {
-    async fn start() -> Self {
+    pub(super) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
         let tokens = Tokens::open(dir.path()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -41,7 +40,12 @@ impl Server {
         Self { base, dir, http, stop: Some(stop), task }
     }
 
-    fn request(&self, method: Method, path: &str, scope: Option<Scope>) -> reqwest::RequestBuilder {
+    pub(super) fn request(
+        &self,
+        method: Method,
+        path: &str,
+        scope: Option<Scope>,
+    ) -> reqwest::RequestBuilder {
         let request = self.http.request(method, format!("{}{path}", self.base));
         match scope {
             Some(scope) => request.bearer_auth(read_token(self.dir.path(), scope).unwrap().as_str()),
@@ -51,72 +55,12 @@ impl Server {
 }
 
 /// The error of an answer, which must be one as it is documented.
-async fn error(request: reqwest::RequestBuilder) -> (StatusCode, ApiError) {
+pub(super) async fn error(request: reqwest::RequestBuilder) -> (StatusCode, ApiError) {
     let response = request.send().await.unwrap();
     let status = response.status();
     let error: ApiError = response.json().await.unwrap();
     assert_eq!(status.as_u16(), error.code.http_status(), "{error:?}");
     (status, error)
-}
-
-/// Every route that needs a token: method, path and the least scope.
-fn routes() -> Vec<(Method, String, Scope)> {
-    let mut routes = Vec::new();
-    let document = serde_json::to_value(document()).unwrap();
-    for (path, methods) in document["paths"].as_object().unwrap() {
-        for (method, operation) in methods.as_object().unwrap() {
-            let Some(security) = operation.get("security") else { continue };
-            let scope: Scope = serde_json::from_value(security[0]["token"][0].clone()).unwrap();
-            let method = Method::from_bytes(method.to_uppercase().as_bytes()).unwrap();
-            routes.push((method, path.replace("{id}", ID).replace("{index}", "latest"), scope));
-        }
-    }
-    routes
-}
-
-/// The status of a call that nothing but its scope can keep out.
-async fn status(server: &Server, (method, path, scope): (Method, String, Scope)) -> StatusCode {
-    server.request(method, &path, Some(scope)).send().await.unwrap().status()
-}
-
-#[tokio::test]
-async fn every_call_needs_a_token_of_its_scope() {
-    let server = Server::start().await;
-    let routes = routes();
-    assert_eq!(routes.len(), 21);
-    let mut allowed = Vec::new();
-    for (method, path, needed) in routes {
-        let (status, missing) = error(server.request(method.clone(), &path, None)).await;
-        assert_eq!((status, missing.code), (StatusCode::UNAUTHORIZED, ErrorCode::Unauthorized), "{path}");
-        assert!(missing.hint.contains(&format!("tokens/{needed}")), "{missing:?}");
-        for wrong in ["Bearer ", "Bearer 00", "Basic YTpi", "nonsense"] {
-            let request = server.request(method.clone(), &path, None).header(header::AUTHORIZATION, wrong);
-            assert_eq!(error(request).await.1.code, ErrorCode::Unauthorized, "{path} with {wrong}");
-        }
-        for scope in Scope::ALL {
-            if scope < needed {
-                let refused = error(server.request(method.clone(), &path, Some(scope))).await;
-                assert_eq!(
-                    (refused.0, refused.1.code),
-                    (StatusCode::FORBIDDEN, ErrorCode::Forbidden),
-                    "{path}"
-                );
-            } else {
-                allowed.push((method.clone(), path.clone(), scope));
-            }
-        }
-    }
-    // All at once: many wait for the node that is never there. The daemon's end comes last.
-    let (ends, calls): (Vec<_>, Vec<_>) =
-        allowed.into_iter().partition(|(_, path, _)| path.ends_with("/shutdown"));
-    assert_eq!(ends.len(), 1);
-    for calls in [calls, ends] {
-        let statuses = join_all(calls.iter().map(|call| status(&server, call.clone()))).await;
-        for (call, status) in calls.iter().zip(statuses) {
-            // Whatever the daemon answers, the call was let in.
-            assert!(!matches!(status.as_u16(), 401 | 403 | 405), "{call:?}: {status}");
-        }
-    }
 }
 
 #[tokio::test]

@@ -61,6 +61,11 @@ impl FrameReader {
         Self { stream, frame_bytes_max, buffer: BytesMut::new() }
     }
 
+    /// From now on frames may have so many bytes.
+    pub fn set_frame_bytes_max(&mut self, frame_bytes_max: usize) {
+        self.frame_bytes_max = frame_bytes_max;
+    }
+
     /// The next frame, or `None` if the peer finished the stream after a whole one.
     ///
     /// # Errors

@@ -22,6 +22,8 @@ use thiserror::Error;
 pub const PEER_ALPN: &[u8] = b"flash-peer/1";
 /// ALPN of the link between a node and its clients.
 pub const NODE_ALPN: &[u8] = b"flash-node/1";
+/// ALPN of the link between a watchtower and its clients.
+pub const TOWER_ALPN: &[u8] = b"flash-tower/1";
 /// ALPN of the link between two nodes.
 pub const GOSSIP_ALPN: &[u8] = b"flash-gossip/1";
 

@@ -213,6 +213,28 @@ fn a_claim_counts_up_to_the_deadline_and_not_after() {
     }
 }
 
+/// Whichever of its old balances the peer shows, and however late: a claim in the last milestone that still counts
+/// makes it good to the unit, while the closer's own lane counts as the closer would have it not.
+#[test]
+fn after_a_close_with_any_old_balance_the_last_milestone_is_enough_for_a_claim() {
+    for old in 0..100 {
+        let mut ledger = Ledger::new();
+        let channel = ledger.open_channel();
+        let shown = (old > 0).then(|| balance(&ledger.params, channel, Side::A, old * 10));
+        let newest = [Side::A, Side::B].map(|side| {
+            let cumulative = side.pick(1_000, 3_000 + old);
+            claim(&ledger.params, &balance(&ledger.params, channel, side, cumulative))
+        });
+        ledger.apply(&unilateral(&ledger.params, channel, Side::B, shown));
+        let last_before = deadline(&ledger, channel) - 1;
+        ledger.pass_until(last_before);
+        assert_eq!(ledger.confirm(&newest), [Ok(()), Ok(())], "old balance {old}");
+        ledger.confirm(&[]);
+        let paid = [Some(6_000 - 1_000 + 3_000 + old), Some(4_000 + 1_000 - 3_000 - old)];
+        assert_eq!(payouts(&ledger, channel), paid, "old balance {old}");
+    }
+}
+
 #[test]
 fn closing_alone_and_claiming_need_the_right_keys_and_phase() {
     let mut ledger = Ledger::new();

@@ -1,14 +1,19 @@
 //! A peer that breaks the protocol is told why, changes nothing, and harms nobody else's channel.
 
+mod network;
+
 use std::time::Duration;
 
 use flash_proto::{
-    Action, Amount, ChannelId, Essence, NetworkId, PaymentList, SecretKey, Side, SignedBalance, codec,
-    limits,
-    message::{ChannelMessage, Hello, OpenReply, Reestablish, Refusal, RefusalCode, StreamStart, Update},
-    transaction::CooperativeClose,
+    Action, Address, Amount, ChannelId, Essence, Hash, NetworkId, Output, OutputId, PaymentList, SecretKey,
+    Side, Signature, SignedBalance, TickProof, Transaction, codec, limits,
+    message::{
+        ChannelMessage, Funding, Hello, OpenReply, PauseReason, Reestablish, Refusal, RefusalCode,
+        StreamStart, Update,
+    },
+    transaction::{CooperativeClose, Withdraw},
 };
-use flash_tests::{Daemon, Ending, Net, STAKES, ScriptedPeer, Stream, until};
+use flash_tests::{Daemon, Ending, Net, STAKES, ScriptedPeer, Stream, rounds, until};
 use flashd::api::{CloseRequest, ErrorCode, OpenRequest};
 
 const DEPOSIT: u64 = 1_000_000;
@@ -71,6 +76,23 @@ impl Scene {
     }
 }
 
+/// The same signature with the group's order added to its second half.
+fn malleated(signature: Signature) -> Signature {
+    const ORDER: [u8; 32] = [
+        0xed, 0xd3, 0xf5, 0x5c, 0x1a, 0x63, 0x12, 0x58, 0xd6, 0x9c, 0xf7, 0xa2, 0xde, 0xf9, 0xde, 0x14, 0, 0,
+        0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0x10,
+    ];
+    let mut bytes = *signature.as_bytes();
+    let mut carry = 0;
+    for (byte, order) in bytes[32..].iter_mut().zip(ORDER) {
+        let sum = u16::from(*byte) + u16::from(order) + carry;
+        *byte = sum.to_le_bytes()[0];
+        carry = sum >> 8;
+    }
+    assert_eq!(carry, 0);
+    Signature::new(bytes)
+}
+
 fn assert_misbehaved(case: &str, ending: &Ending, why: &str) {
     let Ending::Refused(Refusal { code, detail }) = ending else { panic!("{case}: {ending}") };
     assert_eq!(*code, RefusalCode::Misbehaved, "{case}: {detail}");
@@ -112,6 +134,17 @@ async fn updates_that_break_a_rule_are_refused_with_the_rule_and_change_nothing(
         update.signature = state.sign(NetworkId::new([7; 32]), &scene.peer.key).signature;
         update
     };
+    // The right balance, signed for another channel, for the other lane, and with its signature written in
+    // another way that means the same to a careless verifier.
+    let forms = [
+        flash_proto::LaneState { channel: ChannelId::new([3; 32]), ..state },
+        flash_proto::LaneState { payer: Side::B, ..state },
+    ];
+    let [other_channel, other_side] = forms.map(|form| {
+        let signature = form.sign(scene.net.params().id(), &scene.peer.key).signature;
+        ChannelMessage::Update(Update { signature, ..next(&[5]).0 })
+    });
+    let malleated = Update { signature: malleated(next(&[5]).0.signature), ..next(&[5]).0 };
     let replayed = scene.peer.update(scene.peer.lane(scene.channel), &[61, 40]).0;
     let gap = scene.peer.update(next(&[1]).1.state, &[1]).0;
     let left = DEPOSIT - 100;
@@ -124,6 +157,9 @@ async fn updates_that_break_a_rule_are_refused_with_the_rule_and_change_nothing(
             ChannelMessage::Update(other_network),
             "a signature is not the peer's",
         ),
+        ("another channel's signature", other_channel, "a signature is not the peer's"),
+        ("the other side's signature", other_side, "a signature is not the peer's"),
+        ("a malleated signature", ChannelMessage::Update(malleated), "a signature is not the peer's"),
         ("another body under a used number", ChannelMessage::Update(replayed), "two different updates"),
         ("a gap", ChannelMessage::Update(gap), "a gap"),
         ("one too much", ChannelMessage::Update(next(&[left + 1]).0), "cannot have paid"),
@@ -187,6 +223,91 @@ async fn frames_that_are_no_messages_are_refused_with_the_reason_and_change_noth
     scene.assert_unharmed("a forged balance").await;
 }
 
+/// Every message, cut off after each of its bytes: as a whole frame, and as one that the stream's end cuts off.
+#[tokio::test(flavor = "multi_thread")]
+async fn messages_cut_off_at_any_byte_are_refused_and_change_nothing() {
+    let scene = Scene::set().await;
+    let close = CooperativeClose {
+        channel: scene.channel,
+        final_seq_a: 1,
+        final_seq_b: 0,
+        payout_a: Amount::new(DEPOSIT - 100),
+        payout_b: Amount::new(100),
+        expiry_milestone: 1_000,
+    };
+    let signature = scene.newest.signature;
+    let standing = Reestablish {
+        signed: Some(scene.newest),
+        signed_ticks: None,
+        held: None,
+        held_ticks: None,
+        stakes: STAKES,
+    };
+    let withdraw = Withdraw {
+        channel: scene.channel,
+        side: Side::A,
+        amount: Amount::new(1),
+        total: Amount::new(1),
+        expiry_milestone: 1_000,
+    };
+    let proof = TickProof { index: 1, preimage: Hash::new([1; 32]) };
+    let messages = [
+        ChannelMessage::Reestablish(Box::new(standing)),
+        ChannelMessage::Update(scene.peer.update(scene.newest.state, &[5]).0),
+        ChannelMessage::Ack { seq: 0 },
+        ChannelMessage::Balance(Box::new(scene.newest)),
+        ChannelMessage::Paused { held_seq: 0, reason: PauseReason::Closing },
+        ChannelMessage::CloseRequest,
+        ChannelMessage::CloseSigned { close, signature },
+        ChannelMessage::CloseComplete { signature },
+        ChannelMessage::Refuse(Refusal::new(RefusalCode::Busy, "busy")),
+        ChannelMessage::Tick { seq: 1, proof },
+        ChannelMessage::TickAck { seq: 0, index: 0 },
+        ChannelMessage::Stakes(STAKES),
+        ChannelMessage::WithdrawSigned { withdraw, signature },
+        ChannelMessage::WithdrawComplete { withdraw, signature },
+        ChannelMessage::ReceiptRequest { seq: 1 },
+        ChannelMessage::Receipt { seq: 0, signature },
+    ];
+    let greeted = scene.peer.greet().await;
+    let mut cut = 0;
+    for message in messages {
+        let whole = codec::encode(&message);
+        for length in (0..whole.len()).step_by(rounds(23, 1)) {
+            let body = &whole[..length];
+            let claimed = u32::try_from(length).unwrap().to_le_bytes();
+            let short = u32::try_from(whole.len()).unwrap().to_le_bytes();
+            for (header, finish) in [(claimed, false), (short, true)] {
+                let case = format!("{length} of {} bytes of {message:?}", whole.len());
+                let mut stream = greeted.channel(scene.channel, Some(scene.newest)).await;
+                stream.bytes(&[&header[..], body].concat()).await;
+                if finish {
+                    stream.finish();
+                }
+                assert_misbehaved(&case, &stream.ending().await, "");
+                cut += 1;
+            }
+        }
+    }
+    println!("{cut} messages were cut off");
+    scene.assert_unharmed("cut off").await;
+}
+
+/// What was already taken may be sent again, as a link that broke makes an honest peer do; it counts once.
+#[tokio::test(flavor = "multi_thread")]
+async fn an_old_update_again_is_acknowledged_and_counts_once() {
+    let scene = Scene::set().await;
+    let (first, newest) = scene.peer.update(scene.peer.lane(scene.channel), &[60, 40]);
+    assert_eq!(newest, scene.newest);
+    let mut stream = scene.stream().await;
+    for _ in 0..3 {
+        stream.say(&ChannelMessage::Update(first.clone())).await;
+        stream.acknowledged(1).await;
+        stream.say(&ChannelMessage::Balance(Box::new(scene.newest))).await;
+    }
+    scene.assert_unharmed("again").await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_close_that_is_not_what_the_records_say_is_refused() {
     let scene = Scene::set().await;
@@ -202,7 +323,7 @@ async fn a_close_that_is_not_what_the_records_say_is_refused() {
         let essence = Essence::acting(scene.net.params().id(), Action::CooperativeClose(close));
         ChannelMessage::CloseSigned { close, signature: essence.unlock(key).signature }
     };
-    let expiry = scene.net.info().await.milestone_index + 1_000;
+    let expiry = scene.net.info().await.milestone_index + 100;
     let unasked = scene.after(signed(close(0, expiry), &scene.peer.key)).await;
     assert_misbehaved("unasked", &unasked, "a close that nobody asked for");
     scene.assert_unharmed("unasked").await;
@@ -264,13 +385,10 @@ async fn endless_proposals_are_bounded() {
     let greeted = std::sync::Arc::new(scene.peer.greet().await);
     let expiry = scene.net.info().await.milestone_index + 500;
     // Nothing is behind them: a daemon that locks nothing itself cannot know that yet.
-    let output = flash_proto::Output {
-        address: flash_proto::Address::of(&scene.peer.key.public()),
-        amount: Amount::new(DEPOSIT),
-    };
+    let output = Output { address: Address::of(&scene.peer.key.public()), amount: Amount::new(DEPOSIT) };
     let proposal = |index: u16| {
-        let id = flash_proto::OutputId { transaction: flash_proto::TransactionId::new([5; 32]), index };
-        scene.peer.proposal(vec![flash_proto::message::Funding { id, output }], expiry)
+        let id = OutputId { transaction: flash_proto::TransactionId::new([5; 32]), index };
+        scene.peer.proposal(vec![Funding { id, output }], expiry)
     };
     let asked: Vec<_> = (0..200)
         .map(|index| {
@@ -299,6 +417,105 @@ async fn endless_proposals_are_bounded() {
     let live = scene.charger.client().channels(false).await.unwrap().len();
     assert_eq!((accepted, live), (63, 65), "63 and the open one, and the honest peer's");
     scene.assert_unharmed("proposals").await;
+}
+
+/// What a peer locks must be there, be its own and be what it says; else the channel never opens, no payment is
+/// taken, and after the expiry nothing is left of it.
+#[tokio::test(flavor = "multi_thread")]
+async fn deposits_that_are_not_there_open_nothing_and_expire() {
+    let scene = Scene::set().await;
+    let owner = Address::of(&scene.peer.key.public());
+    let stranger = SecretKey::from_bytes([9; 32]);
+    for address in [owner, Address::of(&stranger.public())] {
+        scene.net.fund(address, Amount::new(DEPOSIT)).await;
+    }
+    let funding = async |address| {
+        let outputs = scene.net.client.outputs_of(&[address]).await.unwrap().value;
+        let (id, output) = outputs[0];
+        Funding { id, output }
+    };
+    let own = funding(owner).await;
+    let foreign = funding(Address::of(&stranger.public())).await;
+    let more = Output { amount: Amount::new(DEPOSIT + 1), ..own.output };
+    let spent = Funding { id: OutputId { index: 77, ..own.id }, ..own };
+    let cases = [
+        ("more than there is", Funding { output: more, ..own }),
+        ("somebody else's", foreign),
+        ("somebody else's, said to be its own", Funding { id: foreign.id, ..own }),
+        ("what was never there", spent),
+        ("the right one", own),
+        ("the right one again", own),
+    ];
+    let expiry = scene.net.info().await.milestone_index + 40;
+    let greeted = scene.peer.greet().await;
+    let mut opened = Vec::new();
+    for (case, funding) in cases {
+        let mut proposal = scene.peer.proposal(vec![funding], expiry);
+        proposal.party_a.payout = Address::of(&SecretKey::from_bytes(rand::random()).public());
+        let OpenReply::Accept(accept) = greeted.propose(proposal.clone()).await else {
+            panic!("{case}: what is on the ledger nobody can know when a channel is proposed")
+        };
+        let essence = proposal.essence(scene.net.params().id(), &accept.party_b);
+        let unlocks = vec![essence.unlock(&scene.peer.key)];
+        let transaction = Transaction { essence, unlocks };
+        let channel = ChannelId::opened_by(transaction.id());
+        let submitted = scene.net.client.submit_and_wait(transaction, Some(expiry)).await;
+        assert_eq!(submitted.is_ok(), case == "the right one", "{case}: {submitted:?}");
+        opened.push((case, channel));
+    }
+    for (case, channel) in opened {
+        let wanted = if case == "the right one" { "open" } else { "lapsed" };
+        scene.charger.wait(channel, wanted, |info| info.state == wanted).await;
+        if wanted == "lapsed" {
+            let ending = greeted.stream(&StreamStart::Channel(channel)).await.ending().await;
+            println!("{case}: {ending}");
+        }
+    }
+    // The deposit of a channel can never be spent elsewhere.
+    let essence = Essence {
+        network: scene.net.params().id(),
+        inputs: vec![own.id],
+        inputs_commitment: flash_proto::transaction::commit_inputs(&[own.output]),
+        outputs: vec![own.output],
+        action: Action::Transfer,
+    };
+    let unlocks = vec![essence.unlock(&scene.peer.key)];
+    let later = scene.net.client.submit_and_wait(Transaction { essence, unlocks }, Some(expiry + 60)).await;
+    assert!(later.is_err(), "{later:?}");
+    scene.assert_unharmed("deposits").await;
+    scene.net.assert_supply().await;
+}
+
+/// From as many machines as anybody can make up: what waits for its deposit is bounded over all of them.
+#[tokio::test(flavor = "multi_thread")]
+async fn proposals_of_many_machines_are_bounded() {
+    let scene = Scene::set().await;
+    let expiry = scene.net.info().await.milestone_index + 900;
+    let ticket = scene.charger.ticket().await;
+    let mut accepted = 0_usize;
+    let mut refused = None;
+    for machine in 0..rounds(24_u16, 10_000) {
+        let peer = ScriptedPeer::new(&scene.net, &ticket);
+        let greeted = peer.greet().await;
+        let address = Address::of(&peer.key.public());
+        for index in 0..rounds(50, 1) {
+            let transaction = flash_proto::TransactionId::new([5; 32]);
+            let id = OutputId { transaction, index: machine.wrapping_mul(64).wrapping_add(index) };
+            let output = Output { address, amount: Amount::new(DEPOSIT) };
+            match greeted.propose(peer.proposal(vec![Funding { id, output }], expiry)).await {
+                OpenReply::Accept(_) => accepted += 1,
+                OpenReply::Refuse(refusal) => refused = Some(refusal),
+            }
+        }
+        if refused.is_some() && accepted < 2_000 {
+            break;
+        }
+    }
+    let refusal = refused.expect("not everybody is answered");
+    assert_eq!(refusal.code, RefusalCode::Busy, "{refusal:?}");
+    println!("{accepted} were accepted, then: {}", refusal.detail);
+    assert!(accepted <= 1_024, "{accepted}");
+    scene.assert_unharmed("proposals of many").await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,0 +1,237 @@
+//! Records as they lie on the disk: damaged, cut off, of an older and of a newer release.
+
+use std::{
+    collections::BTreeMap,
+    fs::{self, File},
+    os::unix::fs::PermissionsExt,
+    panic,
+    path::{Path, PathBuf},
+};
+
+use flash_channel::store::{Batch, SledStore, Store, Table};
+use flash_proto::{Amount, ChannelId};
+use flash_tests::{Daemon, Net, copy, rounds};
+use flashd::api::{ChannelInfo, ErrorCode, PayRequest};
+use serde_json::{Value, json};
+
+/// Bytes in front of a stored value: the number of its further parts, the version, the checksum.
+const VERSION_AT: usize = 2;
+const VALUE_AT: usize = 7;
+const DEPOSIT: u64 = 1_000_000;
+
+/// The newest entry of each table in a store, by the table's number.
+fn one_of_each(store: &Path) -> BTreeMap<u8, (sled::IVec, sled::IVec)> {
+    let db = sled::open(store).expect("a store");
+    let entries = db.iter().map(|entry| entry.expect("an entry"));
+    entries.filter_map(|(key, value)| Some((*key.first()?, (key, value)))).collect()
+}
+
+fn change(store: &Path, key: &[u8], value: &[u8]) {
+    let db = sled::open(store).expect("a store");
+    db.insert(key, value).expect("room");
+    db.flush().expect("room");
+}
+
+/// A daemon that has used its wallet, a channel and payment keys, and is stopped.
+async fn used(net: &Net) -> (Daemon, Daemon, ChannelId) {
+    let money = Amount::new(3 * DEPOSIT);
+    let (mut car, charger) = tokio::join!(net.daemon("car", money), net.daemon("charger", money));
+    let channel = car.open(&charger, DEPOSIT, DEPOSIT, 400).await;
+    car.agree(&charger, channel).await;
+    let request = PayRequest { amount: Amount::new(9), reference: None, key: Some("a key".to_owned()) };
+    car.client().pay(channel, &request).await.expect("it is in use");
+    let update = car.channel(channel).await.sent.updates;
+    assert!(update > 0);
+    assert_eq!(car.stop().await.code, Some(0));
+    (car, charger, channel)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_damaged_or_newer_record_of_any_kind_is_named_and_stops_the_daemon() {
+    let net = Net::start().await;
+    let (mut car, charger, channel) = used(&net).await;
+    let good = car.data().with_extension("good");
+    let store = car.data().join("store");
+    copy(&store, &good);
+    let entries = one_of_each(&good);
+    assert!(entries.len() > 5, "{:?}", entries.keys());
+    let mut at_start = 0;
+    for (table, (key, value)) in &entries {
+        for (at, says) in
+            [(VALUE_AT, "is damaged (checksum)"), (VERSION_AT, "newer than this software knows")]
+        {
+            let mut bad = value.to_vec();
+            bad[at] = if at == VERSION_AT { 2 } else { bad[at] ^ 1 };
+            fs::remove_dir_all(&store).unwrap();
+            copy(&good, &store);
+            change(&store, key, &bad);
+            let command = car.command();
+            car.spawn(command);
+            let ended = flash_tests::poll("the daemon to refuse or to answer", || {
+                let ended = car.process().ended().is_some();
+                let ready = flashd::client::Ready::read(car.data()).is_ok();
+                std::future::ready((ended || ready).then_some(ended))
+            })
+            .await;
+            if ended {
+                at_start += 1;
+            } else {
+                // It is read only when it is needed: by the next call with its key, or when money moves.
+                println!("table {table} is not read at the start");
+                car.kill();
+                let _ = fs::remove_file(car.data().join("ready.json"));
+                continue;
+            }
+            let ended = car.process().wait().await;
+            assert!(matches!(ended.code, Some(4 | 5)), "table {table}: {:?} {}", ended.code, ended.output);
+            let last = ended.output.lines().rfind(|line| line.contains("error: ")).unwrap_or_default();
+            assert!(last.contains("table ") && last.contains(says), "table {table}: {}", ended.output);
+        }
+    }
+    assert!(at_start >= 10, "{at_start} of {} were found at the start", 2 * entries.len());
+    // With the good ones it goes on as if nothing had been.
+    fs::remove_dir_all(&store).unwrap();
+    copy(&good, &store);
+    car.start().await;
+    car.agree(&charger, channel).await;
+    car.close(channel).await;
+    net.assert_supply().await;
+}
+
+const HEAD: Table = Table::small(1, "head");
+const BODY: Table = Table::large(2, "body");
+
+/// Writes a store in which commit `n` writes `n` in two places, and gives back its file's name.
+fn numbered(directory: &Path, commits: u64) -> PathBuf {
+    let store = SledStore::open(directory, b"numbered").unwrap();
+    for number in 1..=commits {
+        let mut batch = Batch::new();
+        batch.put(HEAD, b"head", number.to_le_bytes().to_vec());
+        batch.put(BODY, &[u8::try_from(number % 7).unwrap()], vec![u8::try_from(number % 251).unwrap(); 300]);
+        let _ = store.commit(&batch).unwrap();
+    }
+    directory.join("db")
+}
+
+/// The newest commit in a store, if it can be read and is whole.
+fn newest(directory: &Path) -> Result<u64, String> {
+    let store = SledStore::open(directory, b"numbered").map_err(|error| error.to_string())?;
+    let head = store.get(HEAD, b"head").map_err(|error| error.to_string())?;
+    let number = head.map_or(0, |head| u64::from_le_bytes(head.try_into().unwrap()));
+    for written in (1..=number).rev().take(7) {
+        let body =
+            store.get(BODY, &[u8::try_from(written % 7).unwrap()]).map_err(|error| error.to_string())?;
+        assert_eq!(body.unwrap()[0], u8::try_from(written % 251).unwrap(), "commit {number} is not whole");
+    }
+    Ok(number)
+}
+
+#[test]
+fn a_store_cut_off_anywhere_near_its_end_holds_whole_commits_only() {
+    let dir = tempfile::tempdir().unwrap();
+    let directory = dir.path().join("store");
+    let file = numbered(&directory, 60);
+    let good = dir.path().join("good");
+    copy(&directory, &good);
+    let content = fs::read(&file).unwrap();
+    let used = content.iter().rposition(|byte| *byte != 0).unwrap() + 1;
+    let (mut whole, mut refused) = (0, 0);
+    for lost in (0..4_096_usize).step_by(rounds(61, 1)) {
+        for (zeroed, in_order) in [(false, true), (true, true), (false, false), (true, false)] {
+            fs::remove_dir_all(&directory).unwrap();
+            copy(&good, &directory);
+            if !in_order {
+                // As after a crash: the store does not say where it ended.
+                fs::remove_file(directory.join("closed")).unwrap();
+            }
+            let end = used.saturating_sub(lost);
+            let cut = File::options().write(true).open(&file).unwrap();
+            cut.set_len(end as u64).unwrap();
+            if zeroed {
+                cut.set_len(content.len() as u64).unwrap();
+            }
+            let found = panic::catch_unwind(|| newest(&directory));
+            match found.unwrap_or_else(|_| panic!("{lost} bytes less, zeroed: {zeroed}: a panic")) {
+                Ok(number) => {
+                    assert!(number <= 60, "{lost} bytes less: commit {number}");
+                    assert!(number == 60 || (lost > 0 && !in_order), "{lost} bytes less: commit {number}");
+                    whole += 1;
+                }
+                Err(error) => {
+                    assert!(!error.is_empty(), "{lost} bytes less");
+                    refused += 1;
+                }
+            }
+        }
+    }
+    println!("{whole} held an earlier or the newest commit, {refused} were refused");
+}
+
+/// Where the directory of an older release is, and what a daemon must say about it.
+fn fixture() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/faults/release-0.1")
+}
+
+fn numbers(info: &ChannelInfo) -> Value {
+    json!({
+        "channel": info.id.to_string(),
+        "deposit": info.deposit.to_string(),
+        "peer_deposit": info.peer_deposit.to_string(),
+        "balance": info.balance.map(|it| it.to_string()),
+        "sent": [info.sent.payments, info.sent.updates, info.sent.cumulative.units()],
+        "received": [info.received.payments, info.received.updates, info.received.cumulative.units()],
+        "state": info.state,
+    })
+}
+
+/// Makes the fixture: `FLASH_MAKE_FIXTURE=1 cargo test -p flash-tests --test faults older_release`.
+async fn make_fixture() {
+    let net = Net::start().await;
+    let (mut car, _charger, channel) = used(&net).await;
+    car.start().await;
+    let info = car.channel(channel).await;
+    let events = car.event_kinds().await;
+    assert_eq!(car.stop().await.code, Some(0));
+    let to = fixture();
+    let _ = fs::remove_dir_all(&to);
+    fs::create_dir_all(&to).unwrap();
+    for part in ["seed", "network.json", "flash.toml", "store"] {
+        copy(&car.data().join(part), &to.join(part));
+    }
+    // Empty, which a repository does not keep.
+    fs::remove_dir(to.join("store/blobs")).unwrap();
+    let expected = json!({ "channel": numbers(&info), "events": events });
+    fs::write(to.join("expected.json"), format!("{expected:#}\n")).unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_records_of_an_older_release_are_read() {
+    if std::env::var_os("FLASH_MAKE_FIXTURE").is_some() {
+        make_fixture().await;
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let data = dir.path().join("car");
+    copy(&fixture(), &data);
+    // A repository keeps neither of these modes.
+    for (path, mode) in [(data.clone(), 0o700), (data.join("store"), 0o700), (data.join("seed"), 0o600)] {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+    let expected: Value = serde_json::from_slice(&fs::read(data.join("expected.json")).unwrap()).unwrap();
+    // Its node is long gone; what it knows by itself it still knows.
+    let mut car = Daemon::at(data);
+    car.start().await;
+    let channels = car.client().channels(true).await.expect("it answers");
+    assert_eq!(channels.iter().map(numbers).collect::<Vec<_>>(), [expected["channel"].clone()]);
+    let events: Vec<Value> = car.event_kinds().await.into_iter().map(Value::from).collect();
+    let before = expected["events"].as_array().unwrap();
+    assert_eq!(&events[..before.len()], &before[..]);
+    let channel = channels[0].id;
+    // It knows what was paid under a key.
+    let request = PayRequest { amount: Amount::new(8), reference: None, key: Some("a key".to_owned()) };
+    let refused = car.client().pay(channel, &request).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::KeyReused, "{refused:?}");
+    // And what this release wrote into the directory it reads again.
+    assert_eq!(car.stop().await.code, Some(0));
+    car.start().await;
+    assert_eq!(numbers(&car.channel(channel).await), expected["channel"]);
+}
