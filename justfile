@@ -11,6 +11,18 @@ test *arguments:
 ci *steps:
     .ci/run {{steps}}
 
+# simulated lives of a channel for so many hours
+soak hours="1":
+    cargo run --release --locked --manifest-path tests/fast/Cargo.toml --package flash-sim-fast -- --minutes "$((60 * {{hours}}))"
+
+# break the rules one at a time: does the simulator notice?
+sabotage *arguments:
+    cargo run --release --locked --manifest-path tests/fast/Cargo.toml --package flash-sim-fast --bin sabotage -- {{arguments}}
+
+# inputs that nobody thought of: duel, message, record or transaction
+fuzz target="duel" *arguments:
+    cargo run --release --locked --manifest-path tests/fast/Cargo.toml --package flash-sim-fast --bin fuzz -- {{target}} {{arguments}}
+
 # the benchmarks
 bench *arguments:
     cargo bench --locked --package flash-benches {{arguments}}

@@ -166,6 +166,24 @@ pub struct Info {
     pub peers_connected: u64,
     /// How many channels there are, closed ones not counted.
     pub channels: u64,
+    /// The backup, if one is kept.
+    #[serde(default)]
+    pub backup: Option<BackupInfo>,
+}
+
+/// The backup that the daemon keeps.
+#[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
+pub struct BackupInfo {
+    /// The file.
+    pub file: String,
+    /// What is in it: rises with every commit that a backup is about.
+    pub generation: u64,
+    /// Whether everything that is durable in the data directory is in it.
+    pub current: bool,
+    /// When it was written, milliseconds since 1970.
+    pub written_ms: u64,
+    /// Why the last attempt to write it failed, if it did.
+    pub error: Option<String>,
 }
 
 /// The ledger as far as it is verified here.
@@ -345,9 +363,12 @@ pub struct ChannelInfo {
     pub side: Side,
     /// `opening`, `open`, `recovered`, `closing`, `contested`, `closed` or `lapsed`.
     pub state: String,
-    /// Whether its records were lost and it was found on the ledger again: it can only be closed.
+    /// Whether its records were lost and it was found on the ledger again, or they came back and may be old.
     #[serde(default)]
     pub recovered: bool,
+    /// The milestone from which payments go on by themselves once the peer has shown the balances, if they wait for it.
+    #[serde(default)]
+    pub resumes_at_milestone: Option<u64>,
     /// Why nothing can be paid or accepted at the moment, if so.
     pub paused: Option<String>,
     /// Locked here.

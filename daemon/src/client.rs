@@ -235,6 +235,11 @@ impl Client {
         self.post(&format!("/v1/channels/{id}/peer"), request).await
     }
 
+    /// Says that the records of a channel are the newest there are.
+    pub async fn trust(&self, id: ChannelId) -> Answer<ChannelInfo> {
+        self.post(&format!("/v1/channels/{id}/trust"), &()).await
+    }
+
     /// Pays; returns when the payee has the payment on its disk.
     pub async fn pay(&self, id: ChannelId, request: &PayRequest) -> Answer<PayResult> {
         self.post(&format!("/v1/channels/{id}/payments"), request).await

@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, BTreeSet},
     fmt, fs, io,
     net::SocketAddr,
-    path::Path,
+    path::{Path, PathBuf},
     str::FromStr,
 };
 
@@ -12,6 +12,8 @@ use flash_node_client::quic::PeerAddress;
 use flash_proto::{Amount, PublicKey, limits};
 use serde::Deserialize;
 use thiserror::Error;
+
+use crate::backup::Settings;
 
 /// What the daemon does and how.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -43,6 +45,10 @@ pub struct Config {
     pub freshness_ms_max: Option<u64>,
     /// What is accepted when a peer asks to open a channel.
     pub accept: Accept,
+    /// The encrypted backup file, which is kept current, if there is to be one.
+    pub backup: Option<PathBuf>,
+    /// Whether nothing is acknowledged before it is in the backup, too.
+    pub backup_sync: bool,
     /// What to log, such as `info` or `flashd=debug,quinn=warn`.
     pub log: String,
     /// Whether logs are JSON.
@@ -132,7 +138,7 @@ const NODES_AT_ONCE_MAX: u8 = 16;
 const TOWERS_MAX: usize = 8;
 
 /// Every key with its environment variable.
-const KEYS: [(&str, &str); 18] = [
+const KEYS: [(&str, &str); 20] = [
     ("listen", "FLASH_LISTEN"),
     ("public_address", "FLASH_PUBLIC_ADDRESS"),
     ("rpc", "FLASH_RPC_LISTEN"),
@@ -145,6 +151,8 @@ const KEYS: [(&str, &str); 18] = [
     ("tower_clients", "FLASH_TOWER_CLIENTS"),
     ("contest_window_milestones", "FLASH_CONTEST_WINDOW_MILESTONES"),
     ("freshness_ms_max", "FLASH_FRESHNESS_MS_MAX"),
+    ("backup", "FLASH_BACKUP"),
+    ("backup_sync", "FLASH_BACKUP_SYNC"),
     ("log", "FLASH_LOG"),
     ("log_json", "FLASH_LOG_JSON"),
     ("accept.deposit_max", "FLASH_ACCEPT_DEPOSIT_MAX"),
@@ -173,6 +181,8 @@ struct File {
     tower_clients: Option<Vec<PublicKey>>,
     contest_window_milestones: Option<u32>,
     freshness_ms_max: Option<u64>,
+    backup: Option<PathBuf>,
+    backup_sync: Option<bool>,
     log: Option<String>,
     log_json: Option<bool>,
     #[serde(default)]
@@ -339,10 +349,17 @@ impl Config {
                     64,
                 )?,
             },
+            backup: layers.pick_optional("backup", file.backup)?,
+            backup_sync: layers.pick("backup_sync", file.backup_sync, false)?,
             log: layers.pick("log", file.log, "info".to_owned())?,
             log_json: layers.pick("log_json", file.log_json, false)?,
             sources: layers.sources,
         })
+    }
+
+    /// How to keep the backup, if one is to be kept.
+    pub(crate) fn backup_settings(&self) -> Option<Settings> {
+        Some(Settings { path: self.backup.clone()?, sync: self.backup_sync })
     }
 
     fn check(&self) -> Result<(), ConfigError> {
@@ -365,6 +382,10 @@ impl Config {
         if !(1..=NODES_AT_ONCE_MAX).contains(&self.nodes_at_once) {
             let reason = format!("is {}; it must be 1 to {NODES_AT_ONCE_MAX}", self.nodes_at_once);
             return Err(ConfigError::Range { key: "nodes_at_once", reason });
+        }
+        if self.backup_sync && self.backup.is_none() {
+            let reason = "needs a `backup` to wait for".to_owned();
+            return Err(ConfigError::Range { key: "backup_sync", reason });
         }
         if !self.rpc.ip().is_loopback() {
             let reason = format!(
@@ -399,7 +420,7 @@ impl Config {
         let list =
             |items: &mut dyn Iterator<Item = String>| format!("[{}]", items.collect::<Vec<_>>().join(", "));
         let optional = |value: Option<String>| value;
-        let values: [(&'static str, Option<String>); 18] = [
+        let values: [(&'static str, Option<String>); 20] = [
             ("listen", Some(text(&self.listen))),
             ("public_address", optional(self.public_address.as_ref().map(|address| text(address)))),
             ("rpc", Some(text(&self.rpc))),
@@ -412,6 +433,8 @@ impl Config {
             ("tower_clients", Some(list(&mut self.tower_clients.iter().map(|key| text(key))))),
             ("contest_window_milestones", Some(self.contest_window_milestones.to_string())),
             ("freshness_ms_max", optional(self.freshness_ms_max.map(|ms| ms.to_string()))),
+            ("backup", optional(self.backup.as_ref().map(|path| text(&path.display())))),
+            ("backup_sync", Some(self.backup_sync.to_string())),
             ("log", Some(text(&self.log))),
             ("log_json", Some(self.log_json.to_string())),
             ("accept.deposit_max", Some(text(&self.accept.deposit_max))),

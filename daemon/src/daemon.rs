@@ -61,8 +61,13 @@ pub(crate) struct Parts {
     pub(crate) tower: Option<PeerAddress>,
     pub(crate) contest_window_milestones: u32,
     pub(crate) metrics: Metrics,
+    /// How the backup stands, if one is kept.
+    pub(crate) backup: Option<BackupStatus>,
     pub(crate) stop: Stop,
 }
+
+/// Tells how the backup stands.
+pub(crate) type BackupStatus = Box<dyn Fn() -> api::BackupInfo + Send + Sync>;
 
 impl std::fmt::Debug for Daemon {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
@@ -92,6 +97,7 @@ impl Daemon {
             ledger: self.ledger_status()?,
             peers_connected: count(parts.peers.connected()),
             channels: count(parts.views.live().len()),
+            backup: parts.backup.as_ref().map(|backup| backup()),
         })
     }
 
@@ -136,6 +142,15 @@ impl Daemon {
     pub async fn meet(&self, id: ChannelId, request: api::PeerRequest) -> Answer<api::ChannelInfo> {
         let peer = self.peer_address(&request.peer)?;
         self.0.recovery.meet(&self.0.peers, id, peer).await?;
+        self.channel(id)
+    }
+
+    /// The user says that the records of a channel are the newest there are.
+    ///
+    /// # Errors
+    /// [`ErrorCode::ChannelState`] if they are not in doubt, or cannot be the newest.
+    pub async fn trust(&self, id: ChannelId) -> Answer<api::ChannelInfo> {
+        self.0.engine.trust(id).await?;
         self.channel(id)
     }
 

@@ -104,6 +104,12 @@ struct RunArgs {
     /// The most to lock when a peer asks to open a channel
     #[arg(long, value_name = "AMOUNT")]
     accept_deposit_max: Option<String>,
+    /// Keep an encrypted backup in this file, on another disk; the words of the seed open it
+    #[arg(long, value_name = "FILE")]
+    backup: Option<String>,
+    /// Acknowledge nothing before it is in the backup, too
+    #[arg(long)]
+    backup_sync: bool,
     /// What to log: a level, or a filter such as flashd=debug
     #[arg(long, value_name = "FILTER")]
     log: Option<String>,
@@ -403,6 +409,8 @@ fn configuration(args: &RunArgs) -> Result<Config, Failure> {
         ("accept.deposit_max", args.accept_deposit_max.clone()),
         ("full_node", args.full_node.then(|| "true".to_owned())),
         ("node_listen", args.node_listen.clone()),
+        ("backup", args.backup.clone()),
+        ("backup_sync", args.backup_sync.then(|| "true".to_owned())),
         ("log", args.log.clone()),
         ("log_json", args.log_json.then(|| "true".to_owned())),
         ("nodes", list(&args.nodes)),

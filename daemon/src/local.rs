@@ -203,14 +203,16 @@ impl LocalNetwork {
     /// [`Failure`].
     pub async fn daemon(&self, name: &str, accept_deposit_max: Amount) -> Result<LocalDaemon, Failure> {
         let data = self.dir.join(name);
-        setup::init(setup::Setup {
+        let network = datadir::read_network(&datadir::network_path(&self.node_data()))?;
+        let setup = setup::Setup {
             data: &data,
-            network: &datadir::network_path(&self.node_data()),
+            network: &network,
             words: None,
             passphrase: None,
             node: Some(&self.address),
-        })
-        .map_err(|error| Failure { message: error.to_string(), exit: error.exit() })?;
+        };
+        setup::init(setup, None)
+            .map_err(|error| Failure { message: error.to_string(), exit: error.exit() })?;
         let deposit = accept_deposit_max.to_string();
         let args =
             ["--listen", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--accept-deposit-max", &deposit, "--data"]

@@ -134,7 +134,6 @@ impl Recovery {
                 channel,
                 withdrawn_a: record.withdrawn_a,
                 withdrawn_b: record.withdrawn_b,
-                shown: false,
             },
             open,
         };

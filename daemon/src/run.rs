@@ -2,11 +2,12 @@
 
 use std::{
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
+    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
 
-use flash_channel::store::{SledStore, Store};
+use flash_channel::store::{Batch, SledStore, Store};
 use flash_node_client::{
     client::{ClientConfig, NodeClient},
     node::Keep,
@@ -15,15 +16,21 @@ use flash_node_client::{
     wallet::{Account, Seed},
 };
 use flash_proto::{NetworkParams, SecretKey};
+use serde_json::json;
 use tokio::net::TcpListener;
 
 use crate::{
+    api::BackupInfo,
+    backup::{
+        Keeper, Status,
+        restore::{self, Checked},
+    },
     client::Ready,
     config::Config,
-    daemon::{Daemon, Parts},
+    daemon::{BackupStatus, Daemon, Parts},
     datadir::{self, DataDir, write_atomically},
-    engine::{self, ChannelKeys, EngineConfig, Started},
-    events::EventLog,
+    engine::{self, ChannelKeys, EngineConfig, Started, Writer},
+    events::{EventLog, NewEvent},
     exit::Exit,
     failure::Failure,
     metrics::Metrics,
@@ -85,7 +92,10 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
     let seed = read_seed(dir)?;
     let params = Arc::new(dir.network()?);
     let node_key = seed.key(Account::Node, 0, 0);
-    let store = open_store(dir, &params, &node_key).await?;
+    let store = open_store(dir, &restore::identity(&params, &seed)).await?;
+    let Checked { keeper, old } =
+        restore::check(dir, store.as_ref(), &seed, &params, config.backup_settings().as_ref())?;
+    let backup = backup_status(config.backup.as_ref(), keeper.as_ref());
     let (stop, metrics) = (Stop::default(), Metrics::default());
     let (log, events) = EventLog::open(&store)?;
     let channel_seed = seed.clone();
@@ -93,12 +103,14 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
     let Started { engine, writer, views, submissions, threads } = engine::start(EngineConfig {
         store: Arc::clone(&store),
         log,
+        backup: keeper,
         keys: Arc::clone(&keys),
         milestone_interval_ms: params.milestone_interval_ms,
         freshness_max: config.freshness_ms_max.map(Duration::from_millis),
         metrics: metrics.clone(),
         stop: stop.clone(),
     })?;
+    tell_if_old(old, &writer).await?;
     let node = start_node(dir, config, &stop).await?;
     let client = start_client(config, node.as_ref(), &params, &node_key, store.as_ref())?;
     let wallet = WalletService::open(seed, client.clone(), writer.clone(), Arc::clone(&store))?;
@@ -120,14 +132,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         stop.clone(),
     );
     reconnect(&peers, &views, store.as_ref())?;
-    let watching = Channels {
-        client: client.clone(),
-        engine: engine.clone(),
-        views: views.clone(),
-        writer: writer.clone(),
-        metrics: metrics.clone(),
-    };
-    let watcher = Watcher { client: client.clone(), watching, stop: stop.clone() };
+    let watcher = watcher(&opening, &writer, &metrics, &stop);
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(watcher.run());
     tasks.spawn(submitter::run(client.clone(), engine.clone(), views.clone(), submissions, stop.clone()));
@@ -180,6 +185,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         tower,
         contest_window_milestones: config.contest_window_milestones,
         metrics,
+        backup,
         stop: stop.clone(),
     });
     Ok(Assembled { daemon, peers, node, tasks, threads, stop })
@@ -202,13 +208,34 @@ impl Assembled {
     }
 }
 
-pub(crate) async fn open_store(
-    dir: &DataDir,
-    params: &NetworkParams,
-    node_key: &SecretKey,
-) -> Result<Arc<dyn Store>, Failure> {
-    let identity = [params.id().as_bytes().as_slice(), node_key.public().as_bytes()].concat();
-    let path = dir.store_path();
+fn watcher(opening: &Opening, writer: &Writer, metrics: &Metrics, stop: &Stop) -> Watcher<Channels> {
+    let Opening { engine, views, client, .. } = opening.clone();
+    let (writer, metrics) = (writer.clone(), metrics.clone());
+    let watching = Channels { client: client.clone(), engine, views, writer, metrics };
+    Watcher { client, watching, stop: stop.clone() }
+}
+
+/// Says that the records may be old, and how that is known.
+async fn tell_if_old(old: Option<&'static str>, writer: &Writer) -> Result<(), Failure> {
+    let Some(reason) = old else { return Ok(()) };
+    tracing::error!(
+        reason,
+        "the records may be old: nothing is signed in a channel until its peer has shown it"
+    );
+    let event = NewEvent { kind: "records_old", channel: None, details: json!({ "reason": reason }) };
+    writer.commit(Batch::new(), vec![event]).await.map_err(Failure::new)
+}
+
+fn backup_status(file: Option<&PathBuf>, keeper: Option<&Keeper>) -> Option<BackupStatus> {
+    let (file, status) = (file?.display().to_string(), keeper?.status());
+    Some(Box::new(move || {
+        let Status { generation, written_ms, error, wanted } = status();
+        BackupInfo { file: file.clone(), generation, current: generation >= wanted, written_ms, error }
+    }))
+}
+
+pub(crate) async fn open_store(dir: &DataDir, identity: &[u8]) -> Result<Arc<dyn Store>, Failure> {
+    let (path, identity) = (dir.store_path(), identity.to_vec());
     let opened = tokio::task::spawn_blocking(move || SledStore::open(&path, &identity)).await;
     Ok(Arc::new(opened.map_err(Failure::new)??))
 }
@@ -335,18 +362,16 @@ pub(crate) mod tests {
     pub(crate) async fn assembled(dir: &Path) -> Assembled {
         let dev = DevNetwork { milestone_interval_ms: 1_000, pow_bits: 0 };
         let made = dev.make(0, [[1; 32], [2; 32], [3; 32]]);
-        let network = dir.join("network-of-the-test.json");
-        std::fs::write(&network, serde_json::to_string(&made.params).unwrap()).unwrap();
         let data = dir.join("data");
         let node: PeerAddress = format!("{}@127.0.0.1:9", made.node.public()).parse().unwrap();
         let setup = crate::setup::Setup {
             data: &data,
-            network: &network,
+            network: &made.params,
             words: None,
             passphrase: None,
             node: Some(&node),
         };
-        crate::setup::init(setup).unwrap();
+        crate::setup::init(setup, None).unwrap();
         let data = DataDir::open(&data).unwrap();
         let flags = BTreeMap::from([("listen", "127.0.0.1:0".to_owned())]);
         let config = Config::load(&datadir::config_path(data.path()), true, &flags, &|_| None).unwrap();

@@ -14,8 +14,10 @@ use thiserror::Error;
 use zeroize::Zeroizing;
 
 use crate::{
-    datadir::{DataDir, DataDirError, config_path, network_path, read_network, seed_path, write_atomically},
+    backup::{file::Content, restore},
+    datadir::{DataDir, DataDirError, config_path, network_path, seed_path, write_atomically},
     exit::Exit,
+    failure::Failure,
     seedfile::{self, SeedFileError},
 };
 
@@ -24,8 +26,8 @@ use crate::{
 pub struct Setup<'a> {
     /// The directory, made if it is missing.
     pub data: &'a Path,
-    /// The network's file, which is copied.
-    pub network: &'a Path,
+    /// The network.
+    pub network: &'a NetworkParams,
     /// The words of a seed; new ones are made if left out.
     pub words: Option<Zeroizing<String>>,
     /// Encrypts the seed file.
@@ -37,8 +39,6 @@ pub struct Setup<'a> {
 /// What was set up.
 #[derive(Debug)]
 pub struct Made {
-    /// The network.
-    pub network: NetworkParams,
     /// The words, if they are new: the only copy outside of the seed file.
     pub new_words: Option<Zeroizing<String>>,
     /// Whether `flash.toml` was written.
@@ -58,6 +58,9 @@ pub enum SetupError {
     /// The words.
     #[error(transparent)]
     Seed(#[from] SeedError),
+    /// The backup.
+    #[error("{0}")]
+    Backup(Failure),
     /// There is a configuration already, and a node was to be written to it.
     #[error("{path} exists already: add nodes = [\"{node}\"] to it by hand, and leave out --node", path = .path.display())]
     Configured {
@@ -74,6 +77,7 @@ impl SetupError {
         match self {
             Self::DataDir(error) => error.exit(),
             Self::SeedFile(error) => error.exit(),
+            Self::Backup(failure) => failure.exit,
             Self::Seed(SeedError::Words(_)) | Self::Configured { .. } => Exit::Usage,
             Self::Seed(_) => Exit::Failed,
         }
@@ -96,29 +100,32 @@ pub fn read_words(path: &Path) -> Result<Zeroizing<String>, SetupError> {
     Ok(words)
 }
 
-/// Sets up a data directory. The seed is written last, so that a setup that failed half-way can be
+/// Sets up a data directory, with the records of a backup if there is one. The seed is written last, so that a setup that failed half-way can be
 /// repeated; a directory that has a seed is never touched.
 ///
 /// # Errors
 /// [`SetupError`].
-pub fn init(setup: Setup<'_>) -> Result<Made, SetupError> {
-    let network = read_network(setup.network)?;
+pub fn init(setup: Setup<'_>, backup: Option<&Content>) -> Result<Made, SetupError> {
     let new_words = if setup.words.is_none() { Some(new_words()?) } else { None };
     let words = setup.words.or_else(|| new_words.clone()).unwrap_or_default();
     // Words that are no seed are refused before anything is written.
-    Seed::from_words(&words, "")?;
+    let secret = Seed::from_words(&words, "")?;
 
     let dir = DataDir::create(setup.data)?;
     let seed = seed_path(dir.path());
     if seed.exists() {
         return Err(DataDirError::AlreadySetUp(dir.path().to_owned()).into());
     }
-    keep_network(&dir, &network)?;
+    keep_network(&dir, setup.network)?;
+    if let Some(content) = backup {
+        restore::fill(&dir, &restore::identity(setup.network, &secret), content)
+            .map_err(SetupError::Backup)?;
+    }
     if let Some(node) = setup.node {
         write_config(dir.path(), node)?;
     }
     seedfile::write(&seed, &words, setup.passphrase.as_ref().map(|passphrase| passphrase.as_str()))?;
-    Ok(Made { network, new_words, configured: setup.node.is_some() })
+    Ok(Made { new_words, configured: setup.node.is_some() })
 }
 
 fn keep_network(dir: &DataDir, network: &NetworkParams) -> Result<(), DataDirError> {
@@ -153,9 +160,8 @@ mod tests {
         "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
     const NODE: &str = "d75a980182b10ab7d54bfed3c964073a0ee172f3daa62325af021a68f707511a@127.0.0.1:14265";
 
-    fn network(dir: &Path, name: &str) -> PathBuf {
-        let path = dir.join(format!("{name}.json"));
-        let params = NetworkParams {
+    fn network(name: &str) -> NetworkParams {
+        NetworkParams {
             name: name.to_owned(),
             coordinators: vec![flash_proto::SecretKey::from_bytes([7; 32]).public()],
             threshold: 1,
@@ -167,25 +173,23 @@ mod tests {
                 address: flash_proto::Address::of(&flash_proto::SecretKey::from_bytes([8; 32]).public()),
                 amount: flash_proto::Amount::SUPPLY,
             }],
-        };
-        fs::write(&path, serde_json::to_string(&params).unwrap()).unwrap();
-        path
+        }
     }
 
-    fn setup<'a>(data: &'a Path, network: &'a Path) -> Setup<'a> {
+    fn setup<'a>(data: &'a Path, network: &'a NetworkParams) -> Setup<'a> {
         Setup { data, network, words: None, passphrase: None, node: None }
     }
 
     #[test]
     fn what_is_set_up_can_be_opened_and_is_never_set_up_again() {
         let dir = tempfile::tempdir().unwrap();
-        let (data, network) = (dir.path().join("data"), network(dir.path(), "test"));
+        let (data, network) = (dir.path().join("data"), network("test"));
         let node: PeerAddress = NODE.parse().unwrap();
-        let made = init(Setup { node: Some(&node), ..setup(&data, &network) }).unwrap();
+        let made = init(Setup { node: Some(&node), ..setup(&data, &network) }, None).unwrap();
         let words = made.new_words.unwrap();
         assert_eq!(words.split(' ').count(), 24);
         let opened = DataDir::open(&data).unwrap();
-        assert_eq!(opened.network().unwrap(), made.network);
+        assert_eq!(opened.network().unwrap(), network);
         assert_eq!(*seedfile::read(&seed_path(&data), || Ok(None)).unwrap(), *words);
         let config = crate::config::Config::load(
             &config_path(&data),
@@ -197,7 +201,7 @@ mod tests {
         assert_eq!(config.nodes, [node]);
         drop(opened);
 
-        let again = init(setup(&data, &network)).unwrap_err();
+        let again = init(setup(&data, &network), None).unwrap_err();
         assert_eq!(again.exit(), Exit::DataDirUnusable);
         assert!(again.to_string().contains("set up already"), "{again}");
         assert_eq!(*seedfile::read(&seed_path(&data), || Ok(None)).unwrap(), *words);
@@ -206,17 +210,17 @@ mod tests {
     #[test]
     fn given_words_are_checked_and_encrypted() {
         let dir = tempfile::tempdir().unwrap();
-        let (data, network) = (dir.path().join("data"), network(dir.path(), "test"));
+        let (data, network) = (dir.path().join("data"), network("test"));
         let file = dir.path().join("words");
         fs::write(&file, WORDS.replace("about", "abandon")).unwrap();
-        let wrong = init(Setup { words: Some(read_words(&file).unwrap()), ..setup(&data, &network) });
+        let wrong = init(Setup { words: Some(read_words(&file).unwrap()), ..setup(&data, &network) }, None);
         assert_eq!(wrong.unwrap_err().exit(), Exit::Usage);
         assert!(!data.exists(), "nothing is written for words that are no seed");
 
         fs::write(&file, WORDS.replace(' ', "\n ")).unwrap();
         let passphrase = Some(Zeroizing::new("secret".to_owned()));
         let words = Some(read_words(&file).unwrap());
-        let made = init(Setup { words, passphrase, ..setup(&data, &network) }).unwrap();
+        let made = init(Setup { words, passphrase, ..setup(&data, &network) }, None).unwrap();
         assert!(made.new_words.is_none());
         assert!(seedfile::is_encrypted(&seed_path(&data)).unwrap());
         let read = seedfile::read(&seed_path(&data), || Ok(Some(Zeroizing::new("secret".to_owned()))));
@@ -227,14 +231,14 @@ mod tests {
     fn another_network_or_configuration_is_not_overwritten() {
         let dir = tempfile::tempdir().unwrap();
         let data = dir.path().join("data");
-        let (one, other) = (network(dir.path(), "one"), network(dir.path(), "other"));
-        init(setup(&data, &one)).unwrap();
+        let (one, other) = (network("one"), network("other"));
+        init(setup(&data, &one), None).unwrap();
         fs::remove_file(seed_path(&data)).unwrap();
-        let refused = init(setup(&data, &other)).unwrap_err().to_string();
+        let refused = init(setup(&data, &other), None).unwrap_err().to_string();
         assert!(refused.contains("one") && refused.contains("other"), "{refused}");
         fs::write(config_path(&data), "log = \"debug\"\n").unwrap();
         let node: PeerAddress = NODE.parse().unwrap();
-        let refused = init(Setup { node: Some(&node), ..setup(&data, &one) }).unwrap_err();
+        let refused = init(Setup { node: Some(&node), ..setup(&data, &one) }, None).unwrap_err();
         assert_eq!(refused.exit(), Exit::Usage);
         assert!(refused.to_string().contains(NODE), "{refused}");
         assert_eq!(fs::read_to_string(config_path(&data)).unwrap(), "log = \"debug\"\n");

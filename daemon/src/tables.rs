@@ -1,9 +1,12 @@
 //! The daemon's own tables in the store, and the only code that knows their keys and encodings.
 
 use bincode::{Decode, Encode};
-use flash_channel::store::{
-    Batch, Store, StoreError, Table,
-    records::{corrupt, decode, for_each, load},
+use flash_channel::{
+    machine::tables as channel_tables,
+    store::{
+        Batch, Store, StoreError, Table,
+        records::{corrupt, decode, for_each, load},
+    },
 };
 use flash_node_client::light::Checkpoint;
 use flash_proto::{
@@ -11,7 +14,10 @@ use flash_proto::{
 };
 use serde::de::DeserializeOwned;
 
-use crate::api::{Event, HistoryEntry};
+use crate::{
+    api::{Event, HistoryEntry},
+    backup::restore::Place,
+};
 
 /// Single values by name.
 const META: Table = Table::large(64, "daemon");
@@ -34,6 +40,72 @@ const EVENT_NUMBER: &[u8] = b"event number";
 const CHECKPOINT: &[u8] = b"checkpoint";
 const WALLET: &[u8] = b"wallet";
 const SEARCHED: &[u8] = b"searched for the seed's channels";
+const GENERATION: &[u8] = b"generation";
+const PLACE: &[u8] = b"place";
+
+/// Whether a record goes into the backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum BackedUp {
+    /// Every change of it does.
+    Always,
+    /// It goes along with others, and is worth no new file.
+    Along,
+    /// It does not: it can be found again, or is lost with the store.
+    Never,
+}
+
+/// The tables of which a backup holds records.
+pub fn backed_up() -> impl Iterator<Item = Table> {
+    channel_tables::BACKED_UP.into_iter().chain([META, LINKS, TRANSFERS])
+}
+
+/// Whether a record goes into the backup.
+pub fn backs_up(table: Table, key: &[u8]) -> BackedUp {
+    if table == META {
+        return match key {
+            WALLET => BackedUp::Always,
+            CHECKPOINT | EVENT_NUMBER => BackedUp::Along,
+            _ => BackedUp::Never,
+        };
+    }
+    if is_by_channel(table) || table == TRANSFERS { BackedUp::Always } else { BackedUp::Never }
+}
+
+/// Whether the keys of a table that is backed up are ids of channels.
+pub fn is_by_channel(table: Table) -> bool {
+    table == LINKS || channel_tables::BACKED_UP.contains(&table)
+}
+
+/// How many commits that a backup is about the store has seen.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn generation(store: &dyn Store) -> Result<u64, StoreError> {
+    Ok(load(store, META, GENERATION)?.unwrap_or(0))
+}
+
+/// Counts a commit that a backup is about.
+pub fn put_generation(batch: &mut Batch, generation: u64) {
+    batch.put(META, GENERATION, codec::encode(&generation));
+}
+
+/// Which file the store was when it was opened last.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn place(store: &dyn Store) -> Result<Option<Place>, StoreError> {
+    load(store, META, PLACE)
+}
+
+/// Keeps which file the store is.
+pub fn put_place(batch: &mut Batch, place: &Place) {
+    batch.put(META, PLACE, codec::encode(place));
+}
+
+/// The ledger is to be searched again for what belongs to the seed.
+pub fn forget_searched(batch: &mut Batch) {
+    batch.delete(META, SEARCHED);
+}
 
 /// What the daemon knows of a channel beside the channel's own record.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]

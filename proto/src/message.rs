@@ -273,6 +273,8 @@ pub enum PauseReason {
     NotOpenYet,
     /// The channel is being closed.
     Closing,
+    /// It has lost records, and what it signed before may not have lapsed yet.
+    Recovered,
 }
 
 /// Why a peer refuses, for people and for programs.

@@ -6,8 +6,6 @@
 //!
 //! [`network`] is a whole network that everything happens to.
 //!
-//! [`sim`] is the other way to test: two parties, a ledger and a link in one deterministic simulation.
-//!
 //! Two environment variables matter: `FLASH_SEED` repeats the choices of an earlier run, `FLASH_CI=full`
 //! runs the long versions.
 
@@ -24,7 +22,6 @@ mod proxy;
 mod random;
 mod raw;
 mod scripted;
-pub mod sim;
 mod tamper;
 mod tower;
 

@@ -43,6 +43,7 @@ impl Channel {
         let acknowledged = self.sent.is_empty() && self.outgoing.ticks_acknowledged();
         let ready = self.phase == Phase::Open
             && self.link == Link::Established
+            && self.balances_known()
             && acknowledged
             && !self.changes_stake();
         if !ready {
@@ -54,7 +55,7 @@ impl Channel {
         }
         let signs_first = !self.wants_close || self.agreement.side == Side::A;
         let Some(seen) = self.seen.filter(|_| self.fresh) else { return };
-        let agrees = self.wants_close || !self.is_found();
+        let agrees = self.wants_close || self.doubt.is_none();
         if self.peer_wants_close && signs_first && agrees && self.agrees_on_stakes() {
             let close = self.close_as_recorded(seen.saturating_add(CLOSE_EXPIRY_MILESTONES));
             let ours = self.sign_close(close);
@@ -101,7 +102,7 @@ impl Channel {
         effects: &mut Effects,
     ) -> Result<(), Misbehaviour> {
         match &self.phase {
-            Phase::Open if self.wants_close => {
+            Phase::Open if self.wants_close && self.balances_known() => {
                 // Without a view of the ledger it is said again; one that has lapsed the peer will see to.
                 let Some(seen) = self.seen.filter(|seen| *seen < close.expiry_milestone) else {
                     return Ok(());
@@ -123,7 +124,7 @@ impl Channel {
                 Ok(())
             }
             // It was asked for before the records were lost, or is not this side's wish.
-            Phase::Open if self.is_found() => Ok(()),
+            Phase::Open if self.doubt.is_some() => Ok(()),
             Phase::Open | Phase::Opening => Err(Misbehaviour::Unexpected("a close that nobody asked for")),
             Phase::ClosingTogether { close: known, ours, .. } if *known == close => {
                 let signature = *ours;

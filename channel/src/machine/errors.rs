@@ -44,6 +44,9 @@ pub enum CommandError {
     /// The records were lost, and the peer has not shown its own.
     #[error("nothing is known of this channel's balances until the peer has shown them")]
     NotShown,
+    /// There is nothing to trust.
+    #[error("this channel's records are not in doubt")]
+    NotInDoubt,
     /// One at a time.
     #[error("a top-up or withdraw of this side is under way")]
     StakeChanging,

@@ -1,7 +1,7 @@
 //! What goes into the machine and what comes out of it.
 
 use flash_proto::{
-    Amount, Balances, ChannelRecord, Essence, Payment, Side, Unlock,
+    Amount, Balances, ChannelRecord, Essence, Payment, Side, SignedBalance, TickProof, Unlock,
     message::{ChannelMessage, Update},
 };
 
@@ -68,6 +68,17 @@ pub enum Input {
     Close,
     /// The user wishes to close alone.
     CloseAlone,
+    /// A balance of the peer's that somebody else has kept for this side, such as a watchtower.
+    Shown {
+        /// The balance.
+        held: Box<SignedBalance>,
+        /// The newest tick under it.
+        ticks: Option<TickProof>,
+    },
+    /// The records here may be older than what this side has signed.
+    Doubt,
+    /// The user says that the records here are the newest.
+    Trust,
     /// The user locks more, if [`Channel::may_top_up`](super::Channel::may_top_up) allows it.
     TopUp {
         /// The transaction.
@@ -85,7 +96,7 @@ pub enum Input {
 }
 
 /// What has to be made durable, and what may happen only afterwards.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Effects {
     /// The changes: to be committed first.
     pub batch: Batch,
@@ -128,7 +139,13 @@ pub enum ChannelEvent {
         /// The lane's total.
         cumulative: Amount,
     },
-    /// Payments that waited were not made, because the channel is being closed.
+    /// The peer has shown a newer balance of this side's than it remembers: its records are an old copy, or somebody
+    /// else signs with its key.
+    OldRecords {
+        /// Whether this side had stood where the peer stands since it was started: then somebody else signs now.
+        running: bool,
+    },
+    /// Payments that waited were not made, because the channel is being closed or the records are old.
     NotMade {
         /// How many.
         payments: u64,

@@ -49,8 +49,9 @@ impl Channel {
     /// # Errors
     /// [`PayError`]; nothing is queued.
     pub fn order(&mut self, item: Item, key: Option<PaymentKey>) -> Result<u64, PayError> {
-        if self.phase != Phase::Open || self.wants_close || self.peer_wants_close || self.is_found() {
-            let state = if self.phase == Phase::Open && !self.is_found() { "closing" } else { self.state() };
+        if self.phase != Phase::Open || self.wants_close || self.peer_wants_close || self.doubt.is_some() {
+            let state =
+                if self.phase == Phase::Open && self.doubt.is_none() { "closing" } else { self.state() };
             return Err(PayError::NotOpen(state));
         }
         if self.link != Link::Established {
@@ -85,6 +86,7 @@ impl Channel {
     pub(super) fn cut(&mut self, effects: &mut Effects) {
         let may_pay = self.phase == Phase::Open
             && self.link == Link::Established
+            && self.doubt.is_none()
             && self.peer_paused.is_none()
             && self.queue_is_covered();
         if !may_pay {
@@ -214,6 +216,7 @@ impl Channel {
         }
         self.shown(standing, effects)?;
         self.link = Link::Established;
+        self.was_established = true;
         self.peer_paused = None;
         self.stated = Some(standing.stakes);
         let held_seq = standing.held.map_or(0, |held| held.state.seq);
@@ -242,7 +245,12 @@ impl Channel {
         effects: &mut Effects,
     ) -> Result<(), Misbehaviour> {
         let shown = self.outgoing_shown(own, standing.held_ticks)?;
-        let newer = self.incoming_shown(standing)?;
+        if shown.total() < self.outgoing.total() {
+            // A later number with less under it: this side signed twice after it lost records, which the peer
+            // had hidden. Taking it over would forget the higher total (I3).
+            return Err(Misbehaviour::OwnTwoBodies(own.state.seq));
+        }
+        let newer = self.incoming_shown(standing.signed, standing.signed_ticks)?;
         let (outgoing, incoming) = (self.outgoing, self.incoming);
         self.outgoing = shown;
         self.incoming = newer.unwrap_or(incoming);
@@ -263,6 +271,7 @@ impl Channel {
             self.recovered(!self.agreement.side, effects);
         }
         self.drop_queue(effects);
+        self.signed_unknown(effects);
         Ok(())
     }
 
@@ -322,7 +331,7 @@ impl Channel {
     pub(super) fn refusal(&self) -> Option<PauseReason> {
         match self.phase {
             Phase::Opening => Some(PauseReason::NotOpenYet),
-            _ if self.is_found() => Some(PauseReason::Closing),
+            Phase::Open if self.doubt.is_some() => Some(PauseReason::Recovered),
             Phase::Open if self.fresh && self.seen.is_some() && !self.behind => None,
             Phase::Open => Some(PauseReason::StaleLedgerView),
             _ => Some(PauseReason::Closing),
@@ -352,6 +361,7 @@ impl Channel {
     pub(super) fn freshness(&mut self, fresh: bool, effects: &mut Effects) {
         let again = fresh && !self.fresh;
         self.fresh = fresh;
+        self.lapse_forgotten();
         self.resume(effects);
         if again {
             self.state_stakes(effects); // what could not be signed before is asked for again
@@ -368,7 +378,7 @@ impl Channel {
             self.dirty.acknowledge = true;
             return Ok(());
         }
-        if !self.takes_shown() && self.pauses(effects) {
+        if self.pauses(effects) {
             return Ok(());
         }
         if before.seq.checked_add(1) != Some(update.seq) {
@@ -395,9 +405,7 @@ impl Channel {
         self.hold(balance);
         self.incoming.payments = self.incoming.payments.saturating_add(listed.count);
         self.received_ticks(new_ticks, before.ticks.unit, effects);
-        if self.is_found() {
-            self.recovered(state.payer, effects);
-        } else if listed.count > 0 {
+        if listed.count > 0 {
             effects.after.push(After::Event(ChannelEvent::Received(Box::new(update))));
         }
         Ok(())

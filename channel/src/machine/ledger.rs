@@ -20,6 +20,7 @@ impl Channel {
             Some(record) => self.on_ledger(record, view.index, effects),
             None => self.not_on_ledger(view, effects),
         }
+        self.lapse_forgotten();
         self.resume(effects);
     }
 
@@ -91,7 +92,7 @@ impl Channel {
     /// be lost.
     pub const fn may_close_alone(&self) -> Result<(), CommandError> {
         match self.phase {
-            Phase::Open if !self.balances_known() => Err(CommandError::NotShown),
+            Phase::Open if self.knows_nothing() => Err(CommandError::NotShown),
             Phase::Open | Phase::ClosingTogether { .. } | Phase::ClosingAlone => Ok(()),
             _ => Err(CommandError::Phase(self.state())),
         }
@@ -109,7 +110,7 @@ impl Channel {
     }
 
     pub(super) fn close_alone(&mut self, effects: &mut Effects) {
-        if matches!(self.phase, Phase::Open | Phase::ClosingTogether { .. }) && self.balances_known() {
+        if matches!(self.phase, Phase::Open | Phase::ClosingTogether { .. }) && !self.knows_nothing() {
             self.drop_queue(effects);
             self.set_phase(Phase::ClosingAlone);
             effects.after.push(After::Event(ChannelEvent::ClosingAlone));

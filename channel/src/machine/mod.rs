@@ -20,17 +20,17 @@
 //! | `closing.rs` | closing together |
 //! | `stakes.rs` | topping up and withdrawing |
 //! | `ledger.rs` | what the ledger shows, closing alone, claiming |
-//! | `found.rs` | a channel that was found again after its records were lost |
+//! | `restored.rs` | a channel whose records were lost or may be old |
 //! | [`open`] | how two parties come to a channel |
 //! | [`tables`] | the records and their keys |
 
 mod closing;
 mod errors;
-mod found;
 mod io;
 mod lanes;
 mod ledger;
 pub mod open;
+mod restored;
 mod stakes;
 mod state;
 pub mod tables;
@@ -49,7 +49,8 @@ use flash_proto::{
 pub use io::{After, ChannelEvent, Effects, Input, Item, LedgerView, PAYMENT_KEY_BYTES_MAX, PaymentKey};
 pub use stakes::WITHDRAW_EXPIRY_MILESTONES;
 pub use state::{
-    Agreement, CLOSE_EXPIRY_MILESTONES, Incoming, Locked, Origin, Outgoing, PendingWithdraw, Phase,
+    Agreement, CLOSE_EXPIRY_MILESTONES, Doubt, Incoming, Known, Locked, Origin, Outgoing, PendingWithdraw,
+    Phase, SIGNED_EXPIRY_MILESTONES_MAX,
 };
 
 use crate::store::{Store, StoreError};
@@ -80,8 +81,8 @@ enum Link {
     Established,
 }
 
-/// One side of one channel.
-#[derive(Debug)]
+/// One side of one channel. Of two copies only one may ever act: the other would sign under the same numbers.
+#[derive(Clone, Debug)]
 pub struct Channel {
     agreement: Agreement,
     id: ChannelId,
@@ -93,9 +94,12 @@ pub struct Channel {
     stored_seen: u64,
     outgoing: Outgoing,
     incoming: Incoming,
+    doubt: Option<Doubt>,
     locked: Locked,
     // From here on nothing is stored.
     link: Link,
+    /// Both knew where the other stood, at some time since the start.
+    was_established: bool,
     fresh: bool,
     /// The newest milestone at which the channel was seen, if any since the start.
     seen: Option<u64>,
@@ -125,12 +129,13 @@ pub struct Channel {
 }
 
 /// What changed since the last [`Channel::finish`].
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 struct Dirty {
     agreement: bool,
     phase: bool,
     outgoing: bool,
     incoming: bool,
+    doubt: bool,
     locked: bool,
     acknowledge: bool,
     acknowledge_ticks: bool,
@@ -144,6 +149,8 @@ impl Channel {
         channel.dirty.phase = true;
         if channel.is_found() {
             channel.phase = Phase::Open;
+            channel.doubt = Some(Doubt::default());
+            channel.dirty.doubt = true;
             effects.after.push(After::Event(ChannelEvent::Found));
         }
         channel.finish(effects);
@@ -188,8 +195,10 @@ impl Channel {
             stored_seen: stored.seen,
             outgoing: stored.outgoing,
             incoming: stored.incoming,
+            doubt: stored.doubt,
             locked,
             link: Link::Down,
+            was_established: false,
             fresh: false,
             seen: None,
             queue: VecDeque::new(),
@@ -223,6 +232,9 @@ impl Channel {
             Input::Fresh(fresh) => self.freshness(fresh, effects),
             Input::Close => self.wish_close(effects),
             Input::CloseAlone => self.close_alone(effects),
+            Input::Shown { held, ticks } => return self.shown_elsewhere(*held, ticks, effects),
+            Input::Doubt => self.doubt_records(effects),
+            Input::Trust => self.trust(effects),
             Input::TopUp { essence, unlocks } => self.top_up(*essence, unlocks, effects),
             Input::Withdraw { amount, left_min } => self.withdraw(amount, left_min, effects),
         }
@@ -294,6 +306,9 @@ impl Channel {
         if dirty.incoming {
             tables::put_incoming(&mut effects.batch, self.id, &self.incoming);
         }
+        if dirty.doubt {
+            tables::put_doubt(&mut effects.batch, self.id, self.doubt.as_ref());
+        }
         if dirty.acknowledge {
             effects.after.push(After::Send(ChannelMessage::Ack { seq: self.incoming_seq() }));
         }
@@ -340,9 +355,9 @@ impl Channel {
 
     /// Whether something changed that is not in a batch yet.
     pub const fn has_changed(&self) -> bool {
-        let Dirty { agreement, phase, outgoing, incoming, locked, acknowledge, acknowledge_ticks } =
+        let Dirty { agreement, phase, outgoing, incoming, doubt, locked, acknowledge, acknowledge_ticks } =
             self.dirty;
-        agreement || phase || outgoing || incoming || locked || acknowledge || acknowledge_ticks
+        agreement || phase || outgoing || incoming || doubt || locked || acknowledge || acknowledge_ticks
     }
 
     /// Whether the view of the ledger is young enough, as [`Input::Fresh`] said last.
@@ -361,13 +376,18 @@ impl Channel {
             (Phase::Open, _) if !self.balances_known() || self.locked.unexplained => {
                 Some("nothing is known of the balances until the peer has shown them")
             }
-            (Phase::Open, _) if self.is_found() => None,
+            (Phase::Open, _) if self.doubt.is_some() => {
+                Some("records were lost, and what was signed before may not have lapsed yet")
+            }
             (Phase::Open, _) if self.link != Link::Established => Some("the peer is not connected"),
             (Phase::Open, Some(PauseReason::StaleLedgerView)) => {
                 Some("the peer has not seen the ledger for too long")
             }
             (Phase::Open, Some(PauseReason::NotOpenYet)) => {
                 Some("the peer has not seen the channel open yet")
+            }
+            (Phase::Open, Some(PauseReason::Recovered)) => {
+                Some("the peer has lost records and waits for what it had signed to lapse")
             }
             (Phase::Open, Some(PauseReason::Closing)) => Some("the peer is closing the channel"),
             (Phase::Open, None) if !self.fresh => Some("the ledger has not been seen here for too long"),
@@ -429,7 +449,7 @@ impl Channel {
         match self.phase {
             Phase::Opening => "opening",
             Phase::Open if self.wants_close => "closing",
-            Phase::Open if self.is_found() => "recovered",
+            Phase::Open if self.doubt.is_some() => "recovered",
             Phase::Open => "open",
             Phase::ClosingTogether { .. } | Phase::ClosingAlone => "closing",
             Phase::Contested { .. } => "contested",

@@ -133,7 +133,7 @@ impl Channel {
     }
 
     fn may_change_stake(&self) -> Result<(), CommandError> {
-        if self.phase != Phase::Open || self.wants_close || self.is_found() {
+        if self.phase != Phase::Open || self.wants_close || self.doubt.is_some() {
             return Err(CommandError::Phase(self.state()));
         }
         if self.peer_wants_close {
@@ -262,7 +262,7 @@ impl Channel {
         }
         let Some(seen) = self.seen.filter(|_| self.sees_enough()) else { return Ok(()) };
         let follows = self.locked.proven.of(side).withdrawn.checked_add(amount) == Some(total);
-        if self.phase != Phase::Open || self.is_found() || !follows || expiry_milestone <= seen {
+        if self.phase != Phase::Open || self.doubt.is_some() || !follows || expiry_milestone <= seen {
             return Ok(());
         }
         check_expiry(expiry_milestone, seen, WITHDRAW_EXPIRY_MILESTONES)?;

@@ -10,6 +10,9 @@ use flash_proto::{
 
 /// Milestones that a cooperative close may take to be applied before it lapses.
 pub const CLOSE_EXPIRY_MILESTONES: u64 = 60;
+/// Milestones, from the newest one that this side has seen when it signs, within which everything lapses that can be
+/// played later: what it signs second names an expiry that the peer chose, by a view that may be ahead.
+pub const SIGNED_EXPIRY_MILESTONES_MAX: u64 = 2 * CLOSE_EXPIRY_MILESTONES;
 
 /// What is fixed about a channel; only of one that was found again is something learnt later.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
@@ -34,8 +37,7 @@ pub struct Agreement {
 pub enum Origin {
     /// It agreed on it, by this transaction. Party B's copy lacks A's unlocks; only A submits it.
     Agreed(Box<Transaction>),
-    /// It has lost its records and found the channel on the ledger by its keys. It neither pays nor accepts
-    /// on it any more: a close that it signed before may still be played.
+    /// It had lost its records and found the channel on the ledger by its keys.
     Found {
         /// The channel.
         channel: ChannelId,
@@ -43,8 +45,6 @@ pub enum Origin {
         withdrawn_a: Amount,
         /// What B had taken out.
         withdrawn_b: Amount,
-        /// Whether the peer has shown where the lanes stand. Until then nothing is signed.
-        shown: bool,
     },
 }
 
@@ -56,6 +56,28 @@ impl Agreement {
             Origin::Found { channel, .. } => *channel,
         }
     }
+}
+
+/// What this side may have forgotten of a channel, after its records were lost or older ones came back.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Encode, Decode)]
+pub struct Doubt {
+    /// What is known of the lanes.
+    pub known: Known,
+    /// At this milestone everything else has lapsed that may have been signed and forgotten; none until a young view of
+    /// the ledger was seen.
+    pub until: Option<u64>,
+}
+
+/// What a side that may have forgotten something knows of the lanes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Encode, Decode)]
+pub enum Known {
+    /// What the records say, which may be old. Nothing is signed.
+    #[default]
+    Nothing,
+    /// What a watchtower has kept of the peer's lane: enough to close alone.
+    PeersLane,
+    /// Both: the peer has shown them, or the user trusts the records.
+    Balances,
 }
 
 /// Where a channel is in its life, as this side knows it.
@@ -95,6 +117,13 @@ pub enum Phase {
     },
     /// The opening transaction was not applied in time and never will be.
     Lapsed,
+}
+
+impl Phase {
+    /// Whether nothing is left to be done about the channel.
+    pub const fn is_over(&self) -> bool {
+        matches!(self, Self::Closed { .. } | Self::Lapsed)
+    }
 }
 
 /// What is durable about this side's own lane.

@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 use flash_proto::{Amount, ChannelId, Payment, codec, message::Update};
 
-use super::{Agreement, Incoming, Item, Locked, Outgoing, Phase};
+use super::{Agreement, Doubt, Incoming, Item, Locked, Outgoing, Phase};
 use crate::store::{
     Batch, Store, StoreError, Table,
     records::{corrupt, decode, for_each, load},
@@ -21,6 +21,8 @@ const INCOMING: Table = Table::small(4, "incoming lanes");
 const UPDATES: Table = Table::large(5, "updates");
 /// Payments by the channel's id and their key.
 const KEYS: Table = Table::small(6, "payment keys");
+/// What may have been forgotten of a channel, by its id, as long as something may have been.
+const DOUBTS: Table = Table::small(16, "channels in doubt");
 /// What both sides have locked, by the channel's id; none while that is what the agreement says.
 const LOCKED: Table = Table::large(9, "locked");
 
@@ -33,6 +35,7 @@ pub(super) struct Stored {
     pub(super) seen: u64,
     pub(super) outgoing: Outgoing,
     pub(super) incoming: Incoming,
+    pub(super) doubt: Option<Doubt>,
     pub(super) locked: Option<Locked>,
 }
 
@@ -44,6 +47,7 @@ impl Default for Stored {
             seen: 0,
             outgoing: Outgoing::default(),
             incoming: Incoming::default(),
+            doubt: None,
             locked: None,
         }
     }
@@ -123,8 +127,9 @@ pub(super) fn stored(store: &dyn Store, id: ChannelId) -> Result<Stored, StoreEr
         load(store, PHASES, id.as_bytes())?.ok_or_else(|| corrupt(PHASES, id.as_bytes(), "missing"))?;
     let outgoing = load(store, OUTGOING, id.as_bytes())?.unwrap_or_default();
     let incoming = load(store, INCOMING, id.as_bytes())?.unwrap_or_default();
+    let doubt = load(store, DOUBTS, id.as_bytes())?;
     let locked = load(store, LOCKED, id.as_bytes())?;
-    Ok(Stored { phase, wants_close, seen, outgoing, incoming, locked })
+    Ok(Stored { phase, wants_close, seen, outgoing, incoming, doubt, locked })
 }
 
 pub(super) fn put_phase(batch: &mut Batch, id: ChannelId, phase: &Phase, wants_close: bool, seen: u64) {
@@ -137,6 +142,76 @@ pub(super) fn put_outgoing(batch: &mut Batch, id: ChannelId, outgoing: &Outgoing
 
 pub(super) fn put_incoming(batch: &mut Batch, id: ChannelId, incoming: &Incoming) {
     batch.put(INCOMING, id.as_bytes(), codec::encode(incoming));
+}
+
+/// The tables whose records a backup holds: each by the channel's id, and one of each channel at most. What comes back
+/// from a backup is in doubt in any case.
+pub const BACKED_UP: [Table; 5] = [AGREEMENTS, PHASES, OUTGOING, INCOMING, LOCKED];
+
+/// Whether there is a channel if there is a record in the table of this number.
+pub const fn makes_channel(table: u8) -> bool {
+    table == PHASES.id()
+}
+
+/// Whether this record says that its channel is done with, so that nothing of it needs a backup.
+pub fn ends_channel(table: Table, value: &[u8]) -> bool {
+    table == PHASES
+        && decode(PHASES, &[], value).is_ok_and(|(phase, _, _): (Phase, bool, u64)| phase.is_over())
+}
+
+/// Puts a record of a backup in its place. The updates that the peer may not have are in no backup: it is shown the
+/// balance instead.
+///
+/// # Errors
+/// [`StoreError::Corrupt`].
+pub fn put_backed_up(batch: &mut Batch, table: Table, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
+    if table != OUTGOING {
+        batch.put(table, key, value);
+        return Ok(());
+    }
+    let mut outgoing: Outgoing = decode(OUTGOING, key, &value)?;
+    outgoing.acknowledged = outgoing.signed.map_or(0, |signed| signed.state.seq);
+    outgoing.acknowledged_ticks = outgoing.ticks.map_or(0, |ticks| ticks.index);
+    outgoing.acknowledged_payments = outgoing.payments;
+    batch.put(OUTGOING, key, codec::encode(&outgoing));
+    Ok(())
+}
+
+/// Forgets the updates of a channel that the peer is not known to hold.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn delete_updates(store: &dyn Store, batch: &mut Batch, id: ChannelId) -> Result<(), StoreError> {
+    for update in updates(store, id)? {
+        delete_update(batch, id, update.seq);
+    }
+    Ok(())
+}
+
+/// Notes of a channel that its records may be older than what this side has signed.
+pub fn put_in_doubt(batch: &mut Batch, id: ChannelId) {
+    put_doubt(batch, id, Some(&Doubt::default()));
+}
+
+/// Notes of all channels that are not done with that their records may be old. To be done before they are loaded.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn put_all_in_doubt(store: &dyn Store, batch: &mut Batch) -> Result<(), StoreError> {
+    for_each(store, PHASES, &[], |(key, value)| {
+        let id = <[u8; 32]>::try_from(key.as_slice()).map_err(|_| corrupt(PHASES, &key, "key"))?;
+        if !ends_channel(PHASES, &value) {
+            put_in_doubt(batch, ChannelId::new(id));
+        }
+        Ok(())
+    })
+}
+
+pub(super) fn put_doubt(batch: &mut Batch, id: ChannelId, doubt: Option<&Doubt>) {
+    match doubt {
+        Some(doubt) => batch.put(DOUBTS, id.as_bytes(), codec::encode(doubt)),
+        None => batch.delete(DOUBTS, id.as_bytes()),
+    }
 }
 
 pub(super) fn put_locked(batch: &mut Batch, id: ChannelId, locked: &Locked) {

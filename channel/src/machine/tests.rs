@@ -1,14 +1,14 @@
 //! Two machines, two stores in memory and a link between them that the test moves by hand.
 
-mod found;
+mod restored;
 mod stakes;
 mod ticks;
 
 use std::collections::VecDeque;
 
 use flash_proto::{
-    Action, Address, ChannelPhase, ChannelRecord, Claim, Essence, Hash, LaneClaim, NetworkId, Open,
-    Payment, Reference, SignedBalance, Transaction,
+    Action, Address, ChannelPhase, ChannelRecord, Claim, Essence, Hash, LaneClaim, NetworkId, Open, Payment,
+    Reference, SignedBalance, Transaction,
     record::Party,
     transaction::{CooperativeClose, UnilateralClose, commit_inputs},
 };
@@ -465,6 +465,7 @@ fn a_side_that_lost_its_records_learns_them_from_its_own_signature() {
         pair.connect();
         assert_eq!(pair.balances(), before);
         assert!(pair.of(loser).events.iter().any(|event| matches!(event, ChannelEvent::Recovered { .. })));
+        pair.wait();
         pair.of(loser).pay(1);
         pair.run();
         pair.balances();
@@ -495,6 +496,7 @@ fn a_side_that_lost_its_records_signs_nothing_twice_after_a_close_that_lapsed() 
     pair.see(ChannelPhase::Open);
     assert_eq!(pair.of(Side::A).channel.phase, Phase::Open);
     assert_eq!(pair.balances(), before, "A has learnt what it paid before it may pay again");
+    pair.wait();
     pair.of(Side::A).pay(1);
     pair.run();
     assert_eq!(pair.of(Side::A).channel.outgoing_seq(), 2, "and goes on after it");

@@ -22,7 +22,7 @@ use super::{
 };
 
 /// The chain under the newest balance.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(super) struct ChainInUse {
     chain: TickChain,
     /// Ticks of it that are part of that balance's total already.
@@ -295,7 +295,7 @@ impl Channel {
             self.dirty.acknowledge_ticks = true;
             return Ok(());
         }
-        if !self.takes_shown() && self.pauses(effects) {
+        if self.pauses(effects) {
             return Ok(());
         }
         let Some(balance) = self.incoming.held.filter(|_| seq == held_seq) else {
@@ -314,9 +314,6 @@ impl Channel {
         self.dirty.incoming = true;
         self.dirty.acknowledge_ticks = true;
         self.received_ticks(proof.index.saturating_sub(held), terms.unit, effects);
-        if self.is_found() {
-            self.recovered(!self.agreement.side, effects);
-        }
         Ok(())
     }
 
@@ -324,7 +321,7 @@ impl Channel {
     pub(super) fn received_ticks(&mut self, count: u32, unit: Amount, effects: &mut Effects) {
         let count = u64::from(count);
         self.incoming.payments = self.incoming.payments.saturating_add(count);
-        if count == 0 || self.is_found() {
+        if count == 0 {
             return;
         }
         if self.untold.unit != unit {
@@ -348,11 +345,14 @@ impl Channel {
         got.checked_sub(held).ok_or(Misbehaviour::TicksTakenBack { got, held })
     }
 
-    /// What the peer has shown of its own lane, if that is more than is held here.
-    pub(super) fn incoming_shown(&self, standing: &Reestablish) -> Result<Option<Incoming>, Misbehaviour> {
-        let Some(signed) = standing.signed else { return Ok(None) };
-        let shown =
-            Incoming { held: Some(signed), ticks: standing.signed_ticks, payments: self.incoming.payments };
+    /// What was shown of the peer's lane, if that is more than is held here.
+    pub(super) fn incoming_shown(
+        &self,
+        signed: Option<SignedBalance>,
+        ticks: Option<TickProof>,
+    ) -> Result<Option<Incoming>, Misbehaviour> {
+        let Some(signed) = signed else { return Ok(None) };
+        let shown = Incoming { held: Some(signed), ticks, payments: self.incoming.payments };
         if shown.standing() <= self.incoming.standing() {
             return Ok(None);
         }
@@ -360,7 +360,7 @@ impl Channel {
             return Err(Misbehaviour::TwoBodies(signed.state.seq));
         }
         self.check_peers(&signed)?;
-        signed.state.with_ticks(standing.signed_ticks.as_ref())?;
+        signed.state.with_ticks(ticks.as_ref())?;
         if shown.total() < self.incoming.total() {
             let (got, wanted) = (shown.total(), self.incoming.total());
             return Err(Misbehaviour::Cumulative { got, wanted });

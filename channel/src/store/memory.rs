@@ -9,13 +9,18 @@ use std::{
 
 use super::{Batch, Change, Durable, Entries, Entry, Store, StoreError, Table, envelope};
 
-type Map = BTreeMap<(u8, Vec<u8>), Vec<u8>>;
+type Key = (u8, Vec<u8>);
+type Map = BTreeMap<Key, Vec<u8>>;
 
 /// What the next commit runs into.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Fault {
     /// The process dies before anything is written: the batch is lost.
     CrashBefore,
+    /// The machine dies when the batch is written but not synced, and nothing of it is on the disk.
+    CrashUnsynced,
+    /// The machine dies when the batch is written but not synced, and the disk has it anyway.
+    CrashUnsyncedKept,
     /// The process dies when the batch is on the disk but before anyone is told.
     CrashAfter,
     /// The disk is full: nothing of the batch is written.
@@ -25,6 +30,10 @@ pub enum Fault {
 }
 
 /// A store in memory. Clones share the content, as processes that open one directory after another do.
+///
+/// As on a disk, a batch is written first and then synced, and one that is not synced may be lost; all of it or
+/// nothing, since the real store's batches are atomic. A commit ends with its sync, so that of all batches at most
+/// the newest is ever in doubt.
 ///
 /// ```
 /// use flash_channel::store::{Batch, Fault, MemoryStore, Store, Table};
@@ -48,6 +57,8 @@ pub struct MemoryStore {
 struct State {
     fault: Option<Fault>,
     poisoned: bool,
+    /// What stood under the keys that were written since the last sync, oldest first.
+    unsynced: Vec<(Key, Option<Vec<u8>>)>,
 }
 
 impl MemoryStore {
@@ -61,9 +72,19 @@ impl MemoryStore {
         lock(&self.state).fault = Some(fault);
     }
 
-    /// What a process finds that opens the store again: all that was durable.
+    /// What a process finds that opens the store again: all that was durable. What was written and not synced
+    /// is lost.
     #[must_use]
     pub fn reopen(&self) -> Self {
+        let unsynced = std::mem::take(&mut lock(&self.state).unsynced);
+        let mut map = lock(&self.map);
+        for (key, before) in unsynced.into_iter().rev() {
+            match before {
+                Some(before) => map.insert(key, before),
+                None => map.remove(&key),
+            };
+        }
+        drop(map);
         Self { map: Arc::clone(&self.map), state: Arc::default() }
     }
 
@@ -76,12 +97,15 @@ impl MemoryStore {
     /// Flips one bit of the stored value under `key`; false if there is none.
     pub fn flip_bit(&self, table: Table, key: &[u8], bit: usize) -> bool {
         let mut map = lock(&self.map);
-        let Some(value) = map.get_mut(&(table.id, key.to_vec())) else { return false };
-        let at = (bit >> 3).checked_rem(value.len()).unwrap_or(0);
-        value.get_mut(at).is_some_and(|byte| {
-            *byte ^= 1 << (bit & 7);
-            true
-        })
+        map.get_mut(&(table.id, key.to_vec())).is_some_and(|value| flip(value, bit))
+    }
+
+    /// Flips one bit of one stored value, whichever: both numbers are taken modulo what there is. False if
+    /// nothing is stored. A second time puts it right again.
+    pub fn flip_any_bit(&self, entry: usize, bit: usize) -> bool {
+        let mut map = lock(&self.map);
+        let at = entry.checked_rem(map.len()).unwrap_or(0);
+        map.values_mut().nth(at).is_some_and(|value| flip(value, bit))
     }
 
     fn alive(&self) -> Result<(), StoreError> {
@@ -90,13 +114,28 @@ impl MemoryStore {
 
     fn write(&self, batch: &Batch) {
         let mut map = lock(&self.map);
+        let mut state = lock(&self.state);
         for Change { table, key, value } in &batch.changes {
-            match value {
-                Some(value) => map.insert((table.id, key.clone()), envelope::wrap(*table, key, value)),
-                None => map.remove(&(table.id, key.clone())),
+            let at = (table.id, key.clone());
+            let before = match value {
+                Some(value) => map.insert(at.clone(), envelope::wrap(*table, key, value)),
+                None => map.remove(&at),
             };
+            state.unsynced.push((at, before));
         }
     }
+
+    fn sync(&self) {
+        lock(&self.state).unsynced.clear();
+    }
+}
+
+fn flip(value: &mut [u8], bit: usize) -> bool {
+    let at = (bit >> 3).checked_rem(value.len()).unwrap_or(0);
+    value.get_mut(at).is_some_and(|byte| {
+        *byte ^= 1 << (bit & 7);
+        true
+    })
 }
 
 /// A panic of another thread does not make the map wrong: every change is a single insert or remove.
@@ -112,8 +151,11 @@ impl Store for MemoryStore {
             return Ok(Durable(()));
         }
         let fault = lock(&self.state).fault.take();
-        if fault.is_none_or(|fault| fault == Fault::CrashAfter) {
+        if !matches!(fault, Some(Fault::CrashBefore | Fault::Full)) {
             self.write(batch);
+        }
+        if matches!(fault, None | Some(Fault::CrashAfter | Fault::CrashUnsyncedKept)) {
+            self.sync();
         }
         lock(&self.state).poisoned = fault.is_some();
         match fault {

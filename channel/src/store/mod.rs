@@ -66,6 +66,11 @@ impl Table {
         Self { id, name, large: true }
     }
 
+    /// The number that names it in the store.
+    pub const fn id(self) -> u8 {
+        self.id
+    }
+
     /// The table's name in messages.
     pub const fn name(self) -> &'static str {
         self.name
@@ -109,6 +114,11 @@ impl Batch {
     /// Takes over all changes of `other`, after its own.
     pub fn append(&mut self, other: &mut Self) {
         self.changes.append(&mut other.changes);
+    }
+
+    /// What is stored and what is deleted (without a value), in order.
+    pub fn changes(&self) -> impl Iterator<Item = (Table, &[u8], Option<&[u8]>)> {
+        self.changes.iter().map(|change| (change.table, change.key.as_slice(), change.value.as_deref()))
     }
 
     /// Whether there is nothing to commit.

@@ -50,6 +50,18 @@ pub enum Channel {
         /// The peer's ticket, KEY@HOST:PORT, from its `flash info`
         peer: PeerAddress,
     },
+    /// Say that the records of a recovered channel are the newest there are, without or against its peer
+    ///
+    /// Only if nothing was signed after these records were made. If anything was, the peer can keep what it paid
+    /// since, and a close that was signed meanwhile can be played against later payments. Where there are no records,
+    /// because the words alone brought the channel back, this gives up whatever the peer has paid.
+    Trust {
+        /// The channel's id, or enough of its first digits
+        channel: ChannelName,
+        /// Yes, although money can be lost
+        #[arg(long)]
+        yes: bool,
+    },
     /// Close a channel; returns when the money is out
     Close {
         /// The channel's id, or enough of its first digits
@@ -86,6 +98,17 @@ impl Channel {
                 let client = context.client(Scope::Admin)?;
                 let id = channel.find(&client).await?;
                 client.meet(id, &PeerRequest { peer: peer.to_string() }).await?
+            }
+            Self::Trust { yes: false, .. } => {
+                let message =
+                    "if anything was signed after these records were made, this can lose what the peer paid";
+                let hint = "`flash channel trust --help` says what; repeat it with --yes";
+                return Err(ApiError::new(ErrorCode::InvalidRequest, message, hint).into());
+            }
+            Self::Trust { channel, yes: true } => {
+                let client = context.client(Scope::Admin)?;
+                let id = channel.find(&client).await?;
+                client.trust(id).await?
             }
             Self::Close { channel, force, no_wait } => {
                 let client = context.client(Scope::Admin)?;
@@ -149,6 +172,7 @@ fn view(channel: &ChannelInfo) -> String {
         ("channel", Some(channel.id.to_string())),
         ("state", Some(channel.state.clone())),
         ("paused", channel.paused.clone()),
+        ("goes on at", channel.resumes_at_milestone.map(|index| format!("milestone {index}"))),
         ("peer", Some(format!("{} ({connected})", channel.peer))),
         ("side", Some(channel.side.to_string())),
         ("deposit", Some(view::amount(channel.deposit))),

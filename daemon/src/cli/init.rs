@@ -12,6 +12,7 @@ use zeroize::Zeroizing;
 
 use super::{Context, output::Failure, view};
 use crate::{
+    datadir::read_network,
     seedfile::{self, PASSPHRASE_ENV, PASSPHRASE_FILE_ENV, SeedFileError},
     setup::{self, Made, Setup, SetupError},
 };
@@ -53,15 +54,16 @@ impl Init {
     pub(super) fn run(self, context: &Context) -> Result<(), Failure> {
         let terminal = io::stdout().is_terminal() && io::stderr().is_terminal();
         let words = self.words.as_deref().map(setup::read_words).transpose()?;
-        let passphrase = passphrase(self.passphrase).map_err(SetupError::from)?;
+        let network = read_network(&self.network).map_err(SetupError::from)?;
+        let passphrase = given_passphrase(self.passphrase).map_err(SetupError::from)?;
         let encrypted = passphrase.is_some();
         let node = self.node.as_ref();
         let made =
-            setup::init(Setup { data: &context.data, network: &self.network, words, passphrase, node })?;
+            setup::init(Setup { data: &context.data, network: &network, words, passphrase, node }, None)?;
         let report = Report {
             data: &context.data,
-            network: made.network.id().to_string(),
-            network_name: &made.network.name,
+            network: network.id().to_string(),
+            network_name: &network.name,
             encrypted,
             words: made
                 .new_words
@@ -80,7 +82,7 @@ impl Init {
 }
 
 /// The passphrase from the environment, or typed twice.
-fn passphrase(ask: bool) -> Result<Option<Zeroizing<String>>, SeedFileError> {
+pub(super) fn given_passphrase(ask: bool) -> Result<Option<Zeroizing<String>>, SeedFileError> {
     let given = [PASSPHRASE_ENV, PASSPHRASE_FILE_ENV].iter().any(|name| std::env::var_os(name).is_some());
     let passphrase = seedfile::passphrase(ask)?.filter(|passphrase| !passphrase.is_empty());
     if !ask || given {
@@ -104,8 +106,8 @@ fn text(report: &Report<'_>, made: &Made) -> String {
     if let Some(words) = report.words {
         parts.push(format!(
             "Write down these 24 words, in this order, and keep them where nobody else finds them. They \
-             are not shown again. If this disk is lost, they bring back the keys and the money outside of \
-             channels (`flash init --words`, then `flash wallet recover`):\n\n{}",
+             are not shown again. If this disk is lost, they bring back the keys, the money and the channels \
+             (`flash init --words`), and open the backup, if you keep one (`flash backup restore`):\n\n{}",
             numbered(words)
         ));
     }

@@ -1,5 +1,6 @@
 //! The command line `flash`: a thin client of the daemon's RPC.
 
+mod backup;
 mod bench;
 mod channel;
 mod demo;
@@ -115,6 +116,9 @@ pub enum Command {
     /// The watchtowers that claim for the daemon while it is away
     #[command(subcommand)]
     Tower(tower::Tower),
+    /// Check a backup file, and set up a data directory from it
+    #[command(subcommand)]
+    Backup(backup::Backup),
     /// Stop the daemon and wait until it has stopped
     Stop,
     /// Measure payments on this machine: a network of its own, two daemons, the streams of the RPC
@@ -144,6 +148,7 @@ pub async fn run(cli: Cli) -> Exit {
         Command::Events(command) => command.run(&context).await,
         Command::Ledger(command) => command.run(&context).await,
         Command::Tower(command) => command.run(&context).await,
+        Command::Backup(command) => command.run(&context),
         Command::Stop => node::stop(&context).await,
         Command::Bench(command) => bench::run(command, &context).await,
         Command::Footprint(command) => footprint::run(command, &context).await,
@@ -211,6 +216,8 @@ mod tests {
             "flash channel close abcd --force --no-wait".to_owned(),
             "flash ledger milestone".to_owned(),
             "flash tower show abcd --json".to_owned(),
+            "flash backup verify /b --words w".to_owned(),
+            "flash backup restore /b --words w --data /x --node ".to_owned() + PEER,
             "flash ledger notarize a b --tag meter".to_owned(),
             "flash ledger verify a --proof b --network c".to_owned(),
             "flash events --after 3 --follow --rpc http://localhost:1".to_owned(),

@@ -9,7 +9,7 @@ use std::{
 
 use super::{Context, output::Failure, view, wait::wait};
 use crate::{
-    api::{ApiError, ErrorCode, Info, LedgerStatus},
+    api::{ApiError, BackupInfo, ErrorCode, Info, LedgerStatus},
     rpc::Scope,
 };
 
@@ -37,7 +37,17 @@ fn view(info: &Info) -> String {
         ("ledger", Some(ledger(&info.ledger))),
         ("peers", Some(info.peers_connected.to_string())),
         ("channels", Some(info.channels.to_string())),
+        ("backup", info.backup.as_ref().map(backup)),
     ])
+}
+
+fn backup(backup: &BackupInfo) -> String {
+    let state = match (&backup.error, backup.current) {
+        (Some(error), _) => format!("NOT CURRENT: {error}"),
+        (None, true) => "current".to_owned(),
+        (None, false) => "being written".to_owned(),
+    };
+    format!("{}, of {} ({state})", backup.file, view::time(backup.written_ms))
 }
 
 /// How far the ledger is verified, in one line.

@@ -36,7 +36,8 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         connected,
         side,
         state: channel.state().to_owned(),
-        recovered: channel.is_found(),
+        recovered: channel.is_found() || channel.doubt().is_some(),
+        resumes_at_milestone: channel.doubt().and_then(|doubt| doubt.until),
         paused: channel.paused().map(str::to_owned),
         deposit: open.party(side).deposit,
         peer_deposit: open.party(!side).deposit,
@@ -105,6 +106,7 @@ pub(super) fn event(channel: &Channel, event: ChannelEvent) -> NewEvent {
                 json!({ "peer": channel.agreement().peer, "balances": pair(balances, channel) }),
             )
         }
+        ChannelEvent::OldRecords { running } => ("records_old", json!({ "running": running })),
         ChannelEvent::Found => ("channel_recovered", json!({})),
         ChannelEvent::Lapsed => ("channel_lapsed", json!({})),
         ChannelEvent::Received(update) => ("payments_received", received(&update)),

@@ -34,6 +34,7 @@ pub use writer::{Stopped, Writer};
 
 use crate::{
     api::{ApiError, ErrorCode},
+    backup::Keeper,
     events::{EventLog, NewEvent},
     metrics::Metrics,
     stop::Stop,
@@ -51,6 +52,8 @@ pub struct EngineConfig {
     pub store: Arc<dyn Store>,
     /// The numbers of events.
     pub log: EventLog,
+    /// Keeps the backup current, if there is one.
+    pub(crate) backup: Option<Keeper>,
     /// The keys of this daemon's sides.
     pub keys: ChannelKeys,
     /// Milliseconds between two milestones, as the network intends it.
@@ -95,6 +98,7 @@ enum Command {
     Milestone { index: u64, age: Duration, views: Vec<(ChannelId, LedgerView)> },
     Close { channel: ChannelId, alone: bool, done: oneshot::Sender<Result<(), ApiError>> },
     Refused { channel: ChannelId, transaction: TransactionId, reason: String },
+    Trust { channel: ChannelId, done: oneshot::Sender<Result<(), ApiError>> },
     Meet { channel: ChannelId, peer: PublicKey, with: Batch, done: oneshot::Sender<Result<(), ApiError>> },
 }
 
@@ -123,13 +127,14 @@ pub(crate) struct Placed {
 /// # Errors
 /// [`StoreError`]: a record cannot be read, so that nothing must be signed.
 pub fn start(config: EngineConfig) -> Result<Started, StoreError> {
-    let EngineConfig { store, log, keys, milestone_interval_ms, freshness_max, metrics, stop } = config;
+    let EngineConfig { store, log, backup, keys, milestone_interval_ms, freshness_max, metrics, stop } =
+        config;
     let views = Views::default();
     let (submit, submissions) = mpsc::unbounded_channel();
     let (durable, durables) = mpsc::unbounded_channel();
     let outlets = writer::Outlets { submissions: submit.clone(), durable };
     let (writer, writer_thread) =
-        Writer::start(Arc::clone(&store), log, outlets, metrics.clone(), stop.clone())?;
+        Writer::start(Arc::clone(&store), log, backup, outlets, metrics.clone(), stop.clone())?;
     let (mailbox, commands) = mpsc::channel(MAILBOX_MAX);
     let timing = run::Timing { milestone_interval_ms, freshness_max };
     let mut thread =
@@ -222,6 +227,16 @@ impl Engine {
         let (done, wished) = oneshot::channel();
         self.command(Command::Close { channel, alone, done }).await?;
         wished.await.map_err(stopping)?
+    }
+
+    /// The user says that a channel's records are the newest; returns once that is durable.
+    ///
+    /// # Errors
+    /// [`ApiError`] if they are not in doubt, or cannot be the newest.
+    pub async fn trust(&self, channel: ChannelId) -> Result<(), ApiError> {
+        let (done, trusted) = oneshot::channel();
+        self.command(Command::Trust { channel, done }).await?;
+        trusted.await.map_err(stopping)?
     }
 
     /// The peer's machine of a channel that was found again is this one; returns once that is durable, with

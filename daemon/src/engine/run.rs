@@ -15,7 +15,7 @@ use flash_channel::{
     store::{Store, StoreError},
 };
 use flash_proto::{ChannelId, Transaction, message::ChannelMessage};
-use tokio::sync::{OwnedSemaphorePermit, mpsc};
+use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{ChannelKeys, Command, Views, slot::Slot, writer::Writer};
 use crate::{
@@ -52,6 +52,9 @@ impl Tip {
         self.arrived.elapsed().max(by_wall_clock).saturating_add(self.age)
     }
 }
+
+/// Told what came of a wish.
+type Done = oneshot::Sender<Result<(), ApiError>>;
 
 /// Everything that the thread owns.
 pub(super) struct EngineThread {
@@ -181,7 +184,7 @@ impl EngineThread {
                 }
             }
             Command::Message { channel, number, message, room } => {
-                self.message(channel, number, message, room);
+                self.message(channel, number, message, room, touched);
                 touched.push(channel);
             }
             Command::Pay { channel, order } => match self.slots.get_mut(&channel) {
@@ -194,24 +197,13 @@ impl EngineThread {
                 }
             },
             Command::Milestone { index, age, views } => self.milestone(index, age, views, touched),
-            Command::Close { channel, alone, done } => match self.slots.get_mut(&channel) {
-                Some(slot) => {
-                    slot.close(alone, done);
-                    touched.push(channel);
-                }
-                None => {
-                    let _ = done.send(Err(unknown(channel)));
-                }
-            },
-            Command::Meet { channel, peer, with, done } => match self.slots.get_mut(&channel) {
-                Some(slot) => {
-                    slot.meet(peer, with, done);
-                    touched.push(channel);
-                }
-                None => {
-                    let _ = done.send(Err(unknown(channel)));
-                }
-            },
+            Command::Close { channel, alone, done } => {
+                self.asked(channel, done, touched, |slot, done| slot.close(alone, done));
+            }
+            Command::Trust { channel, done } => self.asked(channel, done, touched, Slot::trust),
+            Command::Meet { channel, peer, with, done } => {
+                self.asked(channel, done, touched, |slot, done| slot.meet(peer, with, done));
+            }
             Command::Refused { channel, transaction, reason } => {
                 if let Some(slot) = self.slots.get_mut(&channel) {
                     slot.refused(transaction, reason);
@@ -221,17 +213,46 @@ impl EngineThread {
         }
     }
 
+    /// Has a channel do what it is asked for, if there is one.
+    fn asked(
+        &mut self,
+        channel: ChannelId,
+        done: Done,
+        touched: &mut Vec<ChannelId>,
+        act: impl FnOnce(&mut Slot, Done),
+    ) {
+        let Some(slot) = self.slots.get_mut(&channel) else {
+            let _ = done.send(Err(unknown(channel)));
+            return;
+        };
+        act(slot, done);
+        touched.push(channel);
+    }
+
     fn message(
         &mut self,
         channel: ChannelId,
         number: u64,
         message: ChannelMessage,
         room: OwnedSemaphorePermit,
+        touched: &mut Vec<ChannelId>,
     ) {
         let Some(slot) = self.slots.get_mut(&channel) else { return };
         if let Err(error) = slot.message(number, message, room) {
             self.metrics.peers_misbehaved.inc();
             tracing::warn!(%channel, %error, "the stream ends");
+        }
+        if std::mem::take(&mut slot.has_old_records) {
+            tracing::error!(
+                %channel,
+                "the peer shows what was signed here and is not known here: this data directory is an old copy, or \
+                 another daemon runs with this seed. Nothing is signed in any channel until its peer has shown it"
+            );
+            // Where one channel's records are old all are, and there may be channels that are not known at all.
+            for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_live()) {
+                slot.doubt();
+                touched.push(*id);
+            }
         }
     }
 

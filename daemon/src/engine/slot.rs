@@ -29,6 +29,7 @@ use super::{
 use crate::{
     api::{ApiError, ErrorCode},
     metrics::Metrics,
+    tables as daemon_tables,
 };
 
 /// A channel in the engine.
@@ -60,6 +61,8 @@ pub(super) struct Slot {
     /// The transaction that was passed on last.
     submitted: Option<TransactionId>,
     refused: Option<String>,
+    /// The peer has shown that the records are old.
+    pub(super) has_old_records: bool,
     created_ms: u64,
     counted: Counted,
     /// Shows the channel; none before its first view was made.
@@ -108,6 +111,7 @@ impl Slot {
             seen: None,
             submitted: None,
             refused: None,
+            has_old_records: false,
             created_ms,
             counted: Counted::default(),
             shown: None,
@@ -162,6 +166,7 @@ impl Slot {
                         let signed = self.channel.outgoing().payments;
                         fail_above(&mut self.waiting, &mut self.keys, signed);
                     }
+                    self.has_old_records |= matches!(event, ChannelEvent::OldRecords { .. });
                     self.events.push(describe::event(&self.channel, event));
                 }
             }
@@ -227,11 +232,12 @@ impl Slot {
         if let Some(view) = &mut self.seen {
             view.index = view.index.max(index);
             let view = *view;
-            let phase = self.channel.phase().clone();
+            let (phase, doubt) = (self.channel.phase().clone(), self.channel.doubt().copied());
             let dirty = self.dirty;
             let _ = self.input(Input::Ledger(view));
             // Most milestones change nothing here and are worth no commit.
-            self.dirty = dirty || *self.channel.phase() != phase || self.channel.wants_close();
+            let changed = *self.channel.phase() != phase || self.channel.doubt().copied() != doubt;
+            self.dirty = dirty || changed || self.channel.wants_close();
         }
     }
 
@@ -256,6 +262,22 @@ impl Slot {
             return;
         }
         let _ = self.input(input);
+        self.reply_once_durable(done);
+    }
+
+    /// The records may be older than what was signed.
+    pub(super) fn doubt(&mut self) {
+        let _ = self.input(Input::Doubt);
+        daemon_tables::forget_searched(&mut self.effects.batch);
+    }
+
+    /// The user says that the records are the newest.
+    pub(super) fn trust(&mut self, done: oneshot::Sender<Result<(), ApiError>>) {
+        if let Err(error) = self.channel.may_trust() {
+            let _ = done.send(Err(command_error(&error)));
+            return;
+        }
+        let _ = self.input(Input::Trust);
         self.reply_once_durable(done);
     }
 
@@ -418,15 +440,18 @@ fn fail_above(
     keys.retain(|_, made| made.number <= signed);
     while waiting.back().is_some_and(|(number, _)| *number > signed) {
         if let Some((_, caller)) = waiting.pop_back() {
-            let message = "the payment was not made: the channel is being closed";
-            let _ = caller.send(Err(ApiError::new(ErrorCode::ChannelState, message, "open another channel")));
+            let message = "the payment was not made: the channel takes none any more, or not now";
+            let hint = "see `flash channel show`";
+            let _ = caller.send(Err(ApiError::new(ErrorCode::ChannelState, message, hint)));
         }
     }
 }
 
 fn command_error(error: &CommandError) -> ApiError {
     let hint = match error {
-        CommandError::NotShown => "name the peer's machine with `flash channel peer`",
+        CommandError::NotShown => {
+            "it is shown once the peer is connected; name its machine with `flash channel peer`"
+        }
         _ => "see `flash channel show`",
     };
     ApiError::new(ErrorCode::ChannelState, error.to_string(), hint)

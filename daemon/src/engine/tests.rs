@@ -87,6 +87,7 @@ fn started(store: Arc<dyn Store>, stop: &Stop) -> Started {
     start(EngineConfig {
         store,
         log,
+        backup: None,
         keys: Arc::new(|_| key(Side::A)),
         milestone_interval_ms: 1_000,
         freshness_max: None,

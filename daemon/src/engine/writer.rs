@@ -14,6 +14,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{outbox::Outbox, view::Publication};
 use crate::{
+    backup::Keeper,
     events::{EventLog, NewEvent},
     metrics::Metrics,
     stop::Stop,
@@ -71,6 +72,7 @@ impl Writer {
     pub(crate) fn start(
         store: Arc<dyn Store>,
         log: EventLog,
+        backup: Option<Keeper>,
         outlets: Outlets,
         metrics: Metrics,
         stop: Stop,
@@ -78,7 +80,7 @@ impl Writer {
         let (sender, jobs) = mpsc::channel(JOBS_MAX);
         let run = move || {
             let guard = FailOnPanic(stop.clone());
-            WriterThread { store, log, outlets, metrics, stop }.run(jobs);
+            WriterThread { store, log, backup, outlets, metrics, stop }.run(jobs);
             drop(guard);
         };
         Ok((Self(sender), thread::Builder::new().name("flash-writer".to_owned()).spawn(run)?))
@@ -118,6 +120,7 @@ impl Drop for FailOnPanic {
 struct WriterThread {
     store: Arc<dyn Store>,
     log: EventLog,
+    backup: Option<Keeper>,
     outlets: Outlets,
     metrics: Metrics,
     stop: Stop,
@@ -132,6 +135,9 @@ impl WriterThread {
                 batch.append(&mut job.batch);
                 self.log.record(std::mem::take(&mut job.events), &mut batch);
             }
+            if let Some(backup) = &self.backup {
+                backup.number(&mut batch);
+            }
             let started = Instant::now();
             let durable = match self.store.commit(&batch) {
                 Ok(durable) => durable,
@@ -140,6 +146,10 @@ impl WriterThread {
                     return;
                 }
             };
+            if let Some(Err(error)) = self.backup.as_ref().map(|backup| backup.committed(&batch)) {
+                self.stop.fail(format!("the backup failed: {error}"), true);
+                return;
+            }
             // Jobs without changes, such as those of acknowledgements, cost no sync.
             if !batch.is_empty() {
                 self.metrics.committed(started.elapsed(), waiting.len());

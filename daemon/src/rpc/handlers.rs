@@ -217,6 +217,15 @@ pub(super) async fn towers(State(rpc): State<Rpc>) -> Answer<Vec<TowerInfo>> {
     rpc.daemon.towers().map(Json)
 }
 
+/// Says that the records of a channel are the newest there are, although they were lost or came back.
+#[utoipa::path(post, path = "/v1/channels/{id}/trust", tag = "channels",
+    security(("token" = ["admin"])),
+    params(("id" = String, Path, description = "The channel's id, 64 hexadecimal digits")),
+    responses((status = 200, body = ChannelInfo), (status = "default", body = ApiError)))]
+pub(super) async fn trust(State(rpc): State<Rpc>, Id(id): Id<ChannelId>) -> Answer<ChannelInfo> {
+    to_its_end(async move { rpc.daemon.trust(id).await }).await.map(Json)
+}
+
 /// Pays the peer. The answer comes when the peer has the payment on its disk.
 #[utoipa::path(post, path = "/v1/channels/{id}/payments", tag = "channels", request_body = PayRequest,
     security(("token" = ["pay"])),

@@ -122,5 +122,6 @@ fn admin_routes() -> Router<Rpc> {
         .route("/v1/channels", post(handlers::open))
         .route("/v1/channels/{id}/close", post(handlers::close))
         .route("/v1/channels/{id}/peer", post(handlers::meet))
+        .route("/v1/channels/{id}/trust", post(handlers::trust))
         .route("/v1/shutdown", post(handlers::shutdown))
 }

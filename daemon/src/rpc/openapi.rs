@@ -32,6 +32,7 @@ use super::{events, handlers, ledger, stream};
         handlers::channel,
         handlers::close,
         handlers::meet,
+        handlers::trust,
         handlers::pay,
         handlers::tick,
         handlers::towers,

@@ -9,6 +9,7 @@ use serde::{Deserialize, Serialize};
 use tokio::{net::TcpListener, sync::mpsc, task::JoinSet};
 
 use crate::{
+    backup::restore::identity,
     config::Config,
     datadir::{self, DataDir, write_atomically},
     engine::{Writer, writer::Outlets},
@@ -59,14 +60,15 @@ pub async fn run(dir: DataDir, config: Config, metrics: Option<SocketAddr>) -> R
     let seed = read_seed(&dir)?;
     let params = Arc::new(dir.network()?);
     let key = seed.key(Account::Node, 0, 0);
+    let store = open_store(&dir, &identity(&params, &seed)).await?;
     drop(seed);
-    let store = open_store(&dir, &params, &key).await?;
     let (stop, counters) = (Stop::default(), Metrics::default());
     let (log, _) = EventLog::open(&store)?;
     // There is no engine, so that nothing comes out of these.
     let outlets = Outlets { submissions: mpsc::unbounded_channel().0, durable: mpsc::unbounded_channel().0 };
-    let (writer, thread) = Writer::start(Arc::clone(&store), log, outlets, counters.clone(), stop.clone())
-        .map_err(Failure::new)?;
+    let (writer, thread) =
+        Writer::start(Arc::clone(&store), log, None, outlets, counters.clone(), stop.clone())
+            .map_err(Failure::new)?;
     let client = start_client(&config, None, &params, &key, store.as_ref())?;
     let mut tasks = JoinSet::new();
     let tower = super::Config {

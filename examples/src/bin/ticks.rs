@@ -14,7 +14,7 @@
 
 use flash_proto::{
     Amount, ChannelId, Claim, Hash, LaneState, NetworkId, PaymentList, SecretKey, Side, TickChain, TickProof,
-    TickStep, transaction::Claim,
+    TickStep,
 };
 
 type Failure = Box<dyn std::error::Error>;

@@ -25,6 +25,8 @@ pub enum Account {
     Channels,
     /// The key by which peers know this machine.
     Node,
+    /// The key of backups; it signs nothing.
+    Backup,
 }
 
 impl Account {
@@ -33,6 +35,7 @@ impl Account {
             Self::Money => 0,
             Self::Channels => 1,
             Self::Node => 2,
+            Self::Backup => 3,
         }
     }
 }

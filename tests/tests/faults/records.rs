@@ -93,6 +93,8 @@ async fn a_damaged_or_newer_record_of_any_kind_is_named_and_stops_the_daemon() {
     fs::remove_dir_all(&store).unwrap();
     copy(&good, &store);
     car.start().await;
+    // It is a copy, but the newest.
+    car.client().trust(channel).await.expect("it is in doubt");
     car.agree(&charger, channel).await;
     car.close(channel).await;
     net.assert_supply().await;

@@ -252,9 +252,7 @@ async fn a_flipped_bit_on_the_disk_never_becomes_another_number() {
         if started {
             scene.charger.ready().await;
             let after = scene.charger.channel(scene.channel).await;
-            let numbers = |info: &flashd::api::ChannelInfo| {
-                (info.sent.cumulative, info.received.cumulative, info.balance)
-            };
+            let numbers = |info: &flashd::api::ChannelInfo| (info.sent.cumulative, info.received.cumulative);
             assert_eq!(numbers(&after), numbers(&before), "I13: a bit at {at} of {}", good.len());
             scene.charger.kill();
         } else {
@@ -268,5 +266,7 @@ async fn a_flipped_bit_on_the_disk_never_becomes_another_number() {
     println!("{found} were found at the start");
     replace(&kept, &store);
     scene.charger.start().await;
+    // It is a copy, but the newest.
+    scene.charger.client().trust(scene.channel).await.expect("it is in doubt");
     scene.end().await;
 }

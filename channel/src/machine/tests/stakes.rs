@@ -681,8 +681,7 @@ fn a_channel_that_was_found_again_counts_what_was_taken_out() {
         let mut world = used();
         let lost = agreement(Side::B, DEPOSITS);
         let channel = lost.channel();
-        let origin =
-            Origin::Found { channel, withdrawn_a: Amount::ZERO, withdrawn_b: amount(800), shown: false };
+        let origin = Origin::Found { channel, withdrawn_a: Amount::ZERO, withdrawn_b: amount(800) };
         let mut effects = Effects::default();
         let channel = Channel::new(Agreement { origin, ..lost }, key(Side::B), &mut effects);
         let (store, outbox) = (MemoryStore::new(), VecDeque::new());

@@ -417,6 +417,7 @@ fn a_payer_that_lost_its_index_learns_it_from_the_payee() {
     pair.connect();
     assert_eq!(pair.balances(), [850, 150]);
     assert_eq!(pair.of(Side::A).channel.outgoing.payments, 30);
+    pair.wait();
     pair.of(Side::A).tick(5, 1);
     pair.run();
     assert_eq!(pair.balances(), [845, 155]);
@@ -448,6 +449,7 @@ fn a_side_that_lost_its_records_learns_both_lanes_with_their_ticks() {
             assert_eq!(pair.balances(), before, "{loser:?} lost all after {lost_after}");
             let recovered = |event: &ChannelEvent| matches!(event, ChannelEvent::Recovered { .. });
             assert!(pair.of(loser).events.iter().any(recovered));
+            pair.wait();
             pair.of(Side::A).tick(90, 1);
             pair.run();
             pair.of(Side::B).tick(9, 10);

@@ -1,0 +1,579 @@
+//! Two parties step by step: whoever drives them chooses each step. The model checker chooses all of them, in every
+//! order; the fuzzer chooses by the bytes of its input, and so can anybody who writes a sequence down.
+//!
+//! The parties, the ledger and the oracle are those of the simulation; there are no ticks and no chance. A stream
+//! delivers in order and whole until it breaks. An honest party is never more than [`LAG_MAX`] milestones behind:
+//! until it has seen the newest and done what it must, the ledger does not go on.
+
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::{Arc, OnceLock},
+};
+
+use flash_channel::{
+    machine::{Channel, Effects, Input, Phase},
+    store::Fault,
+};
+use flash_proto::{Amount, NetworkId, Side, TransactionId, codec, message::ChannelMessage};
+
+use super::{faults::Plan, hostile, ledger::Ledger, oracle::Oracle, party::Party, rng::Rng, setup};
+
+/// Milestones that an honest party may be behind.
+const LAG_MAX: u64 = 2;
+/// Copies of a disk that can be restored later.
+const COPIES_MAX: u64 = 2;
+
+/// One step.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Step {
+    /// The user of this side pays one unit, or all it has.
+    Pay(Side, bool),
+    /// The next message to this side arrives.
+    Deliver(Side),
+    /// This side writes down what it has to, and then does what waited for that.
+    Commit(Side),
+    /// This side dies at a commit: the disk does not have it, or it does but nothing was sent.
+    Crash(Side, bool),
+    /// This side starts again.
+    Restart(Side),
+    /// A stream is there.
+    Connect,
+    /// The stream breaks; what is under way is lost.
+    Break,
+    /// The next milestone confirms what waits.
+    Milestone,
+    /// This side is shown the newest milestone.
+    See(Side),
+    /// The user of this side wishes to close together.
+    Close(Side),
+    /// The user of this side closes alone.
+    CloseAlone(Side),
+    /// The hostile side publishes one of the balances that it ever held, or claims an old one of its own.
+    Publish(u8),
+    /// The hostile side says something that no honest side would say.
+    Say(u8),
+    /// A copy of this side's disk is kept.
+    Copy(Side),
+    /// This side dies, and the last copy is put in the place of its disk.
+    Restore(Side),
+}
+
+/// How much of everything there may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Budget {
+    /// Payments of both sides.
+    pub payments: u8,
+    /// Breaks of the stream, beside those that crashes and refusals bring.
+    pub breaks: u8,
+    /// Crashes of both sides.
+    pub crashes: u8,
+    /// Wishes of both sides to close.
+    pub closes: u8,
+    /// Acts of a hostile side B.
+    pub hostile: u8,
+    /// Kinds of acts that a hostile side chooses from.
+    pub hostile_kinds: u8,
+    /// Disks that are copied and restored.
+    pub restores: u8,
+    /// Milestones.
+    pub milestones: u8,
+}
+
+/// Two parties, a stream and a ledger.
+pub struct Duel {
+    network: NetworkId,
+    left: Budget,
+    hostile: Option<Side>,
+    parties: [Arc<Party>; 2],
+    /// What each side needs on the ledger, and a hash of all that it is once somebody asks.
+    wanted: [Option<TransactionId>; 2],
+    digests: [OnceLock<u64>; 2],
+    /// Messages on their way to A and to B.
+    wires: [Vec<ChannelMessage>; 2],
+    connected: bool,
+    links: u64,
+    ledger: Arc<Ledger>,
+    oracle: Oracle,
+    /// The milestone at which each side had seen and done everything last.
+    well: [u64; 2],
+    paid_out: bool,
+}
+
+impl Clone for Duel {
+    fn clone(&self) -> Self {
+        Self {
+            parties: self.parties.clone(),
+            digests: self.digests.clone(),
+            wires: self.wires.clone(),
+            ledger: Arc::clone(&self.ledger),
+            oracle: self.oracle.clone(),
+            ..*self
+        }
+    }
+}
+
+impl Duel {
+    /// Both have agreed on the channel and written that down; nothing was said yet. B is hostile if the budget says so.
+    pub fn new(deposits: [u64; 2], budget: Budget) -> Self {
+        let hostile = (budget.hostile > 0).then_some(Side::B);
+        let plan = Plan { hostile, ..Plan::small(deposits) };
+        let params = setup::params();
+        let (network, mut oracle) = (params.id(), Oracle::new(params.id(), &plan));
+        let parties = setup::agreements(&params, &plan).map(|agreement| {
+            let mut effects = Effects::default();
+            let key = setup::channel_key(agreement.side);
+            let mut party = Party::new(Channel::new(agreement, key, &mut effects), effects);
+            oracle.require(party.write(None).is_ok(), || "I13: the first commit fails".into());
+            Arc::new(party)
+        });
+        let [a, _] = &parties;
+        let ledger = Arc::new(Ledger::new(params, a.id));
+        Self {
+            network,
+            left: budget,
+            hostile,
+            parties,
+            wanted: [None; 2],
+            digests: Default::default(),
+            wires: [Vec::new(), Vec::new()],
+            connected: false,
+            links: 0,
+            ledger,
+            oracle,
+            well: [0; 2],
+            paid_out: false,
+        }
+    }
+
+    fn party(&self, side: Side) -> &Party {
+        let [a, b] = &self.parties;
+        side.pick(a, b)
+    }
+
+    /// The party, to be changed: a copy of its own if others look at this one.
+    fn party_mut(&mut self, side: Side) -> &mut Party {
+        let [a, b] = &mut self.parties;
+        let party = side.pick(a, b);
+        if Arc::get_mut(party).is_none() {
+            *party = Arc::new(party.fork());
+        }
+        // Nobody else has what was made just now.
+        Arc::get_mut(party).expect("a party of one's own")
+    }
+
+    fn wire(&mut self, to: Side) -> &mut Vec<ChannelMessage> {
+        let [a, b] = &mut self.wires;
+        to.pick(a, b)
+    }
+
+    fn is_hostile(&self, side: Side) -> bool {
+        self.hostile == Some(side)
+    }
+
+    /// What was broken, if anything was.
+    pub fn violation(&self) -> Option<&str> {
+        self.oracle.violation()
+    }
+
+    /// Whether the ledger has paid out.
+    pub const fn is_paid_out(&self) -> bool {
+        self.paid_out
+    }
+
+    /// Whether the ledger shows that one side closes alone.
+    pub fn is_contested(&self) -> bool {
+        let record = self.ledger.newest().record;
+        record.is_some_and(|record| record.phase != flash_proto::ChannelPhase::Open)
+    }
+
+    /// Payments that both sides know to be on the other's disk.
+    pub fn acknowledged(&self) -> u64 {
+        let of = |side| self.party(side).channel().map_or(0, |it| it.outgoing().acknowledged_payments);
+        Side::BOTH.into_iter().map(of).sum()
+    }
+
+    /// In few words, how far both and the ledger have come.
+    pub fn summary(&self) -> String {
+        let states = Side::BOTH.map(|side| {
+            let party = self.party(side);
+            let (left, lanes) = (party.lost_records, (party.durable.signed_seq(), party.durable.held_seq()));
+            (party.channel().map(Channel::state), left, lanes.0.min(3), lanes.1.min(3))
+        });
+        let acknowledged = self.acknowledged().min(9);
+        format!("{states:?} {:?} {acknowledged} {}", self.is_contested(), self.paid_out)
+    }
+
+    /// What is under way, stored or wanted now, encoded: messages, records and transactions.
+    pub fn encoded(&self) -> [Vec<Vec<u8>>; 3] {
+        let messages = self.wires.iter().flatten().map(codec::encode).collect();
+        let parties = || Side::BOTH.map(|side| self.party(side)).into_iter();
+        let records = parties().flat_map(|party| {
+            let durable = &party.durable;
+            let phase = codec::encode(&(durable.phase.clone(), false, 3_u64));
+            let agreement = party.channel().map(|channel| codec::encode(channel.agreement()));
+            [phase, codec::encode(&durable.outgoing), codec::encode(&durable.incoming)]
+                .into_iter()
+                .chain(agreement)
+        });
+        let transactions = parties().filter_map(|party| Some(codec::encode(&party.wanted()?)));
+        [messages, records.collect(), transactions.collect()]
+    }
+
+    /// Whether both are connected, nothing is under way and nothing waits.
+    pub fn is_at_rest(&self) -> bool {
+        let idle = |side| {
+            let party = self.party(side);
+            party.channel().is_some_and(Channel::is_established) && !party.has_effects()
+        };
+        self.connected && self.wires.iter().all(Vec::is_empty) && Side::BOTH.into_iter().all(idle)
+    }
+
+    /// I8: at rest both agree on both lanes, and everything is acknowledged.
+    pub fn agrees(&self) -> bool {
+        let [Some(a), Some(b)] = Side::BOTH.map(|side| self.party(side).channel()) else { return true };
+        let used = |it: &Channel| matches!(it.phase(), Phase::Open | Phase::ClosingTogether { .. });
+        if self.hostile.is_some() || !used(a) || !used(b) || a.paused().is_some() || b.paused().is_some() {
+            return true;
+        }
+        let done = |it: &Channel| {
+            it.queued() == 0
+                && it.outgoing().acknowledged == it.outgoing().signed.map_or(0, |it| it.state.seq)
+        };
+        a.outgoing().signed == b.incoming().held
+            && b.outgoing().signed == a.incoming().held
+            && done(a)
+            && done(b)
+    }
+
+    /// All steps that are possible now.
+    pub fn steps(&self) -> Vec<Step> {
+        let mut steps = Vec::new();
+        if self.paid_out && !Side::BOTH.into_iter().any(|side| self.has_work(side)) {
+            return steps;
+        }
+        for side in Side::BOTH {
+            self.steps_of(side, &mut steps);
+        }
+        let up = Side::BOTH.into_iter().all(|side| self.party(side).is_up());
+        if self.connected && self.left.breaks > 0 {
+            steps.push(Step::Break);
+        }
+        if !self.connected && up {
+            steps.push(Step::Connect);
+        }
+        if self.left.milestones > 0 && Side::BOTH.into_iter().all(|side| self.keeps_up(side)) {
+            steps.push(Step::Milestone);
+        }
+        if self.hostile.is_some() && self.left.hostile > 0 {
+            for kind in 0..self.left.hostile_kinds {
+                if self.connected {
+                    steps.push(Step::Say(kind));
+                }
+                if self.ledger.newest().record.is_some() {
+                    steps.push(Step::Publish(kind));
+                }
+            }
+        }
+        steps
+    }
+
+    fn steps_of(&self, side: Side, steps: &mut Vec<Step>) {
+        let [to_a, to_b] = &self.wires;
+        let (party, left) = (self.party(side), &self.left);
+        let Some(channel) = party.channel() else {
+            steps.push(Step::Restart(side));
+            return;
+        };
+        if !side.pick(to_a, to_b).is_empty() {
+            steps.push(Step::Deliver(side));
+        }
+        if self.has_work(side) {
+            steps.push(Step::Commit(side));
+        }
+        if left.crashes > 0 {
+            steps.push(Step::Crash(side, false));
+            if party.has_effects() {
+                steps.push(Step::Crash(side, true));
+            }
+        }
+        if party.seen != Some(self.ledger.index()) {
+            steps.push(Step::See(side));
+        }
+        let open = *channel.phase() == Phase::Open;
+        if left.payments > 0 && open && channel.is_established() && !channel.available().is_zero() {
+            steps.push(Step::Pay(side, false));
+            steps.push(Step::Pay(side, true));
+        }
+        if left.closes > 0 && open {
+            if !channel.wants_close() {
+                steps.push(Step::Close(side));
+            }
+            steps.push(Step::CloseAlone(side));
+        }
+        if left.restores > 0 {
+            steps.push(if party.has_copy() { Step::Restore(side) } else { Step::Copy(side) });
+        }
+    }
+
+    /// Whether something waits to be written, or to be brought to the ledger.
+    fn has_work(&self, side: Side) -> bool {
+        let [a, b] = self.wanted;
+        let missing = || side.pick(a, b).is_some_and(|wanted| !self.ledger.waits(wanted));
+        self.party(side).is_up() && (self.party(side).has_effects() || missing())
+    }
+
+    fn keeps_up(&self, side: Side) -> bool {
+        let [a, b] = self.well;
+        self.is_hostile(side) || self.is_well(side) || self.ledger.index() < side.pick(a, b) + LAG_MAX
+    }
+
+    fn is_well(&self, side: Side) -> bool {
+        self.party(side).is_up() && self.party(side).seen == Some(self.ledger.index()) && !self.has_work(side)
+    }
+
+    /// Takes a step. One that is not possible now changes nothing.
+    pub fn take(&mut self, step: Step) {
+        match step {
+            Step::Pay(side, all) => self.pay(side, all),
+            Step::Deliver(side) => {
+                if !self.wire(side).is_empty() {
+                    let message = self.wire(side).remove(0);
+                    self.input(side, Input::Message(message));
+                }
+            }
+            Step::Commit(side) => self.commit(side, None),
+            Step::Crash(side, written) => {
+                self.left.crashes = self.left.crashes.saturating_sub(1);
+                self.commit(side, Some(if written { Fault::CrashAfter } else { Fault::CrashBefore }));
+            }
+            Step::Restart(side) => self.restart(side),
+            Step::Connect => {
+                self.connected = true;
+                self.links += 1;
+                Side::BOTH.into_iter().for_each(|side| self.input(side, Input::Connected));
+            }
+            Step::Break => {
+                self.left.breaks = self.left.breaks.saturating_sub(1);
+                self.disconnect();
+            }
+            Step::Milestone => self.milestone(),
+            Step::See(side) => {
+                let view = self.ledger.newest();
+                self.party_mut(side).seen = Some(view.index);
+                self.party_mut(side).push(Input::Ledger(view));
+                self.input(side, Input::Fresh(true));
+            }
+            Step::Close(side) | Step::CloseAlone(side) => {
+                self.left.closes = self.left.closes.saturating_sub(1);
+                let alone = matches!(step, Step::CloseAlone(_));
+                self.input(side, if alone { Input::CloseAlone } else { Input::Close });
+            }
+            Step::Publish(kind) => {
+                self.left.hostile = self.left.hostile.saturating_sub(1);
+                let transaction =
+                    hostile::on_ledger(self.party(Side::B), self.network, &mut Rng::new(kind.into()));
+                let from = self.ledger.index() + 1;
+                Arc::make_mut(&mut self.ledger).submit(Side::B, transaction, from);
+            }
+            Step::Say(kind) => {
+                self.left.hostile = self.left.hostile.saturating_sub(1);
+                let said = hostile::message(self.party(Side::B), self.network, &mut Rng::new(kind.into()));
+                if self.connected {
+                    self.wire(Side::A).extend(said);
+                }
+            }
+            Step::Copy(side) => {
+                self.party_mut(side).keep_copy();
+                self.changed(side);
+            }
+            Step::Restore(side) => {
+                self.left.restores = self.left.restores.saturating_sub(1);
+                if self.party_mut(side).lose_records(COPIES_MAX) {
+                    self.oracle.lost_records(side);
+                    self.disconnect();
+                    self.changed(side);
+                }
+            }
+        }
+        self.look_well();
+        if self.is_at_rest() {
+            let agrees = self.agrees();
+            self.oracle.require(agrees, || "I8: the parties disagree at rest".into());
+        }
+    }
+
+    fn look_well(&mut self) {
+        let well = Side::BOTH.map(|side| self.is_well(side));
+        for (at, well) in self.well.iter_mut().zip(well) {
+            if well {
+                *at = self.ledger.index();
+            }
+        }
+    }
+
+    fn pay(&mut self, side: Side, all: bool) {
+        self.left.payments = self.left.payments.saturating_sub(1);
+        let Some(channel) = self.party(side).channel() else { return };
+        let available = channel.available();
+        let amount = if all { available } else { Amount::new(1) };
+        let number = u64::from(self.left.payments) + 1;
+        if let Some(Ok(_)) = self.party_mut(side).pay(number, amount, false) {
+            self.oracle.require(amount <= available, || format!("I2: {side} pays more than it owns"));
+            self.oracle.asked(side, number, amount);
+            self.turn(side);
+        }
+    }
+
+    fn input(&mut self, side: Side, input: Input) {
+        if self.party(side).is_up() {
+            self.party_mut(side).push(input);
+            self.turn(side);
+        }
+    }
+
+    fn turn(&mut self, side: Side) {
+        let link = self.links;
+        let refused = self.party_mut(side).turn(link).is_err();
+        self.party_mut(side).drop_idle();
+        self.changed(side);
+        if refused {
+            let lost = Side::BOTH.into_iter().any(|side| self.party(side).lost_records);
+            let faultless = self.hostile.is_none() && !lost;
+            self.oracle.require(!faultless, || format!("{side} refuses an honest peer"));
+            self.disconnect();
+        }
+    }
+
+    fn disconnect(&mut self) {
+        if std::mem::take(&mut self.connected) {
+            self.wires = [Vec::new(), Vec::new()];
+            Side::BOTH.into_iter().for_each(|side| self.input(side, Input::Disconnected));
+        }
+    }
+
+    fn commit(&mut self, side: Side, fault: Option<Fault>) {
+        let index = self.ledger.index();
+        if !self.party(side).is_up() {
+            return;
+        }
+        let released = self.party_mut(side).write(fault);
+        let (Ok(released), None) = (released, fault) else {
+            self.party_mut(side).crash();
+            self.changed(side);
+            self.disconnect();
+            return;
+        };
+        self.changed(side);
+        let written = self.party(side).is_written();
+        self.oracle.require(written, || format!("I10: {side} knows more than it writes"));
+        let [a, b] = &self.parties;
+        let durable = &side.pick(a, b).durable;
+        self.oracle.durable(side, durable, index, Some(index));
+        for event in &released.events {
+            self.oracle.told(side, event);
+        }
+        for (link, message) in released.messages {
+            self.oracle.leaves(side, &message, durable, index);
+            if self.connected && link == self.links {
+                let [to_a, to_b] = &mut self.wires;
+                side.pick(to_b, to_a).push(message);
+            }
+        }
+        if let Some(wanted) = self.party(side).wanted().filter(|wanted| !self.ledger.waits(wanted.id())) {
+            let taken = Arc::make_mut(&mut self.ledger).submit(side, wanted, index + 1);
+            self.oracle.require(taken, || format!("{side} submits a transaction that no node takes"));
+        }
+    }
+
+    fn restart(&mut self, side: Side) {
+        let started = self.party_mut(side).restart();
+        self.oracle.require(started.is_ok(), || format!("I13: {side} cannot read its store"));
+        let index = self.ledger.index();
+        let [a, b] = &self.parties;
+        self.oracle.durable(side, &side.pick(a, b).durable, index, Some(index));
+        self.changed(side);
+    }
+
+    fn milestone(&mut self) {
+        self.left.milestones = self.left.milestones.saturating_sub(1);
+        let ledger = Arc::make_mut(&mut self.ledger);
+        let confirmed = ledger.milestone(false);
+        let (index, money, payouts) = (ledger.index(), ledger.money(), ledger.newest().payouts);
+        self.oracle.milestone(index, &confirmed, money);
+        if let Some(payouts) = payouts.filter(|_| !self.paid_out) {
+            self.paid_out = true;
+            self.oracle.paid_out(index, payouts, [false; 2]);
+        }
+    }
+
+    /// The party is another one now.
+    fn changed(&mut self, side: Side) {
+        let id = self.party(side).wanted().map(|wanted| wanted.id());
+        let [wanted_a, wanted_b] = &mut self.wanted;
+        *side.pick(wanted_a, wanted_b) = id;
+        let [digest_a, digest_b] = &mut self.digests;
+        *side.pick(digest_a, digest_b) = OnceLock::new();
+    }
+
+    fn digest(&self, side: Side) -> u64 {
+        let [a, b] = &self.digests;
+        *side.pick(a, b).get_or_init(|| {
+            let mut digest = Digest(DefaultHasher::new());
+            // Writing to a hash cannot fail.
+            let _ = self.party(side).describe(&mut digest);
+            digest.0.finish()
+        })
+    }
+}
+
+/// Hashes what is written.
+struct Digest(DefaultHasher);
+
+impl fmt::Write for Digest {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.0.write(text.as_bytes());
+        Ok(())
+    }
+}
+
+/// Equal hashes are equal states, for a model checker: everything that can matter later goes in.
+impl Hash for Duel {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        let view = self.ledger.newest();
+        self.left.hash(state);
+        Side::BOTH.map(|side| self.digest(side)).hash(state);
+        (self.connected, self.paid_out, self.well, view.index).hash(state);
+        let mut digest = Digest(DefaultHasher::new());
+        let waiting: Vec<_> = self.ledger.waiting().collect();
+        // Writing to a hash cannot fail.
+        let _ = fmt::Write::write_fmt(
+            &mut digest,
+            format_args!("{:?}{view:?}{waiting:?}{:?}", self.wires, self.oracle),
+        );
+        digest.0.finish().hash(state);
+    }
+}
+
+impl PartialEq for Duel {
+    fn eq(&self, other: &Self) -> bool {
+        let hash = |duel: &Self| {
+            let mut hasher = DefaultHasher::new();
+            duel.hash(&mut hasher);
+            hasher.finish()
+        };
+        hash(self) == hash(other)
+    }
+}
+
+impl fmt::Debug for Duel {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let phases = Side::BOTH.map(|side| self.party(side).durable.phase.clone());
+        f.debug_struct("Duel")
+            .field("milestone", &self.ledger.index())
+            .field("phases", &phases)
+            .field("wires", &self.wires)
+            .field("violation", &self.violation())
+            .finish_non_exhaustive()
+    }
+}

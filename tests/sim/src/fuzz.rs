@@ -1,0 +1,178 @@
+//! Bytes that mean nothing, or anything: each function takes any input, and panics if a rule is broken. Fuzzers call
+//! them, and `cargo test` with the inputs in `corpus/`.
+
+use std::{
+    fmt,
+    hash::{DefaultHasher, Hash, Hasher},
+    sync::OnceLock,
+};
+
+use bincode::{Decode, Encode};
+use flash_channel::machine::{Agreement, Incoming, Outgoing, Phase, tables::KeyRecord};
+use flash_node_client::ledger::Checked;
+use flash_proto::{
+    Block, ChannelId, LaneState, Side, Transaction,
+    codec::{self, CodecError},
+    limits,
+    message::{ChannelMessage, Hello, OpenProposal, OpenReply, StreamStart},
+};
+
+use super::{Budget, Duel, Step, setup};
+
+/// More steps than a channel needs to come to rest.
+const STEPS_TO_REST_MAX: usize = 2_000;
+
+/// What is done with an input. What it returns says what came of it: inputs of which different things come are worth
+/// keeping.
+pub type Target = fn(&[u8]) -> u64;
+
+/// The functions by name: a corpus is a directory of that name.
+pub const TARGETS: [(&str, Target); 4] =
+    [("duel", duel), ("message", message), ("record", record), ("transaction", transaction)];
+
+/// Whatever can be decoded has exactly these bytes as its encoding.
+fn canonical<T: Decode<()> + Encode, const LIMIT: usize>(bytes: &[u8]) -> Result<T, CodecError> {
+    let value = codec::decode::<T, LIMIT>(bytes)?;
+    assert_eq!(codec::encode(&value), bytes, "two spellings of one value");
+    Ok(value)
+}
+
+fn hashed(of: impl Hash) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    of.hash(&mut hasher);
+    hasher.finish()
+}
+
+/// How decoding ended: the kind of message, or of the error.
+fn kind<T: fmt::Debug, E: fmt::Debug>(result: &Result<T, E>) -> String {
+    format!("{result:?}").split(|c: char| !c.is_alphabetic()).take(6).collect()
+}
+
+/// What a peer sends: the frames of a control stream and of a channel's stream.
+pub fn message(bytes: &[u8]) -> u64 {
+    const LIMIT: usize = limits::PEER_FRAME_BYTES_MAX;
+    let message = canonical::<ChannelMessage, LIMIT>(bytes);
+    if let Ok(ChannelMessage::Update(update)) = &message {
+        let state = LaneState::new(ChannelId::new([1; 32]), Side::A);
+        if let Ok(after) = state.advance(&update.payments) {
+            assert!(after.seq == 1 && after.cumulative > state.cumulative, "I3: a counter must rise");
+        }
+        // What the list says of itself is what is in it.
+        let count = u64::try_from(update.payments.iter().filter(Result::is_ok).count());
+        let total = update.payments.total();
+        assert!(total.is_err() || total.map(|total| total.count).ok() == count.ok(), "a list miscounts");
+    }
+    hashed([
+        kind(&message),
+        kind(&canonical::<Hello, LIMIT>(bytes)),
+        kind(&canonical::<StreamStart, LIMIT>(bytes)),
+        kind(&canonical::<OpenProposal, LIMIT>(bytes)),
+        kind(&canonical::<OpenReply, LIMIT>(bytes)),
+    ])
+}
+
+/// What a disk holds.
+pub fn record(bytes: &[u8]) -> u64 {
+    const LIMIT: usize = limits::RECORD_BYTES_MAX;
+    hashed([
+        kind(&canonical::<Agreement, LIMIT>(bytes)),
+        kind(&canonical::<(Phase, bool, u64), LIMIT>(bytes)),
+        kind(&canonical::<Outgoing, LIMIT>(bytes)),
+        kind(&canonical::<Incoming, LIMIT>(bytes)),
+        kind(&canonical::<KeyRecord, LIMIT>(bytes)),
+    ])
+}
+
+/// What a node is sent.
+pub fn transaction(bytes: &[u8]) -> u64 {
+    let block = Block::from_bytes(bytes, 0);
+    if let Ok(block) = &block {
+        assert_eq!(block.to_bytes(), bytes, "two spellings of one block");
+    }
+    let transaction = canonical::<Transaction, { limits::BLOCK_BYTES_MAX }>(bytes);
+    let decoded = kind(&transaction);
+    let checked = transaction.ok().map(|transaction| {
+        let id = transaction.id();
+        let checked = Checked::new(transaction, &setup::params());
+        assert!(checked.as_ref().map_or(id, Checked::id) == id, "a transaction's id changes");
+        kind(&checked)
+    });
+    hashed((kind(&block), decoded, checked))
+}
+
+/// Two parties: the first byte chooses who they are, each further byte one of the steps that are possible then. At the
+/// end whatever waits is done, and at rest both must agree.
+///
+/// # Panics
+/// If a rule is broken; the steps are in the message.
+pub fn duel(bytes: &[u8]) -> u64 {
+    let Some((first, bytes)) = bytes.split_first() else { return 0 };
+    let (mut duel, mut taken) = (begin(*first), Vec::new());
+    let mut step = |duel: &mut Duel, step: Step| {
+        taken.push(step);
+        duel.take(step);
+        assert!(duel.violation().is_none(), "{}, after {taken:?}", duel.violation().unwrap_or_default());
+    };
+    for byte in bytes {
+        let steps = duel.steps();
+        let Some(chosen) = usize::from(*byte).checked_rem(steps.len()).and_then(|at| steps.get(at)) else {
+            break;
+        };
+        step(&mut duel, *chosen);
+    }
+    for _ in 0..STEPS_TO_REST_MAX {
+        let Some(next) = duel.steps().into_iter().find(|step| is_due(*step)) else {
+            return hashed(duel.summary());
+        };
+        step(&mut duel, next);
+    }
+    panic!("I9: two parties do not come to rest, after {taken:?}");
+}
+
+/// What the shell does by itself.
+const fn is_due(step: Step) -> bool {
+    matches!(step, Step::Restart(_) | Step::Connect | Step::Deliver(_) | Step::Commit(_) | Step::See(_))
+}
+
+/// One of a dozen beginnings; each is made once.
+fn begin(choice: u8) -> Duel {
+    static BEGINNINGS: OnceLock<Vec<Duel>> = OnceLock::new();
+    let beginnings = BEGINNINGS.get_or_init(|| {
+        let mut all = Vec::new();
+        for deposits in [[3, 3], [1_000, 0], [0, 50]] {
+            for (hostile, restores) in [(0, 0), (20, 0), (0, 2), (20, 2)] {
+                all.push(Duel::new(deposits, Budget { hostile, restores, ..BUDGET }));
+            }
+        }
+        all
+    });
+    let at = usize::from(choice).checked_rem(beginnings.len()).unwrap_or(0);
+    beginnings.get(at).cloned().unwrap_or_else(|| Duel::new([3, 3], BUDGET))
+}
+
+const BUDGET: Budget = Budget {
+    payments: 200,
+    breaks: 50,
+    crashes: 50,
+    closes: 4,
+    hostile: 0,
+    hostile_kinds: 60,
+    restores: 0,
+    milestones: 40,
+};
+
+/// What the parties of such a duel send, store and submit on the way, encoded: messages, records, transactions.
+pub fn encoded_along(bytes: &[u8]) -> [Vec<Vec<u8>>; 3] {
+    let (mut duel, mut all) = (begin(bytes.first().copied().unwrap_or(0)), <[Vec<Vec<u8>>; 3]>::default());
+    for byte in bytes {
+        let steps = duel.steps();
+        let Some(chosen) = usize::from(*byte).checked_rem(steps.len()).and_then(|at| steps.get(at)) else {
+            break;
+        };
+        duel.take(*chosen);
+        for (all, more) in all.iter_mut().zip(duel.encoded()) {
+            all.extend(more);
+        }
+    }
+    all
+}

@@ -1,0 +1,219 @@
+//! A party's process in the world: its turns, its commits, its deaths and its returns.
+
+use flash_channel::{machine::ChannelEvent, store::Fault};
+use flash_proto::{Action, Claim, Essence, Side, Transaction, Unlock};
+
+use super::{
+    faults::{MILESTONE_TICKS, OUTAGE_MILESTONES_MAX, OUTAGE_REST_MILESTONES},
+    setup,
+    world::{Event, World},
+};
+
+impl World {
+    pub(super) fn turn_soon(&mut self, side: Side) {
+        if self.party(side).is_up() && !self.party(side).turn_due {
+            self.party_mut(side).turn_due = true;
+            let ticks = self.rng.below(3);
+            self.later(ticks, Event::Turn(side));
+        }
+    }
+
+    pub(super) fn turn(&mut self, side: Side) {
+        if self.stands_still(side) {
+            self.schedule(self.party(side).paused_until, Event::Turn(side));
+            return;
+        }
+        self.party_mut(side).turn_due = false;
+        let link = self.link.number;
+        if let Err(misbehaviour) = self.party_mut(side).turn(link) {
+            self.stats.count("messages_refused");
+            self.trace.line(self.now, format_args!("{side} refuses: {misbehaviour}"));
+            let faultless = self.plan.hostile.is_none()
+                && self.plan.corrupt == 0
+                && !self.is_calm()
+                && self.plan.reorder == 0
+                && self.plan.old_store.is_none();
+            self.oracle.require(!faultless, || format!("{side} refuses an honest peer: {misbehaviour}"));
+            let ticks = self.rng.between(5, 40);
+            self.break_link(ticks);
+        }
+        self.check_told(side);
+        if self.party(side).has_pending() && !self.party(side).write_due {
+            self.party_mut(side).write_due = true;
+            let ticks = self.rng.below(self.plan.commit_ticks + 1);
+            self.later(ticks, Event::Write(side));
+        }
+    }
+
+    /// Whether the process is paused; now and then it is from now on.
+    fn stands_still(&mut self, side: Side) -> bool {
+        let rested = self.now >= self.party(side).well_since + OUTAGE_REST_MILESTONES * MILESTONE_TICKS;
+        if rested && self.rng.below(1_000) < self.plan.pauses {
+            self.stats.count("processes_paused");
+            let until = self.now + self.rng.between(1, OUTAGE_MILESTONES_MAX * MILESTONE_TICKS);
+            let party = self.party_mut(side);
+            party.paused_until = until;
+            party.well_since = until;
+        }
+        self.now < self.party(side).paused_until
+    }
+
+    /// I4 as the payer's user sees it: what counts as acknowledged is on the payee's disk.
+    fn check_told(&mut self, side: Side) {
+        let Some(channel) = self.party(side).channel() else { return };
+        let outgoing = channel.outgoing();
+        let ticks = if outgoing.ticks.is_some() { outgoing.acknowledged_ticks } else { 0 };
+        let newest = outgoing.signed.is_some_and(|signed| signed.state.seq == outgoing.acknowledged);
+        let acknowledged = (outgoing.acknowledged, if newest { ticks } else { 0 });
+        let held = self.party(!side).durable.held_to();
+        self.oracle.require(!self.honest_link || held >= acknowledged, || {
+            format!("I4: {side} counts {acknowledged:?} as acknowledged, the peer's disk has {held:?}")
+        });
+    }
+
+    /// A fault for the commit that is due, if there is to be one.
+    pub(super) fn fault(&mut self, side: Side) -> Option<Fault> {
+        let next = self.party(side).commits + 1;
+        let here = |at: &&(Side, u64, Fault)| (at.0, at.1) == (side, next);
+        if let Some((_, _, fault)) = self.plan.crash_at.iter().find(here) {
+            return Some(*fault);
+        }
+        let rested = self.now >= self.party(side).well_since + 2 * MILESTONE_TICKS;
+        if rested && self.rng.chance(self.plan.crashes) {
+            let faults = [
+                Fault::CrashBefore,
+                Fault::CrashUnsynced,
+                Fault::CrashUnsyncedKept,
+                Fault::CrashAfter,
+                Fault::Full,
+                Fault::Io,
+            ];
+            return self.rng.pick(&faults).copied();
+        }
+        None
+    }
+
+    pub(super) fn write(&mut self, side: Side) {
+        self.party_mut(side).write_due = false;
+        if !self.party(side).is_up() {
+            return;
+        }
+        let fault = self.fault(side);
+        let commits = self.party(side).commits;
+        let Ok(released) = self.party_mut(side).write(fault) else {
+            self.stats.count(match fault {
+                Some(Fault::CrashBefore) => "crashes_before_the_write",
+                Some(Fault::CrashUnsynced) => "crashes_before_the_sync",
+                Some(Fault::CrashUnsyncedKept) => "crashes_before_the_sync_in_time",
+                Some(Fault::CrashAfter) => "crashes_after_the_write",
+                Some(Fault::Full) => "disks_full",
+                Some(Fault::Io) => "disk_errors",
+                None => "stores_broken",
+            });
+            self.oracle.require(fault.is_some(), || format!("I13: the store of {side} fails by itself"));
+            let ticks = self.downtime(side);
+            self.crash(side, ticks);
+            return;
+        };
+        if self.party(side).commits > commits {
+            self.stats.count("commits");
+            let written = self.party(side).is_written();
+            self.oracle.require(written, || format!("I10: {side} knows more than it writes"));
+            self.check_disk(side, self.party(side).seen);
+            if self.plan.old_store == Some(side) && self.rng.chance(10) {
+                self.party_mut(side).keep_copy();
+            }
+        }
+        for event in &released.events {
+            self.trace.line(self.now, format_args!("{side} {event:?}"));
+            self.oracle.told(side, event);
+            if matches!(event, ChannelEvent::NotMade { .. }) {
+                self.party_mut(side).not_made();
+            }
+            if matches!(event, ChannelEvent::Recovered { .. }) {
+                self.stats.count("records_recovered");
+            }
+        }
+        for (link, message) in released.messages {
+            self.send(side, link, message);
+        }
+        if let Some((transaction, seen)) = released.wanted {
+            self.submit(side, transaction, seen);
+        }
+    }
+
+    /// `seen` is the milestone at which the process stood when it wrote that.
+    pub(super) fn check_disk(&mut self, side: Side, seen: Option<u64>) {
+        let index = self.ledger.index();
+        let [a, b] = &self.parties;
+        self.oracle.durable(side, &side.pick(a, b).durable, index, seen);
+    }
+
+    /// How long a process is down, within what an honest party may suffer.
+    pub(super) fn downtime(&mut self, side: Side) -> u64 {
+        let rested = self.now >= self.party(side).well_since + OUTAGE_REST_MILESTONES * MILESTONE_TICKS;
+        if rested && self.rng.chance(10) {
+            return OUTAGE_MILESTONES_MAX * MILESTONE_TICKS;
+        }
+        self.rng.between(1, MILESTONE_TICKS)
+    }
+
+    pub(super) fn crash(&mut self, side: Side, ticks: u64) {
+        if self.plan.old_store == Some(side) && self.rng.chance(60) {
+            let which = self.rng.below(8);
+            if self.party_mut(side).lose_records(which) {
+                self.stats.count("old_stores_restored");
+                self.oracle.lost_records(side);
+                self.plan.old_store = None;
+            }
+        }
+        self.party_mut(side).crash();
+        self.break_link(ticks + 1);
+        if !self.party(side).gone {
+            self.party_mut(side).well_since = self.now + ticks;
+            self.later(ticks, Event::Restart(side));
+        }
+    }
+
+    pub(super) fn restart(&mut self, side: Side) {
+        if self.party(side).gone || self.party(side).is_up() {
+            return;
+        }
+        self.stats.count("restarts");
+        self.flip_a_bit(side);
+        let restarted = self.party_mut(side).restart();
+        self.oracle
+            .require(restarted.is_ok(), || format!("I13: {side} cannot read its store: {restarted:?}"));
+        // What was written before it died was checked against the view of then, or is younger.
+        self.check_disk(side, Some(self.ledger.index()));
+        self.check_claim(side);
+        let index = self.ledger.index();
+        self.later(1, Event::View(side, index));
+        self.later(2, Event::Connect);
+    }
+
+    /// I13: a flipped bit is found on reading.
+    fn flip_a_bit(&mut self, side: Side) {
+        if !self.rng.chance(self.plan.bit_flips) {
+            return;
+        }
+        let [entry, bit] = [self.rng.below(1_000), self.rng.below(100_000)];
+        let at = |number: u64| usize::try_from(number).unwrap_or(0);
+        if let Some(found) = self.party(side).finds_flipped_bit(at(entry), at(bit)) {
+            self.stats.count("bits_flipped");
+            self.oracle.require(found, || format!("I13: {side} does not notice a flipped bit on its disk"));
+        }
+    }
+
+    /// I4: what the disk holds is what the ledger takes.
+    pub(super) fn check_claim(&mut self, side: Side) {
+        if let Some(held) = self.party(side).durable.incoming.held {
+            let ticks = self.party(side).durable.incoming.ticks;
+            let essence = Essence::acting(self.network, Action::Claim(Claim { state: held.state, ticks }));
+            let key = setup::channel_key(!side).public();
+            let unlocks = vec![Unlock { key, signature: held.signature }];
+            let good = self.ledger.is_wellformed(Transaction { essence, unlocks });
+            self.oracle.require(good, || format!("I4: {side} cannot claim {held:?}"));
+        }
+    }
+}
