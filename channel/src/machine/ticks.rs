@@ -30,7 +30,7 @@ pub(super) struct ChainInUse {
 }
 
 /// Ticks that came in and that the user was not told of.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(super) struct Untold {
     count: u64,
     unit: Amount,
