@@ -291,7 +291,7 @@ impl Client {
         self.post("/v1/shutdown", &()).await
     }
 
-    /// Pays a stream of payments: `lines` go out as they come (each a [`StreamRequest`] as JSON or only
+    /// Pays a stream of payments: `lines` go out as they come (each a [`crate::api::StreamRequest`] as JSON or only
     /// an amount, without a line end), and what becomes of each comes back in the same order, while `lines`
     /// goes on. An error of `lines` ends the stream; the payments before it stay paid.
     pub async fn stream(

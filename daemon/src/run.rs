@@ -15,9 +15,9 @@ use flash_node_client::{
     tangle::TipSelection,
     wallet::{Account, Seed},
 };
-use flash_proto::{NetworkParams, SecretKey};
+use flash_proto::{NetworkId, NetworkParams, SecretKey};
 use serde_json::json;
-use tokio::net::TcpListener;
+use tokio::{net::TcpListener, task::JoinSet};
 
 use crate::{
     api::BackupInfo,
@@ -68,7 +68,7 @@ pub(crate) struct Assembled {
     peers: Peers,
     /// The node of its own.
     node: Option<RunningNode>,
-    tasks: tokio::task::JoinSet<()>,
+    tasks: JoinSet<()>,
     threads: Vec<std::thread::JoinHandle<()>>,
     stop: Stop,
 }
@@ -132,43 +132,16 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         stop.clone(),
     );
     reconnect(&peers, &views, store.as_ref())?;
-    let watcher = watcher(&opening, &writer, &metrics, &stop);
-    let mut tasks = tokio::task::JoinSet::new();
+    let watching = Channels::new(&opening, writer.clone(), metrics.clone());
+    let watcher = Watcher { client: client.clone(), watching, stop: stop.clone() };
+    let mut tasks = JoinSet::new();
     tasks.spawn(watcher.run());
     tasks.spawn(submitter::run(client.clone(), engine.clone(), views.clone(), submissions, stop.clone()));
     tasks.spawn(wallet.clone().follow(stop.clone()));
     let recovery = Recovery::start(&opening, &mut tasks, &stop);
-    let mut tower = None;
-    if let Some(listen) = config.tower_listen {
-        let config = watchtower::Config {
-            listen,
-            public_address: config.public_address.clone(),
-            clients: config.tower_clients.iter().copied().collect(),
-            key: node_key.clone(),
-            client: client.clone(),
-            store: Arc::clone(&store),
-            writer: writer.clone(),
-            keeps_checkpoint: false,
-            metrics: metrics.clone(),
-            stop: stop.clone(),
-        };
-        tower = Some(watchtower::start(config, &mut tasks)?);
-    }
-    let towers = Towers::start(
-        towers::Config {
-            towers: config.towers.clone(),
-            network: params.id(),
-            bind: any_port(config),
-            keys,
-            key: node_key.clone(),
-            views: views.clone(),
-            writer,
-            store,
-            metrics: metrics.clone(),
-            stop: stop.clone(),
-        },
-        &mut tasks,
-    )?;
+    let base = Base { key: node_key.clone(), store, writer, metrics: metrics.clone(), stop: stop.clone() };
+    let tower = start_watchtower(config, &base, &client, &mut tasks)?;
+    let towers = start_towers(config, params.id(), keys, &views, base, &mut tasks)?;
     let daemon = Daemon::new(Parts {
         engine,
         views,
@@ -191,6 +164,49 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
     Ok(Assembled { daemon, peers, node, tasks, threads, stop })
 }
 
+/// What watchtowers need of the process that they are in.
+#[derive(Clone)]
+pub(crate) struct Base {
+    /// The key of this machine.
+    pub(crate) key: SecretKey,
+    pub(crate) store: Arc<dyn Store>,
+    pub(crate) writer: Writer,
+    pub(crate) metrics: Metrics,
+    pub(crate) stop: Stop,
+}
+
+/// Is a watchtower for others, if it is told to be one; gives back what they are to be told.
+fn start_watchtower(
+    config: &Config,
+    base: &Base,
+    client: &NodeClient,
+    tasks: &mut JoinSet<()>,
+) -> Result<Option<PeerAddress>, Failure> {
+    let Some(listen) = config.tower_listen else { return Ok(None) };
+    let config = watchtower::Config {
+        listen,
+        public_address: config.public_address.clone(),
+        clients: config.tower_clients.iter().copied().collect(),
+        client: client.clone(),
+        keeps_checkpoint: false,
+        base: base.clone(),
+    };
+    watchtower::start(config, tasks).map(Some)
+}
+
+/// Hands balances to the watchtowers of this daemon.
+fn start_towers(
+    config: &Config,
+    network: NetworkId,
+    keys: ChannelKeys,
+    views: &engine::Views,
+    base: Base,
+    tasks: &mut JoinSet<()>,
+) -> Result<Towers, Failure> {
+    let (towers, bind, views) = (config.towers.clone(), any_port(config), views.clone());
+    Towers::start(towers::Config { towers, network, keys, bind, views, base }, tasks)
+}
+
 impl Assembled {
     /// Takes the daemon apart in order.
     pub(crate) async fn end(self) {
@@ -206,13 +222,6 @@ impl Assembled {
         let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|it| drop(it.join())));
         let _ = tokio::time::timeout(ENDING_MAX, ended).await;
     }
-}
-
-fn watcher(opening: &Opening, writer: &Writer, metrics: &Metrics, stop: &Stop) -> Watcher<Channels> {
-    let Opening { engine, views, client, .. } = opening.clone();
-    let (writer, metrics) = (writer.clone(), metrics.clone());
-    let watching = Channels { client: client.clone(), engine, views, writer, metrics };
-    Watcher { client, watching, stop: stop.clone() }
 }
 
 /// Says that the records may be old, and how that is known.

@@ -25,6 +25,7 @@ use crate::{
     engine::{Engine, Views, Writer},
     events::now_ms,
     metrics::Metrics,
+    opening::Opening,
     stop::Stop,
     tables,
 };
@@ -72,15 +73,15 @@ pub(crate) struct Watcher<W> {
 /// The engine, as the one who is told.
 pub(crate) struct Channels {
     /// Where payouts are looked up.
-    pub client: NodeClient,
+    client: NodeClient,
     /// Who is told.
-    pub engine: Engine,
+    engine: Engine,
     /// Which channels there are.
-    pub views: Views,
+    views: Views,
     /// Keeps the newest milestone, so that a restart goes on from it.
-    pub writer: Writer,
+    writer: Writer,
     /// Counters.
-    pub metrics: Metrics,
+    metrics: Metrics,
 }
 
 /// What is not told yet, and what needs no proof.
@@ -172,6 +173,12 @@ impl Watching for Channels {
 }
 
 impl Channels {
+    /// The engine and the channels that are opened into it.
+    pub(crate) fn new(opening: &Opening, writer: Writer, metrics: Metrics) -> Self {
+        let Opening { client, engine, views, .. } = opening.clone();
+        Self { client, engine, views, writer, metrics }
+    }
+
     /// What a channel that is gone has paid, as far as its payouts are not spent yet.
     async fn payouts(&self, id: ChannelId, open: &Open) -> Result<Option<Balances>, ClientError> {
         let addresses = [open.party_a.payout, open.party_b.payout];

@@ -70,17 +70,18 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
     }
 }
 
+/// The newest of what the peer paid, as the ledger would be shown it.
+pub(super) fn newest(channel: &Channel) -> Option<Claimable> {
+    let incoming = channel.incoming();
+    incoming.held.map(|balance| Claimable { balance, ticks: incoming.ticks })
+}
+
 /// The chain under a balance and how far it is.
 fn ticks(balance: Option<SignedBalance>, newest: Option<TickProof>) -> Option<TicksInfo> {
     let terms = balance?.state.ticks;
     let paid = newest.map_or(0, |proof| proof.index);
     let left = terms.max.saturating_sub(paid);
     (terms != TickTerms::NONE).then_some(TicksInfo { unit: terms.unit, paid, left })
-}
-
-/// The newest of what the peer paid, as the ledger would be shown it.
-pub(super) fn newest(channel: &Channel) -> Option<Claimable> {
-    channel.incoming().held.map(|balance| Claimable { balance, ticks: channel.incoming().ticks })
 }
 
 pub(super) fn misbehaved(channel: &Channel, error: &Misbehaviour) -> NewEvent {

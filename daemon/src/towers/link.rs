@@ -148,11 +148,11 @@ impl Links {
                 let now = view.borrow_and_update().clone();
                 let Some(newest) = now.newest else { continue };
                 let permit = *permit.get_or_insert_with(|| self.permit(&now));
-                let handed = timeout(PATIENCE, self.hand(&link, &now, newest, permit)).await;
+                let handed = timeout(PATIENCE, self.hand(&link, &now, &newest, permit)).await;
                 drop(turn);
                 match handed.unwrap_or(Err(HandError::Slow)) {
                     Ok(receipt) => {
-                        self.tower.confirmed(channel, receipt);
+                        self.tower.confirmed(channel, &receipt);
                         confirmed = Some(newest);
                         (pause, _) = AGAIN;
                         tokio::time::sleep(PACE).await;
@@ -185,13 +185,13 @@ impl Links {
         &self,
         link: &Link,
         view: &View,
-        newest: Claimable,
+        newest: &Claimable,
         permit: Signature,
     ) -> Result<TowerReceipt, HandError> {
-        let request = TowerRequest::Keep { newest: Box::new(newest), permit };
+        let request = TowerRequest::Keep { newest: Box::new(*newest), permit };
         match link.ask(&request).await? {
             TowerResponse::Holds(signature) => {
-                let receipt = TowerReceipt { held: newest, signature };
+                let receipt = TowerReceipt { held: *newest, signature };
                 if receipt.verify(self.network, &self.tower.address.key) {
                     Ok(receipt)
                 } else {

@@ -21,7 +21,7 @@ use std::{
 use flash_channel::store::{Batch, Store, StoreError};
 use flash_node_client::quic::{Endpoint, PeerAddress, StreamLimits, TOWER_ALPN};
 use flash_proto::{
-    ChannelId, NetworkId, PublicKey, SecretKey,
+    ChannelId, NetworkId, PublicKey,
     tower::{Claimable, TowerReceipt},
 };
 use futures_util::future::join_all;
@@ -35,6 +35,7 @@ use crate::{
     exit::Exit,
     failure::Failure,
     metrics::Metrics,
+    run::Base,
     stop::Stop,
     tables,
 };
@@ -51,17 +52,12 @@ const BEHIND_FOR_LONG: Duration = Duration::from_secs(60);
 pub(crate) struct Config {
     pub(crate) towers: Vec<PeerAddress>,
     pub(crate) network: NetworkId,
-    /// The key of this machine.
-    pub(crate) key: SecretKey,
     /// The keys of its sides of channels.
     pub(crate) keys: ChannelKeys,
     /// The local address to dial from.
     pub(crate) bind: SocketAddr,
     pub(crate) views: Views,
-    pub(crate) writer: Writer,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) metrics: Metrics,
-    pub(crate) stop: Stop,
+    pub(crate) base: Base,
 }
 
 /// The towers; cheap to clone.
@@ -105,7 +101,8 @@ impl Standing {
 impl Towers {
     /// Starts to hand balances over; ends with `stop`.
     pub(crate) fn start(config: Config, tasks: &mut JoinSet<()>) -> Result<Self, Failure> {
-        let Config { towers, network, key, keys, bind, views, writer, store, metrics, stop } = config;
+        let Config { towers, network, keys, bind, views, base } = config;
+        let Base { key, store, writer, metrics, stop } = base;
         if towers.is_empty() {
             return Ok(Self(Arc::default()));
         }
@@ -244,13 +241,13 @@ impl Tower {
     }
 
     /// It confirmed that it holds this.
-    fn confirmed(&self, channel: ChannelId, receipt: TowerReceipt) {
+    fn confirmed(&self, channel: ChannelId, receipt: &TowerReceipt) {
         let mut known = self.known();
         known.answered_ms = Some(now_ms());
         let standing = known.channels.entry(channel).or_default();
         let same = standing.holds() == Some(receipt.held);
         *standing = Standing {
-            receipt: Some(receipt),
+            receipt: Some(*receipt),
             stored: same && standing.stored,
             error: None,
             behind: standing.behind.take(),

@@ -1,6 +1,6 @@
 //! What is kept and told of a tower.
 
-use flash_proto::{Hash, LaneState, Side, tower::receipt_hash};
+use flash_proto::{Hash, LaneState, SecretKey, Side, tower::receipt_hash};
 
 use super::*;
 
@@ -43,11 +43,11 @@ fn a_tower_is_late_only_if_it_does_not_get_on_for_long() {
     age(&tower, BEHIND_FOR_LONG);
     assert_eq!(look(6), 1);
     // It is behind, but it gets on.
-    tower.confirmed(CHANNEL, receipt(&key, 5));
+    tower.confirmed(CHANNEL, &receipt(&key, 5));
     assert_eq!(look(7), 0);
     age(&tower, BEHIND_FOR_LONG);
     assert_eq!(look(7), 1);
-    tower.confirmed(CHANNEL, receipt(&key, 7));
+    tower.confirmed(CHANNEL, &receipt(&key, 7));
     assert_eq!(look(7), 0);
 }
 
@@ -55,16 +55,16 @@ fn a_tower_is_late_only_if_it_does_not_get_on_for_long() {
 fn a_receipt_is_stored_once_and_forgotten_with_the_channel() {
     let (tower, key) = tower();
     let live = BTreeMap::from([(CHANNEL, Some(claimable(5)))]);
-    tower.confirmed(CHANNEL, receipt(&key, 5));
+    tower.confirmed(CHANNEL, &receipt(&key, 5));
     let written = |live| {
         let mut batch = Batch::new();
         tower.look(live, &mut batch);
         batch.len()
     };
     assert_eq!((written(&live), written(&live)), (1, 0));
-    tower.confirmed(CHANNEL, receipt(&key, 5));
+    tower.confirmed(CHANNEL, &receipt(&key, 5));
     assert_eq!(written(&live), 0, "the same again");
-    tower.confirmed(CHANNEL, receipt(&key, 6));
+    tower.confirmed(CHANNEL, &receipt(&key, 6));
     assert_eq!(written(&live), 1);
     assert_eq!((written(&BTreeMap::new()), tower.known().channels.len()), (1, 0));
 }

@@ -18,7 +18,7 @@ use crate::{
     failure::Failure,
     metrics::Metrics,
     rpc,
-    run::{open_store, read_seed, start_client},
+    run::{Base, open_store, read_seed, start_client},
     stop::{Stop, stop_on_signal},
 };
 
@@ -75,13 +75,9 @@ pub async fn run(dir: DataDir, config: Config, metrics: Option<SocketAddr>) -> R
         listen: config.tower_listen.unwrap_or(DEFAULT_LISTEN),
         public_address: config.public_address,
         clients: config.tower_clients.iter().copied().collect(),
-        key,
         client,
-        store,
-        writer,
         keeps_checkpoint: true,
-        metrics: counters.clone(),
-        stop: stop.clone(),
+        base: Base { key, store, writer, metrics: counters.clone(), stop: stop.clone() },
     };
     let tower = super::start(tower, &mut tasks)?;
     let listener = match metrics {

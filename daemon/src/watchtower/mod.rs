@@ -22,7 +22,7 @@ use std::{
 
 use flash_channel::{
     machine::LedgerView,
-    store::{Barrier, Batch, Store},
+    store::{Barrier, Batch},
     tower::{Answer, Limits, Tower, TowerError},
 };
 use flash_node_client::{
@@ -30,9 +30,7 @@ use flash_node_client::{
     light::Checkpoint,
     quic::{Endpoint, PeerAddress, StreamLimits, TOWER_ALPN},
 };
-use flash_proto::{
-    ChannelId, PublicKey, SecretKey, Side, Signature, Transaction, TransactionId, tower::Claimable,
-};
+use flash_proto::{ChannelId, PublicKey, Side, Signature, Transaction, TransactionId, tower::Claimable};
 use tokio::{
     sync::{Semaphore, mpsc, oneshot},
     task::{AbortHandle, JoinSet},
@@ -46,6 +44,7 @@ use crate::{
     failure::Failure,
     metrics::Metrics,
     node_service::from_this_machine,
+    run::Base,
     stop::Stop,
     submitter, tables,
     watcher::{Watcher, Watching, prove},
@@ -66,32 +65,17 @@ pub(crate) struct Config {
     pub(crate) public_address: Option<String>,
     /// Who may be a client: these keys, or everybody if there are none.
     pub(crate) clients: BTreeSet<PublicKey>,
-    /// The tower's key.
-    pub(crate) key: SecretKey,
     /// Where the ledger is followed.
     pub(crate) client: NodeClient,
-    pub(crate) store: Arc<dyn Store>,
-    pub(crate) writer: Writer,
     /// Whether the milestone up to which the ledger is followed is to be kept; a daemon does that itself.
     pub(crate) keeps_checkpoint: bool,
-    pub(crate) metrics: Metrics,
-    pub(crate) stop: Stop,
+    pub(crate) base: Base,
 }
 
 /// Starts a watchtower; gives back what its clients are to be told. It ends with `stop`.
 pub(crate) fn start(config: Config, tasks: &mut JoinSet<()>) -> Result<PeerAddress, Failure> {
-    let Config {
-        listen,
-        public_address,
-        clients,
-        key,
-        client,
-        store,
-        writer,
-        keeps_checkpoint,
-        metrics,
-        stop,
-    } = config;
+    let Config { listen, public_address, clients, client, keeps_checkpoint, base } = config;
+    let Base { key, store, writer, metrics, stop } = base;
     let limits = StreamLimits { bidirectional: service::CLIENT_REQUESTS_MAX };
     let endpoint = Endpoint::listen(&key, TOWER_ALPN, listen, limits).map_err(Failure::new)?;
     let listening = from_this_machine(endpoint.local_address().map_err(Failure::new)?);

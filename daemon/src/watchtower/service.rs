@@ -98,7 +98,7 @@ async fn stream(service: Arc<Service>, client: PublicKey, mut reader: FrameReade
         Ok(Ok(Some(request))) => service.answer(client, request).await,
         Ok(Err(error @ (FrameError::Oversized { .. } | FrameError::Empty | FrameError::Codec(_)))) => {
             reader.stop(1);
-            refused(TowerRefusalCode::Malformed, error)
+            refused(TowerRefusalCode::Malformed, &error)
         }
         Ok(Ok(None) | Err(_)) | Err(_) => return,
     };
@@ -121,12 +121,12 @@ impl Service {
         if !self.clients.is_empty() && !self.clients.contains(&client) {
             return refused(
                 TowerRefusalCode::NotAClient,
-                "this tower serves the clients of its operator only",
+                &"this tower serves the clients of its operator only",
             );
         }
         // Never closed.
         let Ok(_turn) = self.requests.acquire().await else {
-            return refused(TowerRefusalCode::Busy, "the tower is stopping");
+            return refused(TowerRefusalCode::Busy, &"the tower is stopping");
         };
         let answered = match request {
             TowerRequest::Keep { newest, permit } => {
@@ -145,11 +145,11 @@ impl Service {
                 AskError::Tower(error) => error.code(),
                 AskError::Ledger(_) | AskError::Stopping => TowerRefusalCode::Busy,
             };
-            refused(code, error)
+            refused(code, &error)
         })
     }
 }
 
-fn refused(code: TowerRefusalCode, detail: impl ToString) -> TowerResponse {
+fn refused(code: TowerRefusalCode, detail: &impl ToString) -> TowerResponse {
     TowerResponse::Refused(TowerRefusal::new(code, detail.to_string()))
 }

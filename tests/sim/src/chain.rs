@@ -32,7 +32,7 @@ impl World {
                 Action::TopUp(_) if applied => self.stats.count("top_ups"),
                 Action::Withdraw(_) if applied => self.stats.count("withdraws"),
                 Action::Claim(Claim { ticks: Some(_), .. }) if applied => {
-                    self.stats.count("claims_with_ticks")
+                    self.stats.count("claims_with_ticks");
                 }
                 _ => {}
             }

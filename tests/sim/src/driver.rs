@@ -93,7 +93,7 @@ fn drive(name: &str, target: Target, args: &Args) -> io::Result<bool> {
             }
             Ok(_) => {}
             Err(panic) => {
-                let hex: String = bytes.iter().map(|byte| format!("{byte:02x}")).collect();
+                let hex = bytes.iter().fold(String::new(), |hex, byte| hex + &format!("{byte:02x}"));
                 let said = panic.downcast_ref::<String>().map_or("?", String::as_str);
                 eprintln!("{said}\nrepeat it with: {name} --input {hex}");
                 return Ok(false);

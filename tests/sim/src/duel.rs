@@ -24,6 +24,9 @@ const LAG_MAX: u64 = 2;
 /// Copies of a disk that can be restored later.
 const COPIES_MAX: u64 = 2;
 
+/// More steps than opening takes.
+const OPENING_STEPS_MAX: usize = 100;
+
 /// One step.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Step {
@@ -57,6 +60,26 @@ pub enum Step {
     Copy(Side),
     /// This side dies, and the last copy is put in the place of its disk.
     Restore(Side),
+}
+
+impl Step {
+    /// What the shell does by itself.
+    pub const fn is_due(self) -> bool {
+        matches!(self, Self::Restart(_) | Self::Connect | Self::Deliver(_) | Self::Commit(_) | Self::See(_))
+    }
+
+    /// What brings the channel on comes last: whoever searches in depth from the end gets far at once.
+    const fn progress(self) -> u8 {
+        match self {
+            Self::Publish(_) | Self::Say(_) => 0,
+            Self::Crash(..) | Self::Break | Self::Copy(_) | Self::Restore(_) => 1,
+            Self::Milestone => 2,
+            Self::Close(_) | Self::CloseAlone(_) => 3,
+            Self::Pay(..) => 4,
+            Self::See(_) => 5,
+            Self::Restart(_) | Self::Connect | Self::Deliver(_) | Self::Commit(_) => 6,
+        }
+    }
 }
 
 /// How much of everything there may be.
@@ -144,6 +167,21 @@ impl Duel {
             well: [0; 2],
             paid_out: false,
         }
+    }
+
+    /// The same with the channel open on the ledger, both connected and everything said; the budget counts from here.
+    pub fn opened(deposits: [u64; 2], budget: Budget) -> Self {
+        let mut duel = Self::new(deposits, budget);
+        let ready = |duel: &Self| duel.is_at_rest() && duel.ledger.newest().record.is_some();
+        for _ in 0..OPENING_STEPS_MAX {
+            let due = |step: &Step| step.is_due() || *step == Step::Milestone;
+            match duel.steps().into_iter().rev().find(due) {
+                Some(step) if !ready(&duel) => duel.take(step),
+                _ => break,
+            }
+        }
+        duel.left = budget;
+        duel
     }
 
     fn party(&self, side: Side) -> &Party {
@@ -275,6 +313,7 @@ impl Duel {
                 }
             }
         }
+        steps.sort_by_key(|step| step.progress());
         steps
     }
 
@@ -351,7 +390,9 @@ impl Duel {
             Step::Connect => {
                 self.connected = true;
                 self.links += 1;
-                Side::BOTH.into_iter().for_each(|side| self.input(side, Input::Connected));
+                for side in Side::BOTH {
+                    self.input(side, Input::Connected);
+                }
             }
             Step::Break => {
                 self.left.breaks = self.left.breaks.saturating_sub(1);
@@ -448,7 +489,9 @@ impl Duel {
     fn disconnect(&mut self) {
         if std::mem::take(&mut self.connected) {
             self.wires = [Vec::new(), Vec::new()];
-            Side::BOTH.into_iter().for_each(|side| self.input(side, Input::Disconnected));
+            for side in Side::BOTH {
+                self.input(side, Input::Disconnected);
+            }
         }
     }
 

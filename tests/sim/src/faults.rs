@@ -90,8 +90,11 @@ pub struct Plan {
     pub(super) print: bool,
 }
 
+/// Leaves one kind of fault out of a plan.
+type Switch = fn(&mut Plan);
+
 /// Faults by name, and how each is left out of a plan.
-const SWITCHES: [(&str, fn(&mut Plan)); 19] = [
+const SWITCHES: [(&str, Switch); 19] = [
     ("slow_messages", |plan| plan.heavy_tail = false),
     ("breaks", |plan| plan.breaks = 0),
     ("duplicates", |plan| plan.duplicates = 0),
@@ -181,7 +184,7 @@ impl Plan {
         SWITCHES.iter().fold(plan, |plan, (_, off)| plan.with(*off))
     }
 
-    fn with(mut self, off: fn(&mut Self)) -> Self {
+    fn with(mut self, off: Switch) -> Self {
         off(&mut self);
         self
     }

@@ -58,7 +58,7 @@ pub fn message(bytes: &[u8]) -> u64 {
             assert!(after.seq == 1 && after.cumulative > state.cumulative, "I3: a counter must rise");
         }
         // What the list says of itself is what is in it.
-        let count = u64::try_from(update.payments.iter().filter(Result::is_ok).count());
+        let count = u64::try_from(update.payments.iter().flatten().count());
         let total = update.payments.total();
         assert!(total.is_err() || total.map(|total| total.count).ok() == count.ok(), "a list miscounts");
     }
@@ -121,17 +121,12 @@ pub fn duel(bytes: &[u8]) -> u64 {
         step(&mut duel, *chosen);
     }
     for _ in 0..STEPS_TO_REST_MAX {
-        let Some(next) = duel.steps().into_iter().find(|step| is_due(*step)) else {
+        let Some(next) = duel.steps().into_iter().find(|step| step.is_due()) else {
             return hashed(duel.summary());
         };
         step(&mut duel, next);
     }
     panic!("I9: two parties do not come to rest, after {taken:?}");
-}
-
-/// What the shell does by itself.
-const fn is_due(step: Step) -> bool {
-    matches!(step, Step::Restart(_) | Step::Connect | Step::Deliver(_) | Step::Commit(_) | Step::See(_))
 }
 
 /// One of a dozen beginnings; each is made once.

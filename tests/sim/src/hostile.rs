@@ -32,20 +32,20 @@ pub(super) fn on_ledger(party: &Party, network: NetworkId, rng: &mut Rng) -> Tra
         let essence = Essence::acting(network, Action::Claim(Claim { state: balance.state, ticks }));
         return Transaction { essence, unlocks: unlock.into_iter().collect() };
     }
-    close(party, network, balance)
+    close(party, network, balance.as_ref())
 }
 
 /// A close with the oldest balance that was ever held.
 pub(super) fn stale_close(party: &Party, network: NetworkId) -> Transaction {
-    close(party, network, party.archive.first().copied())
+    close(party, network, party.archive.first())
 }
 
-fn close(party: &Party, network: NetworkId, balance: Option<Shown>) -> Transaction {
+fn close(party: &Party, network: NetworkId, balance: Option<&Shown>) -> Transaction {
     let (ours, theirs) = (setup::channel_key(party.side), setup::channel_key(!party.side).public());
     let action = Action::UnilateralClose(UnilateralClose {
         channel: party.id,
         closer: party.side,
-        balance: balance.map(|(balance, ticks)| Claim { state: balance.state, ticks }),
+        balance: balance.map(|(balance, ticks)| Claim { state: balance.state, ticks: *ticks }),
     });
     let essence = Essence::acting(network, action);
     let unlock = balance.map(|(balance, _)| Unlock { key: theirs, signature: balance.signature });

@@ -113,7 +113,7 @@ pub(super) fn corrupted(mut message: ChannelMessage, rng: &mut Rng) -> ChannelMe
                 update.payments = flash_proto::PaymentList::from_packed(packed);
             }
         },
-        ChannelMessage::Ack { seq } => *seq ^= 1 << rng.below(8),
+        ChannelMessage::Ack { seq } | ChannelMessage::ReceiptRequest { seq } => *seq ^= 1 << rng.below(8),
         ChannelMessage::Balance(balance) => off_balance(balance, rng),
         ChannelMessage::Paused { held_seq, .. } => *held_seq ^= 1,
         ChannelMessage::CloseRequest | ChannelMessage::Refuse(_) => {
@@ -133,7 +133,6 @@ pub(super) fn corrupted(mut message: ChannelMessage, rng: &mut Rng) -> ChannelMe
             2 => withdraw.expiry_milestone ^= 1 << rng.below(8),
             _ => *signature = Signature::new(flip(signature.as_bytes(), rng)),
         },
-        ChannelMessage::ReceiptRequest { seq } => *seq ^= 1 << rng.below(8),
         ChannelMessage::CloseSigned { close, signature } => match rng.below(3) {
             0 => close.payout_a = off(close.payout_a, rng),
             1 => close.expiry_milestone ^= 1 << rng.below(8),

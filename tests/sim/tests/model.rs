@@ -9,7 +9,7 @@ use flash_sim::{Budget, Duel, Step};
 use stateright::{Checker, HasDiscoveries, Model, Property};
 
 /// States of each game in `cargo test`.
-const SMALL_STATES: usize = 5_000;
+const SMALL_STATES: usize = 8_000;
 /// States of each game with `FLASH_CI=full`.
 const FULL_STATES: usize = 2_000_000;
 
@@ -25,7 +25,7 @@ impl Model for Game {
     type Action = Step;
 
     fn init_states(&self) -> Vec<Duel> {
-        vec![Duel::new(self.deposits, self.budget)]
+        vec![Duel::opened(self.deposits, self.budget)]
     }
 
     fn actions(&self, duel: &Duel, steps: &mut Vec<Step>) {
@@ -63,7 +63,7 @@ const NOTHING: Budget = Budget {
     milestones: 10,
 };
 
-/// Explores a game in breadth, until nothing is left or the states suffice; all `sometimes` must have been seen.
+/// Explores a game in depth, until nothing is left or the states suffice; all `sometimes` must have been seen.
 fn explore(name: &str, deposits: [u64; 2], budget: Budget) {
     let full = std::env::var("FLASH_CI").is_ok_and(|value| value == "full");
     let set = std::env::var("FLASH_MODEL_STATES").ok().map(|number| number.parse().expect("a number"));

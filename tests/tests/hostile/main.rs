@@ -8,8 +8,8 @@ use flash_proto::{
     Action, Address, Amount, ChannelId, Essence, Hash, NetworkId, Output, OutputId, PaymentList, SecretKey,
     Side, Signature, SignedBalance, TickProof, Transaction, codec, limits,
     message::{
-        ChannelMessage, Funding, Hello, OpenReply, PauseReason, Reestablish, Refusal, RefusalCode,
-        StreamStart, Update,
+        ChannelMessage, Funding, Hello, OpenReply, PauseReason, Reestablish, Refusal, RefusalCode, Stake,
+        Stakes, StreamStart, Update,
     },
     transaction::{CooperativeClose, Withdraw},
 };
@@ -47,7 +47,11 @@ impl Scene {
 
     /// A stream on which both sides have said where they stand.
     async fn stream(&self) -> Stream {
-        self.peer.greet().await.channel(self.channel, Some(self.newest)).await
+        let mut stream = self.peer.greet().await.channel(self.channel, Some(self.newest)).await;
+        // Nobody closes together while the two do not agree on what is locked.
+        let stake = |deposit| Stake { deposit: Amount::new(deposit), withdrawn: Amount::ZERO };
+        stream.say(&ChannelMessage::Stakes(Stakes { a: stake(DEPOSIT), b: stake(0) })).await;
+        stream
     }
 
     /// What the peer did changed nothing, and the honest channel pays on.
