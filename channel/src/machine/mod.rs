@@ -119,6 +119,7 @@ pub struct Channel {
     asked: BTreeMap<u64, LaneState>,
     /// The chain of ticks under the newest balance, if this life has begun it.
     chain: Option<ticks::ChainInUse>,
+    untold: ticks::Untold,
     /// Why the peer takes no payments, if it said so.
     peer_paused: Option<PauseReason>,
     /// This side told the peer that it takes no payments.
@@ -214,6 +215,7 @@ impl Channel {
             history: History::default(),
             asked: BTreeMap::new(),
             chain: None,
+            untold: ticks::Untold::default(),
             peer_paused: None,
             paused: false,
             resending: false,
@@ -297,6 +299,7 @@ impl Channel {
         self.explain();
         self.advance_close(effects);
         self.cut(effects);
+        self.tell_ticks(effects);
         let dirty = std::mem::take(&mut self.dirty);
         if dirty.agreement {
             tables::put_agreement(&mut effects.batch, self.id, &self.agreement);

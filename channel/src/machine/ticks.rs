@@ -29,6 +29,13 @@ pub(super) struct ChainInUse {
     folded: u32,
 }
 
+/// Ticks that came in and that the user was not told of.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Untold {
+    count: u64,
+    unit: Amount,
+}
+
 /// What of the queue goes next.
 #[derive(Debug, Default)]
 pub(super) struct Next {
@@ -320,11 +327,17 @@ impl Channel {
         if count == 0 {
             return;
         }
-        if let Some(After::Event(ChannelEvent::Ticks { count: told, unit: same })) = effects.after.last_mut()
-            && *same == unit
-        {
-            *told = told.saturating_add(count);
-        } else {
+        if self.untold.unit != unit {
+            self.tell_ticks(effects);
+            self.untold.unit = unit;
+        }
+        self.untold.count = self.untold.count.saturating_add(count);
+    }
+
+    /// Tells of the ticks that came in since this was done last.
+    pub(super) fn tell_ticks(&mut self, effects: &mut Effects) {
+        let Untold { count, unit } = std::mem::take(&mut self.untold);
+        if count > 0 {
             effects.after.push(After::Event(ChannelEvent::Ticks { count, unit }));
         }
     }

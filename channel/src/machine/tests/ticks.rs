@@ -89,32 +89,33 @@ fn ticks_of_one_commit_are_told_of_together() {
     let mut pair = ticking([1_000, 0]);
     pair.of(Side::B).events.clear();
     let mut inputs = Vec::new();
-    for _ in 0..4 {
-        pair.of(Side::A).tick(5, 2);
+    for unit in [5, 5, 5, 8, 8] {
+        pair.of(Side::A).tick(unit, 2);
         inputs.extend(pair.of(Side::A).says(Vec::new()).into_iter().map(Input::Message));
     }
     let answer = pair.of(Side::B).says(inputs);
-    assert_eq!(answer, [ChannelMessage::TickAck { seq: 1, index: 18 }]);
-    assert_eq!(pair.of(Side::B).events, [ChannelEvent::Ticks { count: 8, unit: amount(5) }]);
+    assert_eq!(answer, [ChannelMessage::Ack { seq: 2 }, ChannelMessage::TickAck { seq: 2, index: 4 }]);
+    let told = [(6, 5), (4, 8)].map(|(count, unit)| ChannelEvent::Ticks { count, unit: amount(unit) });
+    assert_eq!(pair.of(Side::B).events, told);
 }
 
 #[test]
 fn a_chain_follows_another_without_a_pause() {
     let mut pair = Pair::open([1_000_000, 0]);
-    let (mut paid, mut seen) = (0_u32, 0);
-    while paid < 3 * TICKS_MAX {
+    let (mut made, mut signed) = (0_u32, 0);
+    while made < 3 * TICKS_MAX {
         pair.of(Side::A).tick(1, 1_000);
-        paid += 1_000;
+        made += 1_000;
         // All of it leaves at once, whatever is left of the chain.
         let said = pair.of(Side::A).says(Vec::new());
         assert!(matches!(said.last(), Some(ChannelMessage::Tick { .. })), "{said:?}");
         assert_eq!(pair.of(Side::A).channel.queued(), 0);
-        seen += said.len() - 1;
+        signed += said.len() - 1;
         pair.of(Side::B).handle(said.into_iter().map(Input::Message).collect()).unwrap();
-        assert_eq!(pair.of(Side::B).balance(), u64::from(paid));
+        assert_eq!(pair.of(Side::B).balance(), u64::from(made));
         pair.run();
     }
-    assert_eq!(seen, 4, "four updates for 13,000 payments");
+    assert_eq!(signed, 4, "four updates for 13,000 payments");
     assert_eq!(pair.balances(), [1_000_000 - 13_000, 13_000]);
     // To the last tick of a chain, and beyond it with a payment.
     let left = TICKS_MAX - pair.of(Side::A).index();
@@ -186,6 +187,7 @@ fn what_cannot_be_paid_in_ticks_is_refused() {
 
 /// The peer's messages, with what each is answered.
 #[test]
+#[allow(clippy::too_many_lines, reason = "one table of cases")]
 fn what_breaks_the_rules_of_ticks_is_refused_and_changes_nothing() {
     let mut pair = Pair::open([1_000, 0]);
     let chain = TickChain::new(Hash::new([9; 32]), amount(100), 20).unwrap();
