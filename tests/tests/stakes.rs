@@ -29,14 +29,12 @@ async fn a_channel_is_topped_up_and_money_taken_out_while_payments_flow() {
     let net = Net::start().await;
     let (car, charger) =
         tokio::join!(net.daemon("car", Amount::new(MONEY)), net.daemon("charger", Amount::new(MONEY)));
-    let channel = car.open(&charger, DEPOSIT, 0, 60).await;
-    car.pay(channel, 500_000).await.expect("the car pays");
+    let channel = car.open(&charger, DEPOSIT, 500_000, 60).await;
     let changes = async {
         let topped_up = car.client().top_up(channel, stake(700_000), true).await.expect("topped up");
         assert_eq!(topped_up.deposit, Amount::new(DEPOSIT + 700_000));
-        // What was received is taken out, though nothing was locked here.
         let out = charger.client().withdraw(channel, stake(300_000), true).await.expect("taken out");
-        assert_eq!((out.deposit, out.withdrawn), (Amount::ZERO, Amount::new(300_000)));
+        assert_eq!((out.deposit, out.withdrawn), (Amount::new(500_000), Amount::new(300_000)));
         let both = tokio::join!(
             car.client().withdraw(channel, stake(100_000), true),
             charger.client().top_up(channel, stake(50_000), true),
@@ -46,9 +44,9 @@ async fn a_channel_is_topped_up_and_money_taken_out_while_payments_flow() {
     };
     let (there, back, ()) = tokio::join!(flow(&car, channel), flow(&charger, channel), changes);
     assert_eq!((there.payments, back.payments), (4_000, 4_000), "nothing is lost");
-    let paid = 500_000 + there.sum;
+    let paid = there.sum;
     let (car_owns, charger_owns) =
-        (DEPOSIT + 700_000 - 100_000 + back.sum - paid, paid + 50_000 - 300_000 - back.sum);
+        (DEPOSIT + 700_000 - 100_000 + back.sum - paid, 500_000 + paid + 50_000 - 300_000 - back.sum);
     let info = car.channel(channel).await;
     assert_eq!(
         (info.balance, info.peer_balance),
