@@ -125,24 +125,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         client: client.clone(),
         accept: Arc::new(config.accept.clone()),
     };
-    let (endpoint, ticket) = listen(config, &node_key)?;
-    let peers = Peers::start(
-        endpoint,
-        params.id(),
-        engine.clone(),
-        views.clone(),
-        Arc::new(opening.clone()),
-        metrics.clone(),
-        stop.clone(),
-    );
-    reconnect(&peers, &views, store.as_ref())?;
-    let watching = Channels::new(&opening, writer.clone(), metrics.clone());
-    let watcher = Watcher { client: client.clone(), watching, stop: stop.clone() };
     let mut tasks = JoinSet::new();
-    tasks.spawn(watcher.run());
-    tasks.spawn(submitter::run(client.clone(), engine.clone(), views.clone(), submissions, stop.clone()));
-    tasks.spawn(wallet.clone().follow(stop.clone()));
-    let recovery = Recovery::start(&opening, &mut tasks, &stop);
     let base = Base {
         key: node_key.clone(),
         store: Arc::clone(&store),
@@ -150,6 +133,10 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         metrics: metrics.clone(),
         stop: stop.clone(),
     };
+    let (peers, ticket) = start_peers(config, params.id(), &opening, &base)?;
+    tasks.spawn(submitter::run(client.clone(), engine.clone(), views.clone(), submissions, stop.clone()));
+    follow(&opening, &base, &mut tasks);
+    let recovery = Recovery::start(&opening, &mut tasks, &stop);
     let tower = start_watchtower(config, &base, &client, &mut tasks)?;
     let towers = start_towers(config, params.id(), keys, &views, base, &mut tasks)?;
     let daemon = Daemon::new(Parts {
@@ -233,6 +220,30 @@ impl Assembled {
         let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|it| drop(it.join())));
         let _ = tokio::time::timeout(ENDING_MAX, ended).await;
     }
+}
+
+/// Listens for peers, and connects to those of the channels that there are.
+fn start_peers(
+    config: &Config,
+    network: NetworkId,
+    opening: &Opening,
+    base: &Base,
+) -> Result<(Peers, String), Failure> {
+    let (endpoint, ticket) = listen(config, &base.key)?;
+    let (engine, views, proposals) =
+        (opening.engine.clone(), opening.views.clone(), Arc::new(opening.clone()));
+    let (metrics, stop) = (base.metrics.clone(), base.stop.clone());
+    let peers = Peers::start(endpoint, network, engine, views, proposals, metrics, stop);
+    reconnect(&peers, &opening.views, base.store.as_ref())?;
+    Ok((peers, ticket))
+}
+
+/// Tells the engine and the wallet what happens on the ledger.
+fn follow(opening: &Opening, base: &Base, tasks: &mut JoinSet<()>) {
+    let watching = Channels::new(opening, base.writer.clone(), base.metrics.clone());
+    let watcher = Watcher { client: opening.client.clone(), watching, stop: base.stop.clone() };
+    tasks.spawn(watcher.run());
+    tasks.spawn(opening.wallet.clone().follow(base.stop.clone()));
 }
 
 /// Says that the records may be old, and how that is known.

@@ -264,7 +264,7 @@ async fn a_tower_takes_only_newer_balances_of_its_own_clients() {
     let net = Net::start().await;
     let tower = Tower::start(&net, "tower", &METRICS).await;
     let scene = Scene::set(net, &[], 60).await;
-    let (payer, payee) = (scene.key(Side::A).await, scene.key(Side::B).await);
+    let (payer, receiver) = (scene.key(Side::A).await, scene.key(Side::B).await);
     let network = scene.net.params().id();
     let [machine, stranger] = [SecretKey::from_bytes([1; 32]), SecretKey::from_bytes([2; 32])];
     let permit = |key: &SecretKey, machine: &SecretKey| {
@@ -277,12 +277,12 @@ async fn a_tower_takes_only_newer_balances_of_its_own_clients() {
     let keep = |newest, permit| TowerRequest::Keep { newest: Box::new(newest), permit };
     let own = TowerClient::connect(&tower.address(), &machine).await;
     let (newest, older) = (balance(scene.channel, 5, 500, &payer), balance(scene.channel, 4, 400, &payer));
-    let permitted = permit(&payee, &machine);
+    let permitted = permit(&receiver, &machine);
     for (refused, request) in [
         (TowerRefusalCode::UnknownChannel, keep(balance(ChannelId::new([7; 32]), 5, 500, &payer), permitted)),
-        (TowerRefusalCode::Signature, keep(balance(scene.channel, 5, 500, &payee), permitted)),
+        (TowerRefusalCode::Signature, keep(balance(scene.channel, 5, 500, &receiver), permitted)),
         (TowerRefusalCode::NotThePayee, keep(newest, permit(&payer, &machine))),
-        (TowerRefusalCode::NotThePayee, keep(newest, permit(&payee, &stranger))),
+        (TowerRefusalCode::NotThePayee, keep(newest, permit(&receiver, &stranger))),
     ] {
         assert_eq!(code(&own.ask(&request).await), Some(refused), "{request:?}");
     }

@@ -74,6 +74,28 @@ struct Report {
     behind: Option<bool>,
 }
 
+impl Report {
+    fn of(
+        opening: &Opening,
+        backup: &Content,
+        network: &NetworkParams,
+        channels: Vec<Line>,
+        data_generation: Option<u64>,
+    ) -> Self {
+        Self {
+            file: opening.file.clone(),
+            generation: backup.generation,
+            written_ms: backup.written_ms,
+            age_ms: now_ms().saturating_sub(backup.written_ms),
+            network: network.id().to_string(),
+            network_name: network.name.clone(),
+            channels,
+            data_generation,
+            behind: data_generation.map(|data| data > backup.generation),
+        }
+    }
+}
+
 /// A channel in a backup.
 #[derive(Serialize)]
 struct Line {
@@ -95,34 +117,28 @@ impl Backup {
     }
 }
 
-fn verify(opening: &Opening, context: &Context) -> Result<(), Failure> {
-    let seed = match &opening.words {
-        Some(words) => Seed::from_words(&setup::read_words(words)?, "").map_err(SetupError::from)?,
-        None => {
-            let path = seed_path(&context.data);
-            if !path.exists() {
-                let missing = DataDirError::NotSetUp { path: context.data.clone(), missing: "seed" };
-                let hint = "name the words' file with --words";
-                return Err(failed(ErrorCode::DataDirUnusable, &missing, hint, missing.exit()));
-            }
-            let words = seedfile::read(&path, || seedfile::passphrase(true)).map_err(SetupError::from)?;
-            Seed::from_words(&words, "").map_err(SetupError::from)?
+/// The seed whose words are named, or that of the data directory.
+fn seed(opening: &Opening, context: &Context) -> Result<Seed, Failure> {
+    let words = if let Some(words) = &opening.words {
+        setup::read_words(words)?
+    } else {
+        let path = seed_path(&context.data);
+        if !path.exists() {
+            let missing = DataDirError::NotSetUp { path: context.data.clone(), missing: "seed" };
+            let hint = "name the words' file with --words";
+            return Err(failed(ErrorCode::DataDirUnusable, &missing, hint, missing.exit()));
         }
+        seedfile::read(&path, || seedfile::passphrase(true)).map_err(SetupError::from)?
     };
-    let content = read(opening, &seed)?;
-    let network = network(&content)?;
+    Ok(Seed::from_words(&words, "").map_err(SetupError::from)?)
+}
+
+fn verify(opening: &Opening, context: &Context) -> Result<(), Failure> {
+    let seed = seed(opening, context)?;
+    let backup = read(opening, &seed)?;
+    let network = network(&backup)?;
     let data_generation = data_generation(context, &network, &seed);
-    let report = Report {
-        file: opening.file.clone(),
-        generation: content.generation,
-        written_ms: content.written_ms,
-        age_ms: now_ms().saturating_sub(content.written_ms),
-        network: network.id().to_string(),
-        network_name: network.name.clone(),
-        channels: lines(&content, &seed)?,
-        data_generation,
-        behind: data_generation.map(|data| data > content.generation),
-    };
+    let report = Report::of(opening, &backup, &network, lines(&backup, &seed)?, data_generation);
     context.output.value(&report, text)?;
     if report.behind == Some(true) {
         context.output.note("the backup is behind the data directory: it is older than what was signed");
@@ -148,24 +164,14 @@ fn put_back(
     };
     let words = setup::read_words(words)?;
     let seed = Seed::from_words(&words, "").map_err(SetupError::from)?;
-    let content = read(opening, &seed)?;
-    let network = network(&content)?;
-    let channels = lines(&content, &seed)?;
+    let backup = read(opening, &seed)?;
+    let network = network(&backup)?;
+    let channels = lines(&backup, &seed)?;
     let passphrase = given_passphrase(ask).map_err(SetupError::from)?;
     context.output.note(&format!("putting {} channels back into {}", channels.len(), context.data.display()));
     let setup = Setup { data: &context.data, network: &network, words: Some(words), passphrase, node };
-    setup::init(setup, Some(&content))?;
-    let report = Report {
-        file: opening.file.clone(),
-        generation: content.generation,
-        written_ms: content.written_ms,
-        age_ms: now_ms().saturating_sub(content.written_ms),
-        network: network.id().to_string(),
-        network_name: network.name.clone(),
-        channels,
-        data_generation: Some(content.generation),
-        behind: Some(false),
-    };
+    setup::init(setup, Some(&backup))?;
+    let report = Report::of(opening, &backup, &network, channels, Some(backup.generation));
     context.output.value(&report, |report| {
         let data = context.data.display();
         format!(
@@ -179,10 +185,6 @@ fn put_back(
 
 fn failed(code: ErrorCode, error: &dyn std::fmt::Display, hint: &str, exit: Exit) -> Failure {
     Failure::Error { error: ApiError::new(code, error.to_string(), hint), exit }
-}
-
-fn unusable(error: failure::Failure) -> Failure {
-    failed(ErrorCode::DataDirUnusable, &error, "nothing was changed", error.exit)
 }
 
 fn read(opening: &Opening, seed: &Seed) -> Result<Content, Failure> {
@@ -220,21 +222,20 @@ fn lines(content: &Content, seed: &Seed) -> Result<Vec<Line>, Failure> {
         let mut lines = Vec::new();
         for id in channel_tables::channels(&store)? {
             let channel = Channel::load(id, |index| seed.key(Account::Channels, 0, index), &store)?;
-            let (side, open) = (channel.agreement().side, &channel.agreement().open);
-            let total = |balance: Option<flash_proto::SignedBalance>| {
-                balance.map_or(Amount::ZERO, |balance| balance.state.cumulative)
-            };
+            let (side, stakes) = (channel.agreement().side, channel.stakes());
             lines.push(Line {
                 id,
-                deposit: open.party(side).deposit,
-                peer_deposit: open.party(!side).deposit,
-                sent: total(channel.outgoing().signed),
-                received: total(channel.incoming().held),
+                deposit: stakes.of(side).deposit,
+                peer_deposit: stakes.of(!side).deposit,
+                sent: channel.outgoing().total(),
+                received: channel.incoming().total(),
             });
         }
         Ok(lines)
     };
-    load().map_err(unusable)
+    load().map_err(|error: failure::Failure| {
+        failed(ErrorCode::DataDirUnusable, &error, "nothing was changed", error.exit)
+    })
 }
 
 fn text(report: &Report) -> String {

@@ -113,7 +113,9 @@ pub(super) fn corrupted(mut message: ChannelMessage, rng: &mut Rng) -> ChannelMe
                 update.payments = flash_proto::PaymentList::from_packed(packed);
             }
         },
-        ChannelMessage::Ack { seq } | ChannelMessage::ReceiptRequest { seq } => *seq ^= 1 << rng.below(8),
+        ChannelMessage::Ack { seq }
+        | ChannelMessage::ReceiptRequest { seq }
+        | ChannelMessage::Receipt { seq, signature: None } => *seq ^= 1 << rng.below(8),
         ChannelMessage::Balance(balance) => off_balance(balance, rng),
         ChannelMessage::Paused { held_seq, .. } => *held_seq ^= 1,
         ChannelMessage::CloseRequest | ChannelMessage::Refuse(_) => {
@@ -142,7 +144,6 @@ pub(super) fn corrupted(mut message: ChannelMessage, rng: &mut Rng) -> ChannelMe
         | ChannelMessage::Receipt { signature: Some(signature), .. } => {
             *signature = Signature::new(flip(signature.as_bytes(), rng));
         }
-        ChannelMessage::Receipt { seq, signature: None } => *seq ^= 1 << rng.below(8),
     }
     message
 }

@@ -277,8 +277,8 @@ fn an_old_copy_learns_what_it_forgot_and_waits() {
         pair.run();
         assert_eq!(pair.of(side).balance(), side.pick(wanted[0], wanted[1]), "nothing is taken");
         pair.wait();
-        let paid = [side.pick(5, 0), side.pick(0, 5)];
-        assert_eq!(pair.balances(), [wanted[0] + paid[0] - paid[1], wanted[1] + paid[1] - paid[0]]);
+        let (a, b) = side.pick((5, 0), (0, 5));
+        assert_eq!(pair.balances(), [wanted[0] + a - b, wanted[1] + b - a]);
     }
 }
 
