@@ -97,7 +97,11 @@ impl SledStore {
         }
         let (poisoned, commits) = (AtomicBool::new(false), Mutex::new(0));
         let store = Self { db, data, poisoned, sync, commits, directory: directory.to_owned(), _lock: lock };
-        store.check_commits()?;
+        if let Err(error) = store.check_commits() {
+            // Closing it must not make what is left of it the newest there ever was.
+            store.poisoned.store(true, Ordering::Release);
+            return Err(error);
+        }
         store.check_identity(directory, identity)?;
         Ok(store)
     }

@@ -6,7 +6,8 @@ use std::{collections::BTreeMap, fmt};
 use flash_channel::{
     machine::{
         After, Channel, ChannelEvent, Effects, Incoming, Input, Locked, Misbehaviour, Outgoing, PayError,
-        Phase, tables,
+        Phase,
+        tables::{self, Lane},
     },
     store::{Batch, Fault, MemoryStore, Store, StoreError},
 };
@@ -339,6 +340,14 @@ impl Party {
         let found = loaded.as_ref().is_err_and(damaged)
             || self.keyed.keys().any(|number| {
                 tables::payment_under(&disk, self.id, &key(*number)).as_ref().is_err_and(damaged)
+            })
+            || loaded.as_ref().is_ok_and(|channel| {
+                let durable = durable_of(channel);
+                let lanes = [(Lane::Own, durable.signed_seq()), (Lane::Peers, durable.held_seq())];
+                lanes.iter().any(|(lane, newest)| {
+                    let kept = |seq| tables::kept(&disk, self.id, *lane, seq);
+                    (1..=*newest).any(|seq| kept(seq).as_ref().is_err_and(damaged))
+                })
             });
         disk.flip_any_bit(entry, bit);
         Some(found)
