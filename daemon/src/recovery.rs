@@ -4,7 +4,11 @@
 //! the user asks. The ledger shows who the parties are by their channel keys, which come from the seed. It
 //! does not show what was paid, nor which machine the peer is: the user names that, and the peer shows the rest.
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use flash_channel::{
     machine::{Agreement, Origin},
@@ -16,12 +20,13 @@ use tokio::task::JoinSet;
 
 use crate::{
     api::{ApiError, ErrorCode},
-    engine::{Engine, Views},
+    engine::{Engine, View, Views},
     events::now_ms,
     opening::Opening,
     peers::Peers,
     stop::Stop,
     tables::{self, LinkRecord},
+    towers::Towers,
     wallet::WalletService,
 };
 
@@ -30,6 +35,8 @@ use crate::{
 const KEYS_GAP: u32 = 256;
 /// Keys that are derived and asked about at a time.
 const KEYS_AT_A_TIME: u32 = 1_024;
+/// Pause before watchtowers are asked again for channels of which the peer has shown nothing.
+const ASK_TOWERS: Duration = Duration::from_secs(5);
 /// Pause before the first search is tried again.
 const AGAIN: Duration = Duration::from_secs(1);
 
@@ -74,6 +81,48 @@ impl Recovery {
             () = search => {}
             () = stop.stopped() => {}
         }
+    }
+
+    /// Asks the watchtowers for what the peer has paid in channels whose records are lost, as long as nothing else
+    /// is known of them: a peer that is gone for good cannot keep it then.
+    pub(crate) async fn ask_towers(self, towers: Towers, stop: Stop) {
+        let ask = async {
+            let mut answered = BTreeSet::new();
+            loop {
+                let unknown =
+                    |view: &View| view.is_live() && view.info.recovered && view.info.balance.is_none();
+                let views: Vec<View> = self.views.all().into_iter().filter(unknown).collect();
+                for view in &views {
+                    if !answered.contains(&view.info.id) && self.shown_by(&towers, view).await {
+                        answered.insert(view.info.id);
+                    }
+                }
+                tokio::time::sleep(ASK_TOWERS).await;
+            }
+        };
+        tokio::select! {
+            () = ask => {}
+            () = stop.stopped() => {}
+        }
+    }
+
+    /// Takes over what each tower holds; true once all have said so.
+    async fn shown_by(&self, towers: &Towers, view: &View) -> bool {
+        let mut all = true;
+        for (tower, held) in towers.held(view).await {
+            let taken = match held {
+                Ok(Some(newest)) => {
+                    self.engine.shown(view.info.id, newest).await.map_err(|error| error.message)
+                }
+                Ok(None) => Ok(()),
+                Err(error) => Err(error.to_string()),
+            };
+            if let Err(error) = taken {
+                tracing::warn!(%tower, channel = %view.info.id, error, "no balance from a watchtower");
+                all = false;
+            }
+        }
+        all
     }
 
     /// Searches for the money at the watched addresses, and for the channels of at least the first `count` keys.

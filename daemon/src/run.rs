@@ -139,6 +139,9 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
     let recovery = Recovery::start(&opening, &mut tasks, &stop);
     let tower = start_watchtower(config, &base, &client, &mut tasks)?;
     let towers = start_towers(config, params.id(), keys, &views, base, &mut tasks)?;
+    if !config.towers.is_empty() {
+        tasks.spawn(recovery.clone().ask_towers(towers.clone(), stop.clone()));
+    }
     let daemon = Daemon::new(Parts {
         engine,
         store,

@@ -7,7 +7,7 @@ use flash_proto::{
     Action, Amount, ChannelId, Essence, SecretKey, Side, Transaction, transaction::UnilateralClose,
 };
 use flash_tests::{Daemon, Net, Random, RawNode, copy, rounds};
-use flashd::api::{ChannelInfo, CloseRequest};
+use flashd::api::{ChannelInfo, CloseRequest, ErrorCode};
 
 const DEPOSIT: u64 = 1_000_000;
 
@@ -158,6 +158,12 @@ async fn a_close_with_an_old_balance_is_corrected_to_the_newest() {
 
     let mut old = Daemon::at(old);
     old.start().await;
+    // It has noticed that its records are a copy, and closes nothing before somebody says that they are the newest.
+    let wait = "to have seen that it is a copy";
+    old.wait(scene.channel, wait, |info| info.state == "recovered").await;
+    let refused = old.client().close(scene.channel, CloseRequest { force: true }, false).await.unwrap_err();
+    assert_eq!(refused.code, ErrorCode::ChannelState, "{refused:?}");
+    old.client().trust(scene.channel).await.expect("it is in doubt");
     // Once it has seen the channel on the ledger it may close.
     old.wait(scene.channel, "open", |info| info.state == "open").await;
     old.client().close(scene.channel, CloseRequest { force: true }, false).await.unwrap();

@@ -227,10 +227,10 @@ async fn a_tower_that_was_away_catches_up_and_claims_what_began_without_it() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn after_the_loss_of_everything_a_tower_shows_what_it_holds() {
+async fn after_the_loss_of_everything_and_of_the_peer_a_tower_brings_the_money_back() {
     let net = Net::start().await;
     let tower = Tower::start(&net, "tower", &METRICS).await;
-    let Scene { net, car, mut charger, channel } = Scene::set(net, &[tower.address()], 60).await;
+    let Scene { net, mut car, mut charger, channel } = Scene::set(net, &[tower.address()], 60).await;
     for _ in 0..3 {
         car.pay(channel, 7_000).await.expect("the car pays");
     }
@@ -239,6 +239,7 @@ async fn after_the_loss_of_everything_a_tower_shows_what_it_holds() {
     let (file, data) = (net.path().join("words"), net.path().join("charger-again"));
     std::fs::write(&file, words.as_bytes()).unwrap();
     charger.kill();
+    car.kill();
     let arguments = ["--node", &net.node.address.to_string(), "--words", &file.to_string_lossy()];
     let charger = Daemon::init_at(data, &net.node.network(), &arguments).await;
     let mut charger = charger.with(&["--tower", &tower.address().to_string()]);
@@ -250,6 +251,11 @@ async fn after_the_loss_of_everything_a_tower_shows_what_it_holds() {
     })
     .await;
     assert_eq!((held.update, held.paid), (Some(3), Some(Amount::new(21_000))));
+    let shown = |info: &ChannelInfo| info.received.cumulative == Amount::new(21_000);
+    let info = charger.wait(channel, "shown by the tower", shown).await;
+    assert_eq!((info.state.as_str(), info.balance), ("recovered", None), "its own lane nobody has shown");
+    let closed = charger.close_alone(channel).await;
+    assert_eq!(closed.payout, closed.deposit.checked_add(Amount::new(21_000)), "what it locked and was paid");
 }
 
 fn code(response: &TowerResponse) -> Option<TowerRefusalCode> {

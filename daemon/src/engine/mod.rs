@@ -28,7 +28,7 @@ use flash_channel::{
 };
 use flash_proto::{
     Amount, ChannelId, Essence, LaneState, PublicKey, SecretKey, Transaction, TransactionId, Unlock,
-    message::ChannelMessage,
+    message::ChannelMessage, tower::Claimable,
 };
 pub use outbox::Outbox;
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -106,6 +106,7 @@ enum Command {
     Change { channel: ChannelId, change: Change, done: oneshot::Sender<Result<(), ApiError>> },
     Refused { channel: ChannelId, transaction: TransactionId, reason: String },
     Trust { channel: ChannelId, done: oneshot::Sender<Result<(), ApiError>> },
+    Shown { channel: ChannelId, newest: Box<Claimable>, done: oneshot::Sender<Result<(), ApiError>> },
     Meet { channel: ChannelId, peer: PublicKey, with: Batch, done: oneshot::Sender<Result<(), ApiError>> },
 }
 
@@ -267,6 +268,16 @@ impl Engine {
         let (done, trusted) = oneshot::channel();
         self.command(Command::Trust { channel, done }).await?;
         trusted.await.map_err(stopping)?
+    }
+
+    /// A watchtower has shown this of what the peer paid; returns once it is durable.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the peer never signed it.
+    pub async fn shown(&self, channel: ChannelId, newest: Claimable) -> Result<(), ApiError> {
+        let (done, taken) = oneshot::channel();
+        self.command(Command::Shown { channel, newest: Box::new(newest), done }).await?;
+        taken.await.map_err(stopping)?
     }
 
     /// Locks more by a transaction of which only the unlock by the channel's key is missing; returns once it is

@@ -20,6 +20,7 @@ use flash_channel::{
 use flash_proto::{
     PublicKey, SignedBalance, Transaction, TransactionId,
     message::{ChannelMessage, Refusal, RefusalCode},
+    tower::Claimable,
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
@@ -301,6 +302,17 @@ impl Slot {
             return;
         }
         let _ = self.input(Input::Trust);
+        self.reply_once_durable(done);
+    }
+
+    /// A watchtower has shown this of the peer's lane.
+    pub(super) fn shown(&mut self, newest: Claimable, done: oneshot::Sender<Result<(), ApiError>>) {
+        let Claimable { balance, ticks } = newest;
+        if let Err(error) = self.input(Input::Shown { held: Box::new(balance), ticks }) {
+            let hint = "that watchtower shows what is not the peer's; use another one";
+            let _ = done.send(Err(ApiError::new(ErrorCode::ChannelState, error.to_string(), hint)));
+            return;
+        }
         self.reply_once_durable(done);
     }
 

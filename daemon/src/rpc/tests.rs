@@ -166,7 +166,7 @@ async fn the_document_describes_every_route() {
         routed.insert((path.to_owned(), method.to_owned()));
     }
     assert_eq!(routed, described(&document));
-    assert_eq!(routed.len(), 25);
+    assert_eq!(routed.len(), 29);
 }
 
 #[tokio::test]
