@@ -138,10 +138,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
     follow(&opening, &base, &mut tasks);
     let recovery = Recovery::start(&opening, &mut tasks, &stop);
     let tower = start_watchtower(config, &base, &client, &mut tasks)?;
-    let towers = start_towers(config, params.id(), keys, &views, base, &mut tasks)?;
-    if !config.towers.is_empty() {
-        tasks.spawn(recovery.clone().ask_towers(towers.clone(), stop.clone()));
-    }
+    let towers = start_towers(config, params.id(), keys, &views, base, &recovery, &mut tasks)?;
     let daemon = Daemon::new(Parts {
         engine,
         store,
@@ -202,10 +199,16 @@ fn start_towers(
     keys: ChannelKeys,
     views: &engine::Views,
     base: Base,
+    recovery: &Recovery,
     tasks: &mut JoinSet<()>,
 ) -> Result<Towers, Failure> {
     let (towers, bind, views) = (config.towers.clone(), any_port(config), views.clone());
-    Towers::start(towers::Config { towers, network, keys, bind, views, base }, tasks)
+    let stop = base.stop.clone();
+    let towers = Towers::start(towers::Config { towers, network, keys, bind, views, base }, tasks)?;
+    if !config.towers.is_empty() {
+        tasks.spawn(recovery.clone().ask_towers(towers.clone(), stop));
+    }
+    Ok(towers)
 }
 
 impl Assembled {

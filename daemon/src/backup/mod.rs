@@ -3,10 +3,10 @@
 //! | file | what it holds |
 //! | --- | --- |
 //! | `mod.rs` | the settings, and why a backup is refused |
-//! | [`file`] | the file's bytes: sealing and opening |
-//! | [`mirror`] | what goes into it, kept along with every commit |
-//! | [`keeper`] | the thread that writes it |
-//! | [`restore`] | putting it back, and noticing that a store is older than what was signed |
+//! | `file` | the file's bytes: sealing and opening |
+//! | `mirror` | what goes into it, kept along with every commit |
+//! | `keeper` | the thread that writes it |
+//! | `restore` | putting it back, and noticing that a store is older than what was signed |
 
 pub mod file;
 mod keeper;

@@ -208,7 +208,7 @@ impl EngineThread {
             }
             Command::Trust { channel, done } => self.asked(channel, done, touched, Slot::trust),
             Command::Shown { channel, newest, done } => {
-                self.asked(channel, done, touched, |slot, done| slot.shown(*newest, done));
+                self.asked(channel, done, touched, |slot, done| slot.shown(&newest, done));
             }
             Command::Meet { channel, peer, with, done } => {
                 self.asked(channel, done, touched, |slot, done| slot.meet(peer, with, done));

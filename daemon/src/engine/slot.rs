@@ -306,8 +306,8 @@ impl Slot {
     }
 
     /// A watchtower has shown this of the peer's lane.
-    pub(super) fn shown(&mut self, newest: Claimable, done: oneshot::Sender<Result<(), ApiError>>) {
-        let Claimable { balance, ticks } = newest;
+    pub(super) fn shown(&mut self, newest: &Claimable, done: oneshot::Sender<Result<(), ApiError>>) {
+        let Claimable { balance, ticks } = *newest;
         if let Err(error) = self.input(Input::Shown { held: Box::new(balance), ticks }) {
             let hint = "that watchtower shows what is not the peer's; use another one";
             let _ = done.send(Err(ApiError::new(ErrorCode::ChannelState, error.to_string(), hint)));

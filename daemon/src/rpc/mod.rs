@@ -1,7 +1,7 @@
 //! The admin RPC: JSON over HTTP on loopback, described by `/openapi.json`.
 //!
 //! Every call but `/openapi.json` needs a token (see [`Tokens`]). Every error, of whatever origin, is an
-//! [`ApiError`] with the status that follows from its code.
+//! [`ApiError`](crate::api::ApiError) with the status that follows from its code.
 
 #[cfg(test)]
 mod credential_tests;

@@ -4,7 +4,7 @@
 //! | part | what it does |
 //! | --- | --- |
 //! | `mod.rs` | one task that owns the tower: balances in, jobs for the writer out; claims |
-//! | [`service`] | clients over QUIC |
+//! | `service` | clients over QUIC |
 //! | [`alone`] | `flashd tower`: a tower without a daemon around it |
 //!
 //! The rules are in [`flash_channel::tower`]. One task takes everything in turn, so that the writer gets the jobs in
