@@ -3,7 +3,7 @@
 
 use std::collections::BTreeMap;
 
-use flash_channel::machine::ChannelEvent;
+use flash_channel::machine::{ChannelEvent, Phase};
 use flash_node_client::ledger::Conflict;
 use flash_proto::{
     Action, Amount, Balances, NetworkId, Side, Signature, SignedBalance,
@@ -151,6 +151,8 @@ impl Oracle {
                 // One milestone until its clock says so, one for the commit; and it may have stood still.
                 let most = FRESH_MILESTONES + 2 + self.pause_milestones;
                 let in_sight = seen.is_some_and(|seen| index <= seen + most);
+                // What a peer shows that was paid before the loss is no payment, and is taken over at any time.
+                let in_sight = in_sight || self.of(side).lost_records;
                 self.require(in_sight, || {
                     format!("I4: {side} takes payments at {index}, but saw {seen:?} last")
                 });
@@ -161,7 +163,10 @@ impl Oracle {
             format!("I4: {side} acknowledged {acknowledged:?}, but its disk has {:?}", durable.held_to())
         });
         let owns = Self::owns(side, durable);
-        self.require(owns.is_some(), || format!("I2: {side} owns less than nothing: {durable:?}"));
+        // Until the peer has shown why more was taken out than the old records allow, nothing is signed.
+        self.require(owns.is_some() || durable.locked.unexplained, || {
+            format!("I2: {side} owns less than nothing: {durable:?}")
+        });
         if let Some(close) = self.of(side).close.filter(|close| close.expiry_milestone >= index) {
             let payout = side.pick(close.payout_a, close.payout_b);
             self.require(owns == Some(payout), || {
@@ -222,7 +227,9 @@ impl Oracle {
             ChannelMessage::WithdrawSigned { withdraw, .. }
             | ChannelMessage::WithdrawComplete { withdraw, .. } => {
                 let counted = durable.locked.counted(withdraw.side);
-                index > withdraw.expiry_milestone || counted.withdrawn >= withdraw.total
+                // Once it is closing it is never open again, and nothing can be taken out.
+                let closing = matches!(durable.phase, Phase::Contested { .. } | Phase::Closed { .. });
+                closing || index > withdraw.expiry_milestone || counted.withdrawn >= withdraw.total
             }
             // What is withdrawn may have lapsed in the same batch.
             ChannelMessage::Stakes(stakes) => {
@@ -244,10 +251,8 @@ impl Oracle {
             }
             ChannelMessage::CloseSigned { close, .. } => self.close_leaves(side, *close, durable, index),
             ChannelMessage::CloseComplete { .. } => match durable.phase {
-                flash_channel::machine::Phase::ClosingTogether { close, .. } => {
-                    self.close_leaves(side, close, durable, index)
-                }
-                _ => durable.phase != flash_channel::machine::Phase::Open,
+                Phase::ClosingTogether { close, .. } => self.close_leaves(side, close, durable, index),
+                _ => durable.phase != Phase::Open,
             },
             ChannelMessage::Paused { .. }
             | ChannelMessage::CloseRequest
@@ -311,7 +316,7 @@ impl Oracle {
         });
         self.of_mut(side).close = Some(close);
         // The phase that remembers the signature is on the disk, or one that follows it.
-        durable.phase != flash_channel::machine::Phase::Open
+        durable.phase != Phase::Open
     }
 
     /// The user of `side` is told this.
@@ -351,7 +356,8 @@ impl Oracle {
                 Action::Claim(_) => known.claims += 1,
                 _ => {}
             }
-            let few = known.hostile || (known.closes <= 1 && known.claims <= 1);
+            // An old balance is claimed first by whoever learns only then of the newer one.
+            let few = known.hostile || known.lost_records || (known.closes <= 1 && known.claims <= 1);
             self.require(few, || format!("I15: {by} needs more than one close and one claim"));
         }
     }
