@@ -1,5 +1,5 @@
 //! A fuzzer without instrumentation: inputs are made from those that were worth keeping, and kept if something new
-//! came of them. It needs no nightly compiler and no other tool; `tests/fast/fuzz` has the same targets for libFuzzer.
+//! came of them. It needs no nightly compiler and no other tool.
 
 use std::{
     collections::HashSet,
