@@ -59,6 +59,8 @@ impl Channel {
         if self.peer_wants_close && signs_first && agrees && self.agrees_on_stakes() {
             let close = self.close_as_recorded(seen.saturating_add(CLOSE_EXPIRY_MILESTONES));
             let ours = self.sign_close(close);
+            // Answered with this; what the peer asks from here on is for another one, should this lapse.
+            self.peer_wants_close = false;
             self.set_phase(Phase::ClosingTogether { close, ours, theirs: None });
             effects.after.push(After::Send(ChannelMessage::CloseSigned { close, signature: ours }));
             effects.after.push(After::Event(ChannelEvent::ClosingTogether));
@@ -103,8 +105,9 @@ impl Channel {
     ) -> Result<(), Misbehaviour> {
         match &self.phase {
             Phase::Open if self.wants_close && self.balances_known() => {
-                // Without a view of the ledger it is said again; one that has lapsed the peer will see to.
+                // Without a view of the ledger it is said again; in the place of one that has lapsed another is asked for.
                 let Some(seen) = self.seen.filter(|seen| *seen < close.expiry_milestone) else {
+                    self.close_requested &= self.seen.is_none();
                     return Ok(());
                 };
                 check_expiry(close.expiry_milestone, seen, CLOSE_EXPIRY_MILESTONES)?;

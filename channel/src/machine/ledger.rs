@@ -36,7 +36,6 @@ impl Channel {
         match (record.phase, &self.phase) {
             (ChannelPhase::Open, Phase::ClosingTogether { close, .. }) if index > close.expiry_milestone => {
                 self.set_phase(Phase::Open);
-                self.peer_wants_close = false;
                 self.close_requested = false;
                 effects.after.push(After::Event(ChannelEvent::CloseLapsed));
             }
