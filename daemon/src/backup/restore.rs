@@ -12,7 +12,7 @@ use flash_channel::{
     store::{Batch, SledStore, Store, StoreError},
 };
 use flash_node_client::wallet::{Account, Seed};
-use flash_proto::{ChannelId, NetworkParams};
+use flash_proto::NetworkParams;
 
 use super::{
     BackupError, Keeper, Settings,
@@ -107,10 +107,8 @@ pub fn put_back(content: &Content, store: &dyn Store) -> Result<(), Failure> {
                 ))
             })?;
             channel_tables::put_backed_up(&mut batch, table, &record.key, record.value.clone())?;
-            if channel_tables::makes_channel(record.table)
-                && let Ok(id) = <[u8; 32]>::try_from(record.key.as_slice())
-            {
-                channel_tables::put_in_doubt(&mut batch, ChannelId::new(id));
+            if channel_tables::makes_channel(record.table) {
+                channel_tables::put_in_doubt(&mut batch, channel_tables::channel_of(&record.key)?);
             }
         }
         let _durable = store.commit(&batch)?;
