@@ -30,7 +30,8 @@ impl Channel {
                 if self.phase == Phase::Open && self.doubt.is_none() { "closing" } else { self.state() };
             return Err(PayError::NotOpen(state));
         }
-        if self.link != Link::Established {
+        // Before the peer has said where it stands what is queued waits for that.
+        if self.link == Link::Down {
             return Err(PayError::NotConnected);
         }
         if let Item::Ticks { unit, count } = item
