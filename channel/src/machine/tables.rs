@@ -1,7 +1,7 @@
 //! The records of channels in the store, and the only code that knows their keys and encodings.
 
 use bincode::{Decode, Encode};
-use flash_proto::{Amount, ChannelId, LaneState, Payment, Signature, TickStep, codec, message::Update};
+use flash_proto::{Amount, ChannelId, LaneState, Payment, Signature, codec, message::Update};
 
 use super::{Agreement, Doubt, Incoming, Item, Locked, Outgoing, Phase};
 use crate::store::{
@@ -109,6 +109,14 @@ pub(super) fn damaged_channel(id: ChannelId, what: &'static str) -> StoreError {
     corrupt(AGREEMENTS, id.as_bytes(), what)
 }
 
+/// Whose record it is, by its key in the table that has one of each channel.
+///
+/// # Errors
+/// [`StoreError::Corrupt`].
+pub fn channel_of(key: &[u8]) -> Result<ChannelId, StoreError> {
+    <[u8; 32]>::try_from(key).map(ChannelId::new).map_err(|_| corrupt(PHASES, key, "key"))
+}
+
 /// Ids of all channels.
 ///
 /// # Errors
@@ -116,8 +124,7 @@ pub(super) fn damaged_channel(id: ChannelId, what: &'static str) -> StoreError {
 pub fn channels(store: &dyn Store) -> Result<Vec<ChannelId>, StoreError> {
     let mut ids = Vec::new();
     for_each(store, PHASES, &[], |(key, _)| {
-        let id = <[u8; 32]>::try_from(key.as_slice()).map_err(|_| corrupt(PHASES, &key, "key"))?;
-        ids.push(ChannelId::new(id));
+        ids.push(channel_of(&key)?);
         Ok::<_, StoreError>(())
     })?;
     Ok(ids)
@@ -213,9 +220,8 @@ pub fn put_in_doubt(batch: &mut Batch, id: ChannelId) {
 /// [`StoreError`].
 pub fn put_all_in_doubt(store: &dyn Store, batch: &mut Batch) -> Result<(), StoreError> {
     for_each(store, PHASES, &[], |(key, value)| {
-        let id = <[u8; 32]>::try_from(key.as_slice()).map_err(|_| corrupt(PHASES, &key, "key"))?;
         if !ends_channel(PHASES, &value) {
-            put_in_doubt(batch, ChannelId::new(id));
+            put_in_doubt(batch, channel_of(&key)?);
         }
         Ok(())
     })
@@ -248,7 +254,7 @@ impl Lane {
 impl Kept {
     /// The lane's state after the update; `None` if it does not follow, which no update that was kept does not.
     pub fn after(&self) -> Option<LaneState> {
-        self.before.step(&self.update.payments, &self.update.ticks.unwrap_or(TickStep::NONE)).ok()
+        self.before.step(&self.update.payments, &self.update.ticks.unwrap_or_default()).ok()
     }
 
     /// Payments on the lane before the update.

@@ -117,7 +117,7 @@ const SABOTAGES: [Sabotage; 14] = [
     ),
     sabotage(
         "send nothing again after a break",
-        "channel/src/machine/lanes.rs",
+        "channel/src/machine/reestablish.rs",
         "effects.after.extend(updates.map(After::Send));",
         "effects.after.extend(updates.map(After::Send).filter(|_| !SABOTAGED));",
     ),
