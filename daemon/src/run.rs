@@ -41,7 +41,7 @@ use crate::{
     node_service::from_this_machine,
     node_service::{self, HttpListen, MakeNode, NodeOptions, RunningNode},
     opening::Opening,
-    peers::{Peers, STREAMS_PER_PEER_MAX},
+    peers::{Peers, STREAMS_BESIDE_CHANNELS},
     recovery::Recovery,
     rpc::{self, Tokens},
     seedfile,
@@ -340,7 +340,7 @@ fn reconnect(peers: &Peers, views: &engine::Views, store: &dyn Store) -> Result<
 
 /// Listens for peers; gives back also what they are told to connect to.
 fn listen(config: &Config, key: &SecretKey) -> Result<(Endpoint, String), Failure> {
-    let limits = StreamLimits { bidirectional: STREAMS_PER_PEER_MAX };
+    let limits = StreamLimits { bidirectional: STREAMS_BESIDE_CHANNELS };
     let endpoint = Endpoint::listen(key, PEER_ALPN, config.listen, limits).map_err(Failure::new)?;
     let ticket = ticket(config, key, endpoint.local_address().map_err(Failure::new)?)?;
     Ok((endpoint, ticket))
