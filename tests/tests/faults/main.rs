@@ -2,6 +2,7 @@
 //!
 //! `docs/testing-cases.md` says which of these tests stands for which failure case.
 
+mod contest;
 mod copies;
 mod flat;
 mod link;
