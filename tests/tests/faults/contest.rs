@@ -1,144 +1,19 @@
 //! A contest step by step, on the real ledger rules and with the real machine: old balances, and restarts anywhere.
 
-use std::collections::VecDeque;
-
 use flash_channel::{
-    Channel,
-    machine::{After, Agreement, Effects, Input, LedgerView, Origin, Phase, open},
-    store::{MemoryStore, Store},
+    machine::{Input, LedgerView, Phase},
+    store::MemoryStore,
 };
 use flash_node_client::ledger::{Checked, LedgerState, genesis::genesis_entries};
 use flash_proto::{
-    Action, Address, Amount, Balances, BlockId, ChannelId, ChannelPhase, Claim, Essence, NetworkParams,
-    Output, OutputId, Payment, SecretKey, Side, SignedBalance, Transaction, TransactionId, Unlock,
-    message::{ChannelMessage, Funding, OpenParty, OpenProposal},
-    transaction::UnilateralClose,
+    Action, Amount, Balances, BlockId, ChannelId, ChannelPhase, Claim, Essence, NetworkParams, Side,
+    SignedBalance, Transaction, Unlock, transaction::UnilateralClose,
 };
 
-const DEPOSIT: u64 = 1_000_000;
-const WINDOW: u32 = 10;
+use super::parties::{DEPOSIT, Party, WINDOW, agreements, key, params, run};
+
 /// Updates of each side, after which every one of these balances is an old one but the last.
 const UPDATES: usize = 100;
-
-fn key(side: Side) -> SecretKey {
-    SecretKey::from_bytes([side.byte() + 1; 32])
-}
-
-fn money_key(side: Side) -> SecretKey {
-    SecretKey::from_bytes([side.byte() + 11; 32])
-}
-
-fn params() -> NetworkParams {
-    let of =
-        |key: &SecretKey, units| Output { address: Address::of(&key.public()), amount: Amount::new(units) };
-    let rest = Amount::SUPPLY.units() - 2 * DEPOSIT;
-    let genesis = vec![
-        of(&money_key(Side::A), DEPOSIT),
-        of(&money_key(Side::B), DEPOSIT),
-        of(&SecretKey::from_bytes([99; 32]), rest),
-    ];
-    NetworkParams {
-        name: "contest".into(),
-        coordinators: vec![SecretKey::from_bytes([98; 32]).public()],
-        threshold: 1,
-        pow_bits: 0,
-        output_min: Amount::new(1),
-        milestone_interval_ms: 1_000,
-        genesis_ms: 0,
-        genesis,
-    }
-}
-
-/// What both keep of a channel into which each puts its one output.
-fn agreements(params: &NetworkParams) -> [Agreement; 2] {
-    let deposit = Amount::new(DEPOSIT);
-    let [party_a, party_b] = Side::BOTH.map(|side| {
-        let transaction = TransactionId::new(*params.id().as_bytes());
-        let id = OutputId { transaction, index: u16::from(side.byte()) };
-        let output = Output { address: Address::of(&money_key(side).public()), amount: deposit };
-        let key = key(side).public();
-        let funding = vec![Funding { id, output }];
-        OpenParty { key, payout: Address::of(&key), deposit, funding, change: None }
-    });
-    let proposal =
-        OpenProposal { party_a, deposit_b: deposit, contest_window_milestones: WINDOW, expiry_milestone: 50 };
-    let essence = open::answer(params.id(), &proposal, &party_b).expect("they agree");
-    let unlocks = Side::BOTH.map(|side| vec![essence.unlock(&money_key(side))]);
-    let opened = open::opened(&essence).expect("it opens a channel");
-    Side::BOTH.map(|side| Agreement {
-        network: params.id(),
-        side,
-        peer: key(!side).public(),
-        key_index: 0,
-        origin: Origin::Agreed(Box::new(match side {
-            Side::A => open::transaction(essence.clone(), unlocks[0].clone(), unlocks[1].clone()),
-            Side::B => Transaction { essence: essence.clone(), unlocks: unlocks[1].clone() },
-        })),
-        open: opened,
-    })
-}
-
-/// A party with its store.
-struct Party {
-    channel: Channel,
-    store: MemoryStore,
-    outbox: VecDeque<ChannelMessage>,
-}
-
-/// With a disk of its own.
-impl Clone for Party {
-    fn clone(&self) -> Self {
-        let (channel, store) = (self.channel.clone(), self.store.snapshot());
-        Self { channel, store, outbox: self.outbox.clone() }
-    }
-}
-
-impl Party {
-    fn new(agreement: Agreement) -> Self {
-        let mut effects = Effects::default();
-        let channel = Channel::new(agreement.clone(), key(agreement.side), &mut effects);
-        let mut party = Self { channel, store: MemoryStore::new(), outbox: VecDeque::new() };
-        party.perform(effects);
-        party
-    }
-
-    /// The same from what is on its disk.
-    fn restarted(&self) -> Self {
-        let (id, side) = (self.channel.id(), self.channel.agreement().side);
-        let store = self.store.snapshot();
-        let channel = Channel::load(id, |_| key(side), &store).expect("its records are whole");
-        Self { channel, store, outbox: VecDeque::new() }
-    }
-
-    /// Takes inputs, of which nothing is on the disk yet.
-    fn decide(&mut self, inputs: Vec<Input>) -> Effects {
-        let mut effects = Effects::default();
-        for input in inputs {
-            self.channel.handle(input, &mut effects).expect("an honest peer");
-        }
-        self.channel.finish(&mut effects);
-        effects
-    }
-
-    fn perform(&mut self, effects: Effects) {
-        if !effects.batch.is_empty() {
-            let _ = self.store.commit(&effects.batch).expect("room");
-        }
-        self.outbox.extend(effects.after.into_iter().filter_map(|after| match after {
-            After::Send(message) => Some(message),
-            After::Event(_) => None,
-        }));
-    }
-
-    fn take(&mut self, inputs: Vec<Input>) {
-        let effects = self.decide(inputs);
-        self.perform(effects);
-    }
-
-    fn sees(&mut self, view: LedgerView) {
-        self.take(vec![Input::Ledger(view), Input::Fresh(true)]);
-    }
-}
 
 /// The ledger and what waits for its next milestone.
 #[derive(Clone)]
@@ -192,7 +67,7 @@ impl Ledger {
 #[derive(Clone)]
 struct Contest {
     ledger: Ledger,
-    parties: [Party; 2],
+    parties: [Party<MemoryStore>; 2],
     /// A's and B's balances after each update; at first none.
     signed: [Vec<Option<SignedBalance>>; 2],
 }
@@ -201,7 +76,7 @@ impl Contest {
     /// An open channel on which each side has made many updates.
     fn new() -> Self {
         let params = params();
-        let parties = agreements(&params).map(Party::new);
+        let parties = agreements(&params).map(|agreement| Party::new(agreement, MemoryStore::new()));
         let channel = parties[0].channel.id();
         let state = LedgerState::from_entries(genesis_entries(&params));
         let ledger = Ledger { params, state, index: 0, channel, waiting: Vec::new() };
@@ -213,38 +88,20 @@ impl Contest {
             party.sees(view);
             party.take(vec![Input::Connected]);
         }
-        contest.run();
+        run(&mut contest.parties);
         for number in 1..=UPDATES {
             for side in Side::BOTH {
                 let at = usize::from(side.byte());
                 // Both pay more and more, and now the one, now the other is ahead.
                 let units = 10 + u64::try_from(number * 7919 % 101 * (at + 1)).expect("small");
-                let payment = Payment::new(Amount::new(units), b"").expect("a payment");
-                let party = &mut contest.parties[at];
-                let _ = party.channel.pay(payment, None).expect("the channel is in use");
-                contest.run();
+                contest.parties[at].pays(units);
+                run(&mut contest.parties);
                 contest.signed[at].push(contest.parties[at].channel.outgoing().signed);
             }
         }
         let held = contest.parties[0].channel.incoming().held;
         assert_eq!((contest.signed[1].len(), held), (UPDATES + 1, contest.signed[1][UPDATES]));
         contest
-    }
-
-    /// All messages arrive.
-    fn run(&mut self) {
-        loop {
-            for party in &mut self.parties {
-                party.take(Vec::new());
-            }
-            let [a, b] = &mut self.parties;
-            let (to_b, to_a): (Vec<_>, Vec<_>) = (a.outbox.drain(..).collect(), b.outbox.drain(..).collect());
-            if to_a.is_empty() && to_b.is_empty() {
-                return;
-            }
-            a.take(to_a.into_iter().map(Input::Message).collect());
-            b.take(to_b.into_iter().map(Input::Message).collect());
-        }
     }
 
     fn total(&self, side: Side, update: usize) -> u64 {
@@ -272,11 +129,11 @@ impl Contest {
             assert_eq!(self.ledger.milestone(), 1, "its claim, too");
         }
     }
+}
 
-    /// What the two must be paid if the ledger knows these totals.
-    fn owed(sent: [u64; 2]) -> Option<[u64; 2]> {
-        Some([DEPOSIT - sent[0] + sent[1], DEPOSIT + sent[0] - sent[1]])
-    }
+/// What the two must be paid if the ledger knows these totals.
+fn owed(sent: [u64; 2]) -> Option<[u64; 2]> {
+    Some([DEPOSIT - sent[0] + sent[1], DEPOSIT + sent[0] - sent[1]])
 }
 
 /// A's daemon is back with the last milestone but one: the claim that it makes first is in time.
@@ -302,9 +159,9 @@ fn whichever_old_balances_are_published_the_last_milestone_but_one_is_early_enou
         assert_eq!(contest.ledger.payouts(), None);
         contest.ledger.milestone();
         let shown = contest.total(Side::A, of_a);
-        let owed = Contest::owed([shown, newest[1]]);
-        assert_eq!(contest.ledger.payouts(), owed, "I7: {of_a} of A's and {of_b} of B's");
-        assert!(owed >= Contest::owed(newest), "an old balance of A's pays A no less");
+        let wanted = owed([shown, newest[1]]);
+        assert_eq!(contest.ledger.payouts(), wanted, "I7: {of_a} of A's and {of_b} of B's");
+        assert!(wanted >= owed(newest), "an old balance of A's pays A no less");
     }
     // One milestone later it is too late: the bound is where it should be.
     let mut contest = paid.clone();
@@ -317,7 +174,7 @@ fn whichever_old_balances_are_published_the_last_milestone_but_one_is_early_enou
     honest.sees(contest.ledger.view());
     contest.ledger.submit(honest.channel.wanted().expect("it still tries"));
     assert_eq!(contest.ledger.milestone(), 0, "what comes after the window counts for nothing");
-    assert_eq!(contest.ledger.payouts(), Contest::owed([newest[0], 0]));
+    assert_eq!(contest.ledger.payouts(), owed([newest[0], 0]));
 }
 
 /// How a contest begins.
@@ -397,8 +254,8 @@ fn contest(mut contest: Contest, path: Path, (step, place): (u64, Place)) -> boo
     }
     // A's own newest balance is B's to show, and in its own close A shows only what it was paid.
     let known = if path == Path::Ours { 0 } else { shown };
-    let owed = Contest::owed([known, newest[1]]);
-    assert_eq!(contest.ledger.payouts(), owed, "I7: {path:?} {place:?} at {step}, begun at {begun}");
+    let wanted = owed([known, newest[1]]);
+    assert_eq!(contest.ledger.payouts(), wanted, "I7: {path:?} {place:?} at {step}, begun at {begun}");
     died
 }
 

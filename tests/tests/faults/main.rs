@@ -7,6 +7,7 @@ mod copies;
 mod flat;
 mod link;
 mod operation;
+mod parties;
 mod people;
 mod records;
 mod storage;
