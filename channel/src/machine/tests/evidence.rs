@@ -107,3 +107,45 @@ fn the_same_body_again_is_no_evidence() {
     assert_eq!(pair.balances(), [895, 105]);
     assert_eq!(pair.halves[1].channel.signed_twice(), None);
 }
+
+/// Somebody runs a copy of the payer as well, and both sign before either has heard of the other.
+#[test]
+fn one_identity_that_runs_twice_is_found_out_and_its_payee_loses_nothing() {
+    let mut pair = paid();
+    let mut twin = Half::new(Side::A, [1_000, 0]);
+    twin.store = pair.of(Side::A).store.snapshot();
+    twin.restart();
+    let record = Some(pair.record(ChannelPhase::Open, [0, 0]));
+    let view = LedgerView { index: pair.index, record, payouts: None };
+    twin.handle(vec![Input::Ledger(view), Input::Fresh(true)]).unwrap();
+    // What each of the two says to the other at the beginning of a stream, and what comes of it.
+    let meet = |twin: &mut Half, payee: &mut Half| {
+        for half in [&mut *twin, &mut *payee] {
+            half.outbox.clear();
+            half.handle(vec![Input::Disconnected, Input::Connected]).unwrap();
+        }
+        let standings = [twin.outbox.pop_front().unwrap(), payee.outbox.pop_front().unwrap()];
+        let [of_twin, of_payee] = standings.map(|standing| vec![Input::Message(standing)]);
+        (twin.handle(of_payee), payee.handle(of_twin))
+    };
+    assert_eq!(meet(&mut twin, pair.of(Side::B)), (Ok(()), Ok(())));
+    // The other one takes the peer over and pays; the twin has not heard yet that its stream is gone.
+    pair.connect();
+    pair.of(Side::A).pay(7);
+    pair.run();
+    twin.pay(9);
+    twin.handle(Vec::new()).unwrap();
+    let found = (Err(Misbehaviour::OwnTwoBodies(2)), Err(Misbehaviour::TwoBodies(2)));
+    assert_eq!(meet(&mut twin, pair.of(Side::B)), found);
+    let payee = pair.of(Side::B);
+    let proof = *payee.channel.signed_twice().expect("the payee has both");
+    assert_eq!([proof.held, proof.other].map(|it| it.state.cumulative), [amount(107), amount(109)]);
+    assert_eq!((payee.balance(), payee.channel.outgoing_seq()), (107, 0), "I4");
+    payee.handle(vec![Input::CloseAlone]).unwrap();
+    let Action::UnilateralClose(UnilateralClose { balance: Some(shown), .. }) =
+        payee.channel.wanted().unwrap().essence.action
+    else {
+        panic!("a close")
+    };
+    assert_eq!(shown.state, proof.held.state);
+}
