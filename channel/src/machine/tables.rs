@@ -114,15 +114,21 @@ pub(super) fn damaged_channel(id: ChannelId, what: &'static str) -> StoreError {
 /// Ids of all channels.
 ///
 /// # Errors
-/// [`StoreError`].
+/// [`StoreError`]; one of which a part is missing is never passed over.
 pub fn channels(store: &dyn Store) -> Result<Vec<ChannelId>, StoreError> {
-    let mut ids = Vec::new();
-    for_each(store, PHASES, &[], |(key, _)| {
-        let id = <[u8; 32]>::try_from(key.as_slice()).map_err(|_| corrupt(PHASES, &key, "key"))?;
-        ids.push(ChannelId::new(id));
-        Ok::<_, StoreError>(())
-    })?;
-    Ok(ids)
+    let [mut agreed, mut ids] = [Vec::new(), Vec::new()];
+    for (table, found) in [(AGREEMENTS, &mut agreed), (PHASES, &mut ids)] {
+        for_each(store, table, &[], |(key, _)| {
+            let id = <[u8; 32]>::try_from(key.as_slice()).map_err(|_| corrupt(table, &key, "key"))?;
+            found.push(ChannelId::new(id));
+            Ok::<_, StoreError>(())
+        })?;
+    }
+    // Both are in the order of their ids. One without an agreement is found when it is loaded.
+    match agreed.iter().find(|id| ids.binary_search(id).is_err()) {
+        Some(id) => Err(corrupt(PHASES, id.as_bytes(), "missing")),
+        None => Ok(ids),
+    }
 }
 
 /// The payment that was made under a key, if one was.

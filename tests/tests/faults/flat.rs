@@ -28,7 +28,7 @@ const MEMORY_BYTES_MAX: u64 = 24 << 20;
 
 /// Bytes that a directory takes on the disk.
 fn disk_bytes(directory: &Path) -> u64 {
-    let entries = std::fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry"));
+    let entries = fs::read_dir(directory).expect("a directory").map(|entry| entry.expect("an entry"));
     let of = |path: &Path| {
         let metadata = path.metadata().expect("a file");
         if metadata.is_dir() { disk_bytes(path) } else { metadata.blocks() * 512 }

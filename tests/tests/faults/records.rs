@@ -10,7 +10,7 @@ use std::{
 
 use flash_channel::store::{Batch, SledStore, Store, Table};
 use flash_proto::{Amount, ChannelId};
-use flash_tests::{Daemon, Net, copy, rounds};
+use flash_tests::{Daemon, Net, copy, rounds, run};
 use flashd::{
     api::{ChannelInfo, ErrorCode, PayRequest, ReceiptRequest},
     client::{Client, Ready},
@@ -163,6 +163,46 @@ async fn a_damaged_or_newer_record_of_any_kind_is_named_and_stops_the_daemon() {
     car.agree(&charger, channel).await;
     car.close(channel).await;
     net.assert_supply().await;
+}
+
+/// Removes all records of a table.
+fn lose(store: &Path, table: u8) {
+    let db = sled::open(store).expect("a store");
+    for entry in db.scan_prefix([table]) {
+        db.remove(entry.expect("an entry").0).expect("room");
+    }
+    db.flush().expect("room");
+}
+
+/// What the ledger knows as well is read from there again, and a channel of which a part is gone is not passed over.
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_lost_is_made_anew_or_missed_but_never_passed_over() {
+    let net = Net::start().await;
+    let (mut car, charger, channel) = used(&net).await;
+    let (store, good) = (car.data().join("store"), car.data().with_extension("good"));
+    car.start().await;
+    let money = car.client().balance().await.expect("its balance").available;
+    assert_eq!(car.stop().await.code, Some(0));
+    copy(&store, &good);
+    for (table, name) in [(1, "channels"), (2, "channel phases")] {
+        lose(&store, table);
+        let ended = run(car.command()).await;
+        assert_eq!(ended.code, Some(5), "{}", ended.output);
+        let says = format!("error: table {name}, key {channel}: the stored value is damaged (missing)");
+        assert!(ended.output.contains(&says), "{}", ended.output);
+        fs::remove_dir_all(&store).unwrap();
+        copy(&good, &store);
+    }
+    // The wallet's outputs are an index of what is on the ledger.
+    assert!(one_of_each(&store).contains_key(&68));
+    lose(&store, 68);
+    car.start().await;
+    flash_tests::until("the wallet to find its money", || async {
+        car.client().balance().await.is_ok_and(|balance| balance.available == money)
+    })
+    .await;
+    car.client().trust(channel).await.expect("it is a copy");
+    car.agree(&charger, channel).await;
 }
 
 const HEAD: Table = Table::small(1, "head");
