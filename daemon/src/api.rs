@@ -403,6 +403,10 @@ pub struct ChannelInfo {
     /// The peer's balance; the same.
     #[schema(value_type = Option<String>)]
     pub peer_balance: Option<Amount>,
+    /// What can be paid now: the balance as far as both sides count it, without the payments that wait.
+    #[serde(default)]
+    #[schema(value_type = String)]
+    pub payable: Amount,
     /// All that was paid to the peer.
     pub sent: LaneInfo,
     /// All that was received.

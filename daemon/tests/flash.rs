@@ -84,7 +84,7 @@ fn channel(id: &str) -> Value {
     json!({
         "id": id, "peer": KEY, "connected": true, "side": "A", "state": "open", "recovered": false,
         "paused": null,
-        "deposit": "2000000", "peer_deposit": "0", "balance": "1998500", "peer_balance": "1500",
+        "deposit": "2000000", "peer_deposit": "0", "balance": "1998500", "peer_balance": "1500", "payable": "1998500",
         "sent": lane, "received": lane, "contest_window_milestones": 60, "deadline_milestone": null,
         "open_transaction": ONE, "close_transaction": null, "payout": null, "peer_payout": null,
     })

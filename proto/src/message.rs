@@ -143,7 +143,7 @@ impl Update {
     /// # Errors
     /// [`PaymentError`] if the list is malformed.
     pub fn count(&self) -> Result<u64, PaymentError> {
-        let listed = if self.payments.is_empty() { 0 } else { self.payments.total()?.count };
+        let listed = self.payments.total()?.count;
         let folded = self.ticks.and_then(|ticks| ticks.folded).map_or(0, |folded| folded.index);
         u64::from(folded).checked_add(listed).ok_or(PaymentError::Overflow)
     }
@@ -254,6 +254,14 @@ pub struct Stake {
     pub deposit: Amount,
     /// All that it took out, with what it has signed to take out.
     pub withdrawn: Amount,
+}
+
+impl Stake {
+    /// What the side owns in all once it has received this much on top: the most that it may have paid. None if
+    /// that is not a sum of money.
+    pub fn owned(self, received: Amount) -> Option<Amount> {
+        self.deposit.checked_add(received)?.checked_sub(self.withdrawn)
+    }
 }
 
 impl Stakes {

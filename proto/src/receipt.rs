@@ -183,7 +183,7 @@ impl HistoryStep {
     /// # Errors
     /// [`PaymentError`] if it cannot follow.
     pub fn after(&self, before: &LaneState) -> Result<LaneState, PaymentError> {
-        before.step(&self.payments, &self.ticks.unwrap_or(TickStep::NONE))
+        before.step(&self.payments, &self.ticks.unwrap_or_default())
     }
 
     fn folded(&self) -> u32 {

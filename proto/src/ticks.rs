@@ -217,6 +217,12 @@ impl TickStep {
     pub const NONE: Self = Self { folded: None, terms: TickTerms::NONE };
 }
 
+impl Default for TickStep {
+    fn default() -> Self {
+        Self::NONE
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

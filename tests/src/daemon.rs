@@ -11,7 +11,7 @@ use flash_node_client::{
 };
 use flash_proto::{Amount, ChannelId, SecretKey};
 use flashd::{
-    api::{ApiError, ChannelInfo, CloseRequest, OpenRequest, PayRequest, PayResult},
+    api::{ApiError, ChannelInfo, CloseRequest, ErrorCode, OpenRequest, PayRequest, PayResult},
     client::{Client, Ready},
     rpc::Scope,
 };
@@ -197,10 +197,23 @@ impl Daemon {
         self.client().channel(channel).await.expect("the channel is known")
     }
 
-    /// Pays, as often as it takes while the peer is away for a moment, but never twice.
+    /// Pays.
     pub async fn pay(&self, channel: ChannelId, amount: u64) -> Result<PayResult, ApiError> {
         let request = PayRequest { amount: Amount::new(amount), reference: None, key: None };
         self.client().pay(channel, &request).await
+    }
+
+    /// Pays once, by a key that is used for nothing else, as a user does who asks again while `passing` is the
+    /// answer.
+    pub async fn pay_after(&self, passing: ErrorCode, channel: ChannelId, amount: u64, key: &str) {
+        let request = PayRequest { amount: Amount::new(amount), reference: None, key: Some(key.to_owned()) };
+        poll("the payment to be taken", || async {
+            match self.client().pay(channel, &request).await {
+                Err(error) if error.code == passing => None,
+                paid => Some(paid.expect("it pays")),
+            }
+        })
+        .await;
     }
 
     /// The kinds of the events that it keeps, oldest first.

@@ -8,9 +8,9 @@ use std::{
 };
 
 use flash_proto::{Amount, ChannelId, Side, message::ChannelMessage};
-use flash_tests::{Daemon, Ended, Net, NetOptions, ScriptedPeer, binary, copy, poll, run, until};
+use flash_tests::{Daemon, Ended, Net, NetOptions, ScriptedPeer, binary, copy, run, until};
 use flashd::{
-    api::{ChannelInfo, CloseRequest, ErrorCode, PayRequest},
+    api::{ChannelInfo, CloseRequest, ErrorCode},
     exit::Exit,
 };
 use serde_json::Value;
@@ -153,15 +153,7 @@ async fn put_back_is_noticed(updates: u64) {
     assert!(!before.iter().any(|kind| kind == "records_old"), "{before:?}");
     for number in 0..updates {
         // Both have dialled, and one of the two connections gives way: a payment may find none for a moment.
-        let key = Some(format!("after the copy {number}"));
-        let request = PayRequest { amount: Amount::new(3), reference: None, key };
-        poll("the car to pay", || async {
-            match car.client().pay(channel, &request).await {
-                Err(error) if error.code == ErrorCode::PeerUnreachable => None,
-                paid => Some(paid.expect("the car pays")),
-            }
-        })
-        .await;
+        car.pay_after(ErrorCode::PeerUnreachable, channel, 3, &format!("after the copy {number}")).await;
     }
     charger.pay(channel, 40).await.expect("the charger pays");
     car.kill();

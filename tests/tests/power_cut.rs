@@ -6,7 +6,6 @@
 //! `channel/tests/power_cut`, whose disk and recording these are), and the real daemon is started on it.
 //!
 //! Needs `strace`. Without it the test says so and passes, unless `FLASH_REQUIRE_STRACE` is set.
-#![cfg(target_os = "linux")]
 
 #[path = "../../channel/tests/power_cut/disk.rs"]
 mod disk;

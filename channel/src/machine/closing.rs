@@ -105,12 +105,13 @@ impl Channel {
     ) -> Result<(), Misbehaviour> {
         match &self.phase {
             Phase::Open if self.wants_close && self.balances_known() => {
-                // Without a view of the ledger it is said again; in the place of one that has lapsed another is asked for.
-                let Some(seen) = self.seen.filter(|seen| *seen < close.expiry_milestone) else {
-                    self.close_requested &= self.seen.is_none();
+                // Without a view of the ledger it is said again.
+                let Some(seen) = self.seen else { return Ok(()) };
+                if seen >= close.expiry_milestone {
+                    self.close_requested = false; // so another one is asked for
                     return Ok(());
-                };
-                check_expiry(close.expiry_milestone, seen, CLOSE_EXPIRY_MILESTONES)?;
+                }
+                check_expiry(close.expiry_milestone, seen)?;
                 if close != self.close_as_recorded(close.expiry_milestone) {
                     // One of both has not seen yet what changed what is locked: it is said again then.
                     let differs = self.behind || !self.agrees_on_stakes();

@@ -15,7 +15,8 @@
 //! | `mod.rs` | the channel: takes inputs, and says what it is |
 //! | `state.rs` | what is durable about it |
 //! | `io.rs`, `errors.rs` | what goes in and comes out, and why something is not done |
-//! | `lanes.rs` | paying and being paid, re-establishing after a break |
+//! | `lanes.rs` | paying and being paid |
+//! | `reestablish.rs` | finding each other again after a break |
 //! | `ticks.rs` | payments of one hash each |
 //! | `closing.rs` | closing together |
 //! | `stakes.rs` | topping up and withdrawing |
@@ -36,6 +37,7 @@ mod lanes;
 mod ledger;
 pub mod open;
 mod receipts;
+mod reestablish;
 mod restored;
 mod stakes;
 mod state;
@@ -181,7 +183,7 @@ impl Channel {
         let stored = tables::stored(store, id)?;
         let updates = tables::kept_after(store, id, stored.outgoing.acknowledged)?;
         let key = key(agreement.key_index);
-        let sent = lanes::sent_of(&stored.outgoing, updates)
+        let sent = reestablish::sent_of(&stored.outgoing, updates)
             .ok_or_else(|| tables::damaged_channel(id, "updates and balance differ"))?;
         let history = History::load(store, id, &stored)?;
         let mut channel = Self::restore(agreement, key, stored, sent);

@@ -17,7 +17,7 @@ use flash_proto::{
 
 use super::{
     After, Agreement, Channel, ChannelEvent, CommandError, Effects, Link, Locked, Misbehaviour, Origin,
-    PendingWithdraw, Phase,
+    PendingWithdraw, Phase, SIGNED_EXPIRY_MILESTONES_MAX,
 };
 
 /// Milestones that a withdraw may take to be applied before it lapses.
@@ -114,12 +114,12 @@ impl Channel {
         let side = self.agreement.side;
         let own = self.locked.counted(side);
         let stated = self.stated.map_or(own, |stated| stated.of(side));
-        let gained = own.deposit.min(stated.deposit).checked_add(self.totals(!side).sent);
-        let spent = own.withdrawn.max(stated.withdrawn).checked_add(self.totals(side).sent);
-        match (gained, spent) {
-            (Some(gained), Some(spent)) => gained.saturating_sub(spent),
-            _ => Amount::ZERO,
-        }
+        let both = Stake {
+            deposit: own.deposit.min(stated.deposit),
+            withdrawn: own.withdrawn.max(stated.withdrawn),
+        };
+        let owned = both.owned(self.totals(!side).sent).unwrap_or(Amount::ZERO);
+        owned.saturating_sub(self.totals(side).sent)
     }
 
     /// Whether the payments that wait may be signed now. A peer that counts less than when they were taken
@@ -271,7 +271,7 @@ impl Channel {
         if self.phase != Phase::Open || self.doubt.is_some() || !follows || expiry_milestone <= seen {
             return Ok(());
         }
-        check_expiry(expiry_milestone, seen, WITHDRAW_EXPIRY_MILESTONES)?;
+        check_expiry(expiry_milestone, seen)?;
         let essence = self.withdraw_essence(withdraw);
         self.check_signed(&essence, &signature)?;
         let owned = self.balances().of(side);
@@ -413,9 +413,7 @@ impl Channel {
     /// nothing is taken before the ledger has shown more.
     pub(super) fn waits_for_lapse(&mut self, total: Amount, effects: &mut Effects) -> bool {
         let peer = !self.agreement.side;
-        let Stake { deposit, withdrawn } = self.locked.proven.of(peer);
-        let gained = deposit.checked_add(self.totals(!peer).sent);
-        let owned = gained.and_then(|gained| gained.checked_sub(withdrawn));
+        let owned = self.locked.proven.of(peer).owned(self.totals(!peer).sent);
         let waits = self.locked.withdraw(peer).is_some() && owned.is_some_and(|owned| total <= owned);
         if waits {
             self.behind = true;
@@ -427,7 +425,7 @@ impl Channel {
 
 /// Checks that what the peer asks to be signed is over in a bounded time: whoever lost the records of it can wait
 /// that out.
-pub(super) fn check_expiry(got: u64, seen: u64, usual: u64) -> Result<(), Misbehaviour> {
-    let max = seen.saturating_add(usual.saturating_mul(2));
+pub(super) fn check_expiry(got: u64, seen: u64) -> Result<(), Misbehaviour> {
+    let max = seen.saturating_add(SIGNED_EXPIRY_MILESTONES_MAX);
     if got > max { Err(Misbehaviour::Expiry { got, max }) } else { Ok(()) }
 }

@@ -1,7 +1,7 @@
 //! The records of channels in the store, and the only code that knows their keys and encodings.
 
 use bincode::{Decode, Encode};
-use flash_proto::{Amount, ChannelId, LaneState, Payment, Signature, TickStep, codec, message::Update};
+use flash_proto::{Amount, ChannelId, LaneState, Payment, Signature, codec, message::Update};
 
 use super::{Agreement, Doubt, Incoming, Item, Locked, Outgoing, Phase, SignedTwice};
 use crate::store::{
@@ -111,6 +111,14 @@ pub(super) fn damaged_channel(id: ChannelId, what: &'static str) -> StoreError {
     corrupt(AGREEMENTS, id.as_bytes(), what)
 }
 
+/// Whose record it is, by its key in the table that has one of each channel.
+///
+/// # Errors
+/// [`StoreError::Corrupt`].
+pub fn channel_of(key: &[u8]) -> Result<ChannelId, StoreError> {
+    <[u8; 32]>::try_from(key).map(ChannelId::new).map_err(|_| corrupt(PHASES, key, "key"))
+}
+
 /// Ids of all channels.
 ///
 /// # Errors
@@ -119,8 +127,7 @@ pub fn channels(store: &dyn Store) -> Result<Vec<ChannelId>, StoreError> {
     let [mut agreed, mut ids] = [Vec::new(), Vec::new()];
     for (table, found) in [(AGREEMENTS, &mut agreed), (PHASES, &mut ids)] {
         for_each(store, table, &[], |(key, _)| {
-            let id = <[u8; 32]>::try_from(key.as_slice()).map_err(|_| corrupt(table, &key, "key"))?;
-            found.push(ChannelId::new(id));
+            found.push(channel_of(&key)?);
             Ok::<_, StoreError>(())
         })?;
     }
@@ -221,9 +228,8 @@ pub fn put_in_doubt(batch: &mut Batch, id: ChannelId) {
 /// [`StoreError`].
 pub fn put_all_in_doubt(store: &dyn Store, batch: &mut Batch) -> Result<(), StoreError> {
     for_each(store, PHASES, &[], |(key, value)| {
-        let id = <[u8; 32]>::try_from(key.as_slice()).map_err(|_| corrupt(PHASES, &key, "key"))?;
         if !ends_channel(PHASES, &value) {
-            put_in_doubt(batch, ChannelId::new(id));
+            put_in_doubt(batch, channel_of(&key)?);
         }
         Ok(())
     })
@@ -264,7 +270,7 @@ impl Lane {
 impl Kept {
     /// The lane's state after the update; `None` if it does not follow, which no update that was kept does not.
     pub fn after(&self) -> Option<LaneState> {
-        self.before.step(&self.update.payments, &self.update.ticks.unwrap_or(TickStep::NONE)).ok()
+        self.before.step(&self.update.payments, &self.update.ticks.unwrap_or_default()).ok()
     }
 
     /// Payments on the lane before the update.

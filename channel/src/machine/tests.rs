@@ -449,6 +449,22 @@ fn nothing_is_taken_while_the_ledger_is_out_of_sight() {
 }
 
 #[test]
+fn what_is_paid_before_the_peer_has_said_where_it_stands_waits_for_that() {
+    let mut pair = Pair::open([1_000, 0]);
+    let payer = pair.of(Side::A);
+    payer.handle(vec![Input::Disconnected]).unwrap();
+    assert_eq!(payer.channel.pay(payment(10), None), Err(PayError::NotConnected));
+    payer.outbox.clear();
+    payer.handle(vec![Input::Connected]).unwrap();
+    payer.pay(10);
+    payer.handle(Vec::new()).unwrap();
+    let said: Vec<_> = payer.outbox.drain(..).collect();
+    assert!(matches!(said[..], [ChannelMessage::Reestablish(_)]), "no payment is among {said:?}");
+    pair.connect();
+    assert_eq!(pair.balances(), [990, 10]);
+}
+
+#[test]
 fn a_side_that_lost_its_records_learns_them_from_its_own_signature() {
     for loser in Side::BOTH {
         let mut pair = Pair::open([1_000, 1_000]);

@@ -11,7 +11,7 @@ use std::{
     path::Path,
 };
 
-use crate::{
+use super::{
     random::Random,
     recording::{Event, Recorded},
 };

@@ -8,7 +8,7 @@ use std::{
 
 use flash_channel::store::{Batch, LARGE_VALUE_BYTES_MAX, SledStore, Store, StoreError, Table};
 
-use crate::{random::Random, recording::ACK};
+use super::{random::Random, recording::ACK};
 
 const HEAD: Table = Table::small(1, "head");
 const SMALL: Table = Table::small(2, "small");

@@ -12,7 +12,7 @@ use flash_channel::{
     store::{Batch, SledStore, Store, StoreError},
 };
 use flash_node_client::wallet::{Account, Seed};
-use flash_proto::{ChannelId, NetworkParams};
+use flash_proto::NetworkParams;
 
 use super::{
     BackupError, Keeper, Settings,
@@ -62,26 +62,33 @@ pub(crate) fn check(
 ) -> Result<Checked, Failure> {
     let key = super::key(seed);
     let lock = settings.map(|settings| keeper::lock(&settings.path)).transpose()?;
-    let mut old = None;
-    if let Some(settings) = settings.filter(|settings| settings.path.exists()) {
-        let content = file::read(&settings.path, &key)?;
-        if content.generation > tables::generation(store)? {
-            put_back(&content, store)?;
-            old = Some("the backup was ahead of the data directory, and was taken over");
-        }
-    }
+    let backup = settings.filter(|settings| settings.path.exists());
+    let backup = backup.map(|settings| file::read(&settings.path, &key)).transpose()?;
+    let generation = tables::generation(store)?;
+    let ahead = backup.filter(|content| content.generation > generation);
     let place = Place::of(&dir.store_path()).map_err(Failure::new)?;
     let was = tables::place(store)?;
-    if was.as_ref().is_some_and(|was| *was != place) {
-        old = old.or(Some("the data directory was copied, moved or put back"));
+    let old = match &ahead {
+        Some(_) => Some("the backup was ahead of the data directory, and was taken over"),
+        None if was.as_ref().is_some_and(|was| *was != place) => {
+            Some("the data directory was copied, moved or put back")
+        }
+        None => None,
+    };
+    // The doubt comes before all else and the place last: whatever is interrupted between them, nothing is signed
+    // with what is there then.
+    if old.is_some() {
+        let mut batch = Batch::new();
+        channel_tables::put_all_in_doubt(store, &mut batch)?;
+        tables::forget_searched(&mut batch);
+        let _durable = store.commit(&batch)?;
     }
-    if old.is_some() || was.is_none() {
+    if let Some(content) = &ahead {
+        put_back(content, store)?;
+    }
+    if was.as_ref() != Some(&place) {
         let mut batch = Batch::new();
         tables::put_place(&mut batch, &place);
-        if old.is_some() {
-            channel_tables::put_all_in_doubt(store, &mut batch)?;
-            tables::forget_searched(&mut batch);
-        }
         let _durable = store.commit(&batch)?;
     }
     let keeper = match (settings, lock) {
@@ -107,10 +114,8 @@ pub fn put_back(content: &Content, store: &dyn Store) -> Result<(), Failure> {
                 ))
             })?;
             channel_tables::put_backed_up(&mut batch, table, &record.key, record.value.clone())?;
-            if channel_tables::makes_channel(record.table)
-                && let Ok(id) = <[u8; 32]>::try_from(record.key.as_slice())
-            {
-                channel_tables::put_in_doubt(&mut batch, ChannelId::new(id));
+            if channel_tables::makes_channel(record.table) {
+                channel_tables::put_in_doubt(&mut batch, channel_tables::channel_of(&record.key)?);
             }
         }
         let _durable = store.commit(&batch)?;

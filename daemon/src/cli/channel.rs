@@ -206,6 +206,7 @@ fn view(channel: &ChannelInfo) -> String {
             lane.updates
         )
     };
+    let held_up = channel.balance.is_some_and(|balance| balance > channel.payable);
     let taken = |amount: Amount| (!amount.is_zero()).then(|| view::amount(amount));
     view::details([
         ("channel", Some(channel.id.to_string())),
@@ -223,6 +224,7 @@ fn view(channel: &ChannelInfo) -> String {
         ("peer is withdrawing", channel.peer_withdrawing.map(view::amount)),
         ("balance", Some(balance(channel.balance))),
         ("peer's balance", Some(balance(channel.peer_balance))),
+        ("payable now", held_up.then(|| view::amount(channel.payable))),
         ("sent", Some(lane(channel.sent))),
         ("received", Some(lane(channel.received))),
         ("contest window", Some(format!("{} milestones", channel.contest_window_milestones))),

@@ -52,6 +52,7 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         peer_withdrawing: withdrawing(!side),
         balance: known.then(|| balances.of(side)),
         peer_balance: known.then(|| balances.of(!side)),
+        payable: channel.available(),
         sent: LaneInfo {
             payments: outgoing.payments,
             acknowledged: outgoing.acknowledged_payments,

@@ -28,7 +28,7 @@ use crate::{
 
 /// Inputs that are taken at a time.
 const INPUTS_MAX: usize = 1_024;
-/// How often the age of the ledger's view is looked at.
+/// How often the age of the ledger's view is looked at for channels of which nothing is asked.
 const FRESHNESS_TICK: Duration = Duration::from_millis(200);
 
 /// The times that decide whether a view of the ledger is young enough.
@@ -70,6 +70,8 @@ pub(super) struct EngineThread {
     links: u64,
     /// When the newest milestone was told of, by both clocks, and how old it was then.
     tip: Option<Tip>,
+    /// How old it was when the thread woke last, which may have been a long sleep of the whole machine.
+    age: Option<Duration>,
 }
 
 impl EngineThread {
@@ -83,7 +85,20 @@ impl EngineThread {
         stop: Stop,
     ) -> Self {
         let slots = BTreeMap::new();
-        Self { store, keys, timing, history, writer, views, metrics, stop, slots, links: 0, tip: None }
+        Self {
+            store,
+            keys,
+            timing,
+            history,
+            writer,
+            views,
+            metrics,
+            stop,
+            slots,
+            links: 0,
+            tip: None,
+            age: None,
+        }
     }
 
     /// Loads every channel. What they want on the ledger was durable before, and is passed on at once.
@@ -135,6 +150,7 @@ impl EngineThread {
                     if count == 0 {
                         return;
                     }
+                    self.look_at_age();
                     for command in inputs.drain(..) {
                         self.command(command, &mut touched);
                     }
@@ -162,6 +178,20 @@ impl EngineThread {
         Ok(())
     }
 
+    fn look_at_age(&mut self) {
+        self.age = self.tip.as_ref().map(Tip::age);
+    }
+
+    /// A channel that is about to be handed an input. It knows first how old its view of the ledger is by now: what
+    /// is taken or signed depends on that.
+    fn slot(&mut self, id: ChannelId) -> Option<&mut Slot> {
+        let slot = self.slots.get_mut(&id)?;
+        if slot.is_live() {
+            slot.freshness(self.age, &self.timing);
+        }
+        Some(slot)
+    }
+
     fn command(&mut self, command: Command, touched: &mut Vec<ChannelId>) {
         match command {
             Command::Add { agreement, with, created_ms, done } => {
@@ -177,14 +207,14 @@ impl EngineThread {
             Command::Linked { channel, outbox, number } => {
                 self.links = self.links.wrapping_add(1);
                 let link = self.links;
-                if let Some(slot) = self.slots.get_mut(&channel).filter(|slot| slot.is_live()) {
+                if let Some(slot) = self.slot(channel).filter(|slot| slot.is_live()) {
                     slot.link(link, outbox);
                     let _ = number.send(link);
                     touched.push(channel);
                 }
             }
             Command::Unlinked { channel, number } => {
-                if let Some(slot) = self.slots.get_mut(&channel) {
+                if let Some(slot) = self.slot(channel) {
                     slot.unlink(number);
                     touched.push(channel);
                 }
@@ -193,15 +223,18 @@ impl EngineThread {
                 self.message(channel, number, message, room, touched);
                 touched.push(channel);
             }
-            Command::Pay { channel, order } => match self.slots.get_mut(&channel) {
-                Some(slot) => {
-                    slot.pay(order, self.store.as_ref());
-                    touched.push(channel);
+            Command::Pay { channel, order } => {
+                let store = Arc::clone(&self.store);
+                match self.slot(channel) {
+                    Some(slot) => {
+                        slot.pay(order, store.as_ref());
+                        touched.push(channel);
+                    }
+                    None => {
+                        let _ = order.queued.send(Err(unknown(channel)));
+                    }
                 }
-                None => {
-                    let _ = order.queued.send(Err(unknown(channel)));
-                }
-            },
+            }
             Command::Milestone { index, age, views } => self.milestone(index, age, views, touched),
             Command::Close { channel, alone, done } => {
                 self.asked(channel, done, touched, |slot, done| slot.close(alone, done));
@@ -220,7 +253,7 @@ impl EngineThread {
                 self.asked(channel, done, touched, |slot, done| slot.change(change, done));
             }
             Command::Refused { channel, transaction, reason } => {
-                if let Some(slot) = self.slots.get_mut(&channel) {
+                if let Some(slot) = self.slot(channel) {
                     slot.refused(transaction, reason);
                     touched.push(channel);
                 }
@@ -236,7 +269,7 @@ impl EngineThread {
         touched: &mut Vec<ChannelId>,
         act: impl FnOnce(&mut Slot, Done),
     ) {
-        let Some(slot) = self.slots.get_mut(&channel) else {
+        let Some(slot) = self.slot(channel) else {
             let _ = done.send(Err(unknown(channel)));
             return;
         };
@@ -252,12 +285,14 @@ impl EngineThread {
         room: OwnedSemaphorePermit,
         touched: &mut Vec<ChannelId>,
     ) {
-        let Some(slot) = self.slots.get_mut(&channel) else { return };
-        if let Err(error) = slot.message(number, message, room) {
+        let Some(slot) = self.slot(channel) else { return };
+        let result = slot.message(number, message, room);
+        let has_old_records = std::mem::take(&mut slot.has_old_records);
+        if let Err(error) = result {
             self.metrics.peers_misbehaved.inc();
             tracing::warn!(%channel, %error, "the stream ends");
         }
-        if std::mem::take(&mut slot.has_old_records) {
+        if has_old_records {
             tracing::error!(
                 %channel,
                 "the peer shows what was signed here and is not known here: this data directory is an old copy, or \
@@ -290,12 +325,11 @@ impl EngineThread {
     }
 
     fn freshness(&mut self, touched: &mut Vec<ChannelId>) {
-        let age = self.tip.as_ref().map(Tip::age);
-        let Timing { milestone_interval_ms, freshness_max } = self.timing;
-        let age_ms = age.map_or(i64::MAX, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        self.look_at_age();
+        let age_ms = self.age.map_or(i64::MAX, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         self.metrics.milestone_age_ms.set(age_ms);
         for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_live()) {
-            slot.freshness(age, milestone_interval_ms, freshness_max);
+            slot.freshness(self.age, &self.timing);
             if slot.dirty {
                 touched.push(*id);
             }

@@ -26,6 +26,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::{
     Change, Events, Order, Outbox, Placed, View, Views, describe,
+    run::Timing,
     view::Publication,
     writer::{Afterwards, Job},
 };
@@ -266,10 +267,11 @@ impl Slot {
     }
 
     /// The view of the ledger has this age.
-    pub(super) fn freshness(&mut self, age: Option<Duration>, interval_ms: u64, max: Option<Duration>) {
+    pub(super) fn freshness(&mut self, age: Option<Duration>, timing: &Timing) {
         let window = u64::from(self.channel.agreement().open.contest_window_milestones);
-        let half = Duration::from_millis(window.saturating_mul(interval_ms) / 2);
-        let fresh = self.seen.is_some() && age.is_some_and(|age| age < max.unwrap_or(half).min(half));
+        let half = Duration::from_millis(window.saturating_mul(timing.milestone_interval_ms) / 2);
+        let max = timing.freshness_max.unwrap_or(half).min(half);
+        let fresh = self.seen.is_some() && age.is_some_and(|age| age < max);
         if fresh != self.channel.is_fresh() {
             let _ = self.input(Input::Fresh(fresh));
         }

@@ -7,7 +7,9 @@ use flash_channel::{
     store::{Durable, Entries, Entry, MemoryStore, Table},
 };
 use flash_proto::{
-    Address, Amount, Essence, NetworkId, Open, Side,
+    Address, Amount, ChannelRecord, Essence, LaneState, NetworkId, Open, Payment, PaymentList, Reference,
+    Side,
+    message::{PauseReason, Update},
     record::Party,
     transaction::{Action, commit_inputs},
 };
@@ -121,5 +123,50 @@ async fn a_channel_is_listed_once_it_is_durable() {
 
     stop.stop();
     drop((engine, writer, submissions, let_through));
+    tokio::task::spawn_blocking(|| threads.into_iter().for_each(|it| it.join().unwrap())).await.unwrap();
+}
+
+/// A machine that slept wakes to all that came meanwhile. Nothing of it is taken by the view of before, though nobody
+/// had the time to look at the age yet (§4.7).
+#[tokio::test]
+async fn what_came_while_the_machine_slept_is_not_taken_by_an_old_view() {
+    const SLEPT: Duration = Duration::from_millis(60);
+    let stop = Stop::default();
+    let Started { engine, writer, views, threads, submissions } =
+        started(Arc::new(MemoryStore::new()), &stop);
+    let (id, open) = (agreement().channel(), agreement().open);
+    engine.add(agreement(), Batch::new(), 7).await.unwrap();
+    let half = Duration::from_millis(u64::from(open.contest_window_milestones) * 1_000 / 2);
+    let view = LedgerView { index: 1, record: Some(ChannelRecord::opened(&open)), payouts: None };
+    let (outbox, mut sent, _closed) = Outbox::new();
+    let number = engine.linked(id, outbox).await.unwrap();
+    engine.milestone(1, half.checked_sub(SLEPT).unwrap(), vec![(id, view)]).await.unwrap();
+    let room = || Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+    let standing = loop {
+        if let ChannelMessage::Reestablish(standing) = sent.recv().await.unwrap() {
+            break standing;
+        }
+    };
+    engine.message(id, number, ChannelMessage::Reestablish(standing), room()).await.unwrap();
+
+    thread::sleep(SLEPT); // as the whole machine does
+    let mut payments = PaymentList::new();
+    payments.push(&Payment { amount: Amount::new(5), reference: Reference::new(b"r").unwrap() }).unwrap();
+    let state = LaneState::new(id, Side::B).advance(&payments).unwrap();
+    let signature = state.sign(NETWORK, &key(Side::B)).signature;
+    let update = Update { seq: 1, cumulative: state.cumulative, payments, ticks: None, signature };
+    engine.message(id, number, ChannelMessage::Update(update), room()).await.unwrap();
+    let answer = loop {
+        match sent.recv().await.unwrap() {
+            ChannelMessage::Paused { reason, .. } => break Err(reason),
+            ChannelMessage::Ack { seq } => break Ok(seq),
+            _ => {}
+        }
+    };
+    assert_eq!(answer, Err(PauseReason::StaleLedgerView));
+    assert!(views.get(id).unwrap().info.received.cumulative.is_zero());
+
+    stop.stop();
+    drop((engine, writer, submissions));
     tokio::task::spawn_blocking(|| threads.into_iter().for_each(|it| it.join().unwrap())).await.unwrap();
 }

@@ -104,7 +104,7 @@ const SABOTAGES: [Sabotage; 12] = [
     ),
     sabotage(
         "send nothing again after a break",
-        "channel/src/machine/lanes.rs",
+        "channel/src/machine/reestablish.rs",
         "effects.after.extend(updates.map(After::Send));",
         "effects.after.extend(updates.map(After::Send).filter(|_| !SABOTAGED));",
     ),

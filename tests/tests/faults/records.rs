@@ -291,7 +291,7 @@ fn numbers(info: &ChannelInfo) -> Value {
     })
 }
 
-/// Makes the fixture: `FLASH_MAKE_FIXTURE=1 cargo test -p flash-tests --test faults older_release`.
+/// Makes the fixture: `FLASH_MAKE_FIXTURE=1 cargo test -p flash-tests older_release`.
 async fn make_fixture() {
     let net = Net::start().await;
     let (mut car, _charger, channel) = used(&net).await;
