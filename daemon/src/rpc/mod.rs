@@ -68,7 +68,7 @@ pub async fn serve(
     let server =
         axum::serve(listener, router(rpc)).with_graceful_shutdown(stopping.clone().cancelled_owned());
     tokio::select! {
-        served = serve_until(server, stopping, stop) => served,
+        ended = serve_until(server, stopping, stop) => ended,
         never = tokens.follow() => match never {},
     }
 }

@@ -44,7 +44,7 @@ fn ten_million_updates_leave_no_more_behind_than_the_first_ones() {
     let agreements = agreements(&params());
     let record = Some(ChannelRecord::opened(&agreements[0].open));
     let view = LedgerView { index: 1, record, payouts: None };
-    let mut parties = agreements.clone().map(|agreement| Party::new(agreement, MemoryStore::new()));
+    let mut parties = agreements.each_ref().map(|agreement| Party::new(agreement, MemoryStore::new()));
     let mut costs = Vec::new();
     for part in 1..=PARTS {
         let begun = Instant::now();

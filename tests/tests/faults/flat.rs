@@ -113,8 +113,7 @@ fn after_any_number_of_updates_the_records_are_what_they_were_at_first() {
     let params = params();
     let agreements = agreements(&params);
     let mut ledger = LedgerState::from_entries(genesis_entries(&params));
-    let mut parties =
-        Side::BOTH.map(|side| Party::new(agreements[usize::from(side.byte())].clone(), open(side)));
+    let mut parties = Side::BOTH.map(|side| Party::new(&agreements[usize::from(side.byte())], open(side)));
     let mut confirm = |index: u64, transaction| {
         let checked = Checked::new(transaction, &params).expect("well-formed");
         let confirmation = ledger.confirm(index, &[(BlockId::new([9; 32]), Some(&checked))]);

@@ -96,7 +96,7 @@ impl Party<MemoryStore> {
 }
 
 impl<S: Store> Party<S> {
-    pub(super) fn new(agreement: Agreement, store: S) -> Self {
+    pub(super) fn new(agreement: &Agreement, store: S) -> Self {
         let mut effects = Effects::default();
         let channel = Channel::new(agreement.clone(), key(agreement.side), &mut effects);
         let mut party = Self { channel, store, outbox: VecDeque::new() };
