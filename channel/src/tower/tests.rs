@@ -245,6 +245,18 @@ fn a_close_with_less_is_claimed_until_the_ledger_knows_better() {
 }
 
 #[test]
+fn a_view_from_before_the_opening_forgets_nothing_after_a_restart() {
+    let mut scene = Scene::new(Limits::default());
+    scene.keep(&balance(Side::A, 3, 30)).unwrap();
+    scene.reload();
+    // It was taken at milestone 7. A node that is behind proves what was before.
+    scene.ledger(&view(6, None));
+    assert_eq!((scene.tower.lanes(), scene.stored()), (1, 1));
+    scene.ledger(&view(8, Some(closing(0))));
+    assert_eq!(scene.tower.wanted(CHANNEL).len(), 1);
+}
+
+#[test]
 fn the_newest_tick_counts_and_must_be_of_the_chain() {
     let mut scene = Scene::new(Limits::default());
     let mut chain = TickChain::new(Hash::new([7; 32]), Amount::new(5), 100).unwrap();

@@ -23,6 +23,57 @@ pub(super) const INCLUSION_MILESTONES_MAX: u64 = 2;
 /// in time: no view, a process that is down, lost transactions, late inclusion, and time to spare.
 pub(super) const WINDOW_MIN: u32 = 24;
 
+/// A watchtower of a run.
+#[derive(Clone, Debug)]
+pub(super) struct TowerPlan {
+    /// Whether A and whether B hands over to it.
+    pub(super) clients: [bool; 2],
+    /// It confirms what it does not keep, and shows and claims old balances.
+    pub(super) lies: bool,
+    /// At this milestone it is gone for ever.
+    pub(super) gone_at: Option<u64>,
+    /// Ticks between two looks of a client at whether there is something to hand over, at most.
+    pub(super) pace: u64,
+    /// Messages and transactions in a hundred that are lost.
+    pub(super) loss: u64,
+    /// A crash in a hundred commits.
+    pub(super) crashes: u64,
+    /// An outage of its view in a hundred milestones.
+    pub(super) stale: u64,
+    /// Events in a thousand before which its process stands still.
+    pub(super) pauses: u64,
+}
+
+impl TowerPlan {
+    fn drawn(rng: &mut Rng) -> Self {
+        let both = [[true, false], [false, true], [true, true]];
+        Self {
+            clients: *rng.pick(&both).unwrap_or(&[true, true]),
+            lies: rng.chance(20),
+            gone_at: rng.chance(15).then(|| rng.between(5, 80)),
+            pace: rng.between(2, 60),
+            loss: sometimes(rng, 40, 5, 60),
+            crashes: sometimes(rng, 50, 1, 30),
+            stale: sometimes(rng, 40, 2, 20),
+            pauses: sometimes(rng, 40, 1, 20),
+        }
+    }
+
+    fn calm(&mut self) {
+        *self = Self { gone_at: None, loss: 0, crashes: 0, stale: 0, pauses: 0, ..*self };
+    }
+
+    pub(super) fn serves(&self, side: Side) -> bool {
+        let [a, b] = self.clients;
+        side.pick(a, b)
+    }
+
+    /// Whether a client may rely on it.
+    pub(super) const fn works(&self) -> bool {
+        !self.lies && self.gone_at.is_none()
+    }
+}
+
 /// How the users end a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -75,6 +126,10 @@ pub struct Plan {
     pub(super) old_store: Option<Side>,
     /// This side does what it wants.
     pub(super) hostile: Option<Side>,
+    /// The watchtowers that there are.
+    pub(super) towers: Vec<TowerPlan>,
+    /// Outages in a hundred of a side with a working tower that are longer than the contest window.
+    pub(super) long_outages: u64,
     /// Acts in a hundred that pay by ticks.
     pub(super) ticks: u64,
     /// Acts in a thousand that lock more or take something out.
@@ -94,7 +149,7 @@ pub struct Plan {
 type Switch = fn(&mut Plan);
 
 /// Faults by name, and how each is left out of a plan.
-const SWITCHES: [(&str, Switch); 19] = [
+const SWITCHES: [(&str, Switch); 23] = [
     ("slow_messages", |plan| plan.heavy_tail = false),
     ("breaks", |plan| plan.breaks = 0),
     ("duplicates", |plan| plan.duplicates = 0),
@@ -111,6 +166,10 @@ const SWITCHES: [(&str, Switch); 19] = [
     ("censored_closes", |plan| plan.censored_closes = false),
     ("old_store", |plan| plan.old_store = None),
     ("hostile", |plan| plan.hostile = None),
+    ("towers", |plan| plan.towers.clear()),
+    ("lying_towers", |plan| plan.towers.iter_mut().for_each(|tower| tower.lies = false)),
+    ("tower_faults", |plan| plan.towers.iter_mut().for_each(TowerPlan::calm)),
+    ("long_outages", |plan| plan.long_outages = 0),
     ("ticks", |plan| plan.ticks = 0),
     ("stakes", |plan| plan.stakes = 0),
     ("early_close", |plan| plan.early_close = 0),
@@ -139,6 +198,12 @@ impl Plan {
             _ => Ending::Gone(!side),
         };
         let hostile = rng.chance(35).then_some(side);
+        let of_towers = &mut Rng::new(seed.rotate_left(16));
+        let towers: Vec<_> = match of_towers.below(4) {
+            0 => vec![TowerPlan::drawn(of_towers)],
+            1 => vec![TowerPlan::drawn(of_towers), TowerPlan::drawn(of_towers)],
+            _ => Vec::new(),
+        };
         Self {
             seed,
             deposits,
@@ -164,6 +229,8 @@ impl Plan {
             censored_closes: rng.chance(10),
             old_store: (hostile.is_none() && rng.chance(15)).then_some(side),
             hostile,
+            long_outages: if towers.is_empty() { 0 } else { sometimes(of_towers, 50, 10, 60) },
+            towers,
             ticks: sometimes(rng, 20, 5, 50),
             stakes: sometimes(rng, 40, 1, 30),
             early_close: sometimes(rng, 30, 1, 20),

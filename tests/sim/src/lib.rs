@@ -14,6 +14,8 @@
 //! | `chain.rs` | milestones, who sees them when, what is submitted |
 //! | `stages.rs` | the course of a run: busy, calm, ending |
 //! | `party.rs` | one party: the shell around the real machine, with its store |
+//! | `tower.rs` | one watchtower: the shell around the real rules, with its store |
+//! | `watch.rs` | what is handed over to towers, and what they see, claim and suffer |
 //! | `user.rs` | what users do |
 //! | `duel.rs` | the same two parties and ledger step by step, for model checker and fuzzer |
 //! | [`driver`] | a fuzzer without instrumentation |
@@ -21,7 +23,7 @@
 //! | `hostile.rs` | what a party does that wants to take more than is its own |
 //! | `link.rs` | the link, with its faults |
 //! | `ledger.rs` | the pool and the milestones |
-//! | `oracle.rs` | the invariants |
+//! | `oracle.rs` | the invariants; in `oracle/` those of towers |
 //! | [`sabotage`] | do the simulations bite? |
 //! | `script.rs` | short lives in which only what is written down happens |
 //! | `shrink.rs` | the least that still fails |
@@ -56,7 +58,9 @@ mod script;
 mod setup;
 mod shrink;
 mod stages;
+mod tower;
 mod user;
+mod watch;
 mod wire;
 mod world;
 

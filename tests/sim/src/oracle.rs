@@ -1,6 +1,8 @@
 //! What must hold, written down without the code under test: a short model of what was asked for,
 //! signed, acknowledged and paid out. The numbers are those of the invariants in `docs/safety.md`.
 
+mod towers;
+
 use std::collections::BTreeMap;
 
 use flash_channel::machine::{ChannelEvent, Phase};
@@ -12,8 +14,8 @@ use flash_proto::{
 };
 
 use super::{
-    faults::{FRESH_MILESTONES, OUTAGE_MILESTONES_MAX, Plan},
-    ledger::Confirmed,
+    faults::{FRESH_MILESTONES, Plan},
+    ledger::{By, Confirmed},
     party::Durable,
     setup,
 };
@@ -62,8 +64,7 @@ pub(super) struct Oracle {
     /// The milestone at which one side closed alone.
     closed_alone: Option<u64>,
     window: u64,
-    /// How long a process may have stood still.
-    pause_milestones: u64,
+    towers: Vec<towers::Tower>,
     violation: Option<String>,
 }
 
@@ -81,7 +82,7 @@ impl Oracle {
             applied: 0,
             closed_alone: None,
             window: u64::from(plan.window),
-            pause_milestones: if plan.pauses > 0 { OUTAGE_MILESTONES_MAX } else { 0 },
+            towers: towers::Tower::of(plan),
             violation: None,
         }
     }
@@ -112,8 +113,13 @@ impl Oracle {
 
     /// What `side` owns by its own disk, a withdraw that it signed counted as taken.
     fn owns(side: Side, durable: &Durable) -> Option<Amount> {
+        Self::owns_with(side, durable, durable.held())
+    }
+
+    /// The same if it had been paid `held`.
+    fn owns_with(side: Side, durable: &Durable, held: Amount) -> Option<Amount> {
         let stake = durable.locked.counted(side);
-        let gained = stake.deposit.checked_add(durable.held())?;
+        let gained = stake.deposit.checked_add(held)?;
         gained.checked_sub(stake.withdrawn)?.checked_sub(durable.signed())
     }
 
@@ -148,8 +154,8 @@ impl Oracle {
             self.check_stakes(side, &before, durable);
             if before.held_to() != durable.held_to() {
                 self.check_held(side, durable);
-                // One milestone until its clock says so, one for the commit; and it may have stood still.
-                let most = FRESH_MILESTONES + 2 + self.pause_milestones;
+                // One milestone until its clock says so, one for the commit.
+                let most = FRESH_MILESTONES + 2;
                 let in_sight = seen.is_some_and(|seen| index <= seen + most);
                 // What a peer shows that was paid before the loss is no payment, and is taken over at any time.
                 let in_sight = in_sight || self.of(side).lost_records;
@@ -343,13 +349,15 @@ impl Oracle {
                     known.deposit = known.deposit.checked_add(top_up.amount).unwrap_or(Amount::MAX);
                 }
                 Action::Withdraw(withdraw) => self.withdrawn(withdraw),
-                _ => self.applied += 1,
+                _ if matches!(by, By::Party(_)) => self.applied += 1,
+                _ => {}
             }
             match transaction.essence.action {
                 Action::UnilateralClose(_) => self.closed_alone = Some(index),
                 Action::CooperativeClose(_) => self.closed_alone = None,
                 _ => {}
             }
+            let By::Party(by) = by else { continue };
             let known = self.of_mut(*by);
             match transaction.essence.action {
                 Action::UnilateralClose(_) => known.closes += 1,
@@ -384,13 +392,15 @@ impl Oracle {
         self.require(self.of(by).hostile, || format!("I15: {by} submits what cannot apply: {conflict}"));
     }
 
-    /// The ledger has paid out at milestone `index`; nothing is promised to the `exempt`.
-    pub(super) fn paid_out(&mut self, index: u64, payouts: Balances, exempt: [bool; 2]) {
+    /// The ledger has paid out at milestone `index`, and had been shown so much of both lanes. Of what was paid to those
+    /// who are `absent`, what working towers had been handed counts.
+    pub(super) fn paid_out(&mut self, index: u64, payouts: Balances, shown: [Amount; 2], absent: [bool; 2]) {
         if let Some(closed) = self.closed_alone {
             let settles = closed + self.window + 1;
             self.require(index == settles, || {
                 format!("I7: closed alone at {closed}, paid out at {index} instead of {settles}")
             });
+            self.towers_did_their_work(index, shown);
         }
         for side in Side::BOTH {
             let payout = payouts.of(side);
@@ -398,13 +408,18 @@ impl Oracle {
             let most = gained.and_then(|gained| gained.checked_sub(self.of(side).withdrawn));
             let bounded = self.of(!side).hostile || self.of(!side).lost_records || Some(payout) <= most;
             self.require(bounded, || format!("I5: {side} gets {payout}, at most {most:?} was signed to it"));
-            let [exempt_a, exempt_b] = exempt;
+            let [absent_a, absent_b] = absent;
             let known = self.of(side);
-            if known.hostile || known.lost_records || side.pick(exempt_a, exempt_b) {
+            if known.hostile || known.lost_records {
                 continue;
             }
             let Some(durable) = known.durable.clone() else { continue };
-            let owns = Self::owns(side, &durable);
+            let held = if side.pick(absent_a, absent_b) && self.closed_alone.is_some() {
+                self.handed_over(side, index)
+            } else {
+                durable.held()
+            };
+            let owns = Self::owns_with(side, &durable, held).or(Some(Amount::ZERO));
             self.require(Some(payout) >= owns, || {
                 format!("I7: {side} gets {payout}, but owns {owns:?} by its records: {durable:?}")
             });

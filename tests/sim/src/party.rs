@@ -16,7 +16,7 @@ use flash_proto::{
     message::ChannelMessage,
 };
 
-use super::setup;
+use super::{faults::FRESH_MILESTONES, setup};
 
 /// Copies of the store that are kept, to be restored later.
 const SNAPSHOTS_MAX: usize = 8;
@@ -110,6 +110,10 @@ pub(super) struct Party {
     pub(super) lost_records: bool,
     /// It never comes back.
     pub(super) gone: bool,
+    /// From which milestone to which it was away for longer than a contest window.
+    pub(super) away: Option<(u64, u64)>,
+    /// The newest milestone that the machine was handed in this life.
+    handed: u64,
     /// Payments under keys that its user has asked for, in this and in earlier lives.
     pub(super) keyed: BTreeMap<u64, Amount>,
     /// Those that this process has taken and not written yet.
@@ -145,6 +149,8 @@ impl Party {
             submitted: None,
             lost_records: false,
             gone: false,
+            away: None,
+            handed: 0,
             keyed: BTreeMap::new(),
             in_memory: Vec::new(),
             archive: Vec::new(),
@@ -221,12 +227,22 @@ impl Party {
         self.push(Input::Disconnected);
     }
 
-    /// Hands in what is there and finishes. The first misbehaviour of the peer ends the stream.
-    pub(super) fn turn(&mut self, link: u64) -> Result<(), Misbehaviour> {
+    /// Hands in what is there, at milestone `index`, and finishes. The first misbehaviour of the peer ends the stream.
+    pub(super) fn turn(&mut self, link: u64, index: u64) -> Result<(), Misbehaviour> {
         let Some(channel) = &mut self.channel else { return Ok(()) };
         let mut effects = Effects::default();
         let mut result = Ok(());
-        for input in std::mem::take(&mut self.inbox) {
+        // What came while the process stood still is not looked at by the clock of then.
+        let is_fresh = |handed: u64| index <= handed + FRESH_MILESTONES;
+        let aged = (!is_fresh(self.handed)).then_some(Input::Fresh(false));
+        for input in aged.into_iter().chain(std::mem::take(&mut self.inbox)) {
+            let input = match input {
+                Input::Fresh(fresh) => Input::Fresh(fresh && is_fresh(self.handed)),
+                input => input,
+            };
+            if let Input::Ledger(view) = &input {
+                self.handed = self.handed.max(view.index);
+            }
             if result.is_err() && matches!(input, Input::Message(_)) {
                 continue;
             }
@@ -324,6 +340,7 @@ impl Party {
         self.pending.clear();
         self.in_memory.clear();
         self.seen = None;
+        self.handed = 0;
         self.submitted = None;
     }
 

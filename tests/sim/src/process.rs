@@ -1,10 +1,15 @@
 //! A party's process in the world: its turns, its commits, its deaths and its returns.
 
-use flash_channel::{machine::ChannelEvent, store::Fault};
+use flash_channel::{
+    machine::{ChannelEvent, Input},
+    store::Fault,
+};
 use flash_proto::{Action, Claim, Essence, Side, Transaction, Unlock};
 
 use super::{
     faults::{MILESTONE_TICKS, OUTAGE_MILESTONES_MAX, OUTAGE_REST_MILESTONES},
+    hostile,
+    ledger::By,
     setup,
     world::{Event, World},
 };
@@ -25,7 +30,8 @@ impl World {
         }
         self.party_mut(side).turn_due = false;
         let link = self.link.number;
-        if let Err(misbehaviour) = self.party_mut(side).turn(link) {
+        let index = self.ledger.index();
+        if let Err(misbehaviour) = self.party_mut(side).turn(link, index) {
             self.stats.count("messages_refused");
             self.trace.line(self.now, format_args!("{side} refuses: {misbehaviour}"));
             let faultless = self.plan.hostile.is_none()
@@ -50,7 +56,14 @@ impl World {
         let rested = self.now >= self.party(side).well_since + OUTAGE_REST_MILESTONES * MILESTONE_TICKS;
         if rested && self.rng.below(1_000) < self.plan.pauses {
             self.stats.count("processes_paused");
-            let until = self.now + self.rng.between(1, OUTAGE_MILESTONES_MAX * MILESTONE_TICKS);
+            let until = self.now
+                + match self.long_outage(side) {
+                    Some(ticks) => {
+                        self.break_link(1);
+                        ticks
+                    }
+                    None => self.rng.between(1, OUTAGE_MILESTONES_MAX * MILESTONE_TICKS),
+                };
             let party = self.party_mut(side);
             party.paused_until = until;
             party.well_since = until;
@@ -152,10 +165,43 @@ impl World {
     /// How long a process is down, within what an honest party may suffer.
     pub(super) fn downtime(&mut self, side: Side) -> u64 {
         let rested = self.now >= self.party(side).well_since + OUTAGE_REST_MILESTONES * MILESTONE_TICKS;
+        if let Some(ticks) = rested.then(|| self.long_outage(side)).flatten() {
+            return ticks;
+        }
         if rested && self.rng.chance(10) {
             return OUTAGE_MILESTONES_MAX * MILESTONE_TICKS;
         }
         self.rng.between(1, MILESTONE_TICKS)
+    }
+
+    /// Now and then a party with a working tower is away for longer than the contest window, so that only the tower
+    /// can claim: for so long.
+    fn long_outage(&mut self, side: Side) -> Option<u64> {
+        let guarded = self.plan.towers.iter().any(|tower| tower.works() && tower.serves(side));
+        if !guarded || self.is_calm() || !self.tower_rng.chance(self.plan.long_outages) {
+            return None;
+        }
+        self.stats.count("long_outages");
+        // Once in a life for each side and that is enough of it.
+        self.plan.long_outages = 0;
+        let window = u64::from(self.plan.window);
+        let milestones = window + self.tower_rng.between(1, window);
+        let back = self.ledger.index() + milestones + OUTAGE_REST_MILESTONES;
+        self.plan.busy_milestones = self.plan.busy_milestones.max(back);
+        self.party_mut(side).away = Some((self.ledger.index(), back));
+        // The peer does not wait for it.
+        if !self.plan.is_hostile(!side) && self.tower_rng.chance(50) {
+            self.input(!side, Input::CloseAlone);
+        } else if self.tower_rng.chance(70) {
+            let [a, b] = &self.parties;
+            let close = hostile::stale_close((!side).pick(a, b), self.network);
+            if self.plan.is_hostile(!side)
+                && self.ledger.submit(By::Party(!side), close, self.ledger.index() + 1)
+            {
+                self.stats.count("stale_closes_while_away");
+            }
+        }
+        Some(milestones * MILESTONE_TICKS)
     }
 
     pub(super) fn crash(&mut self, side: Side, ticks: u64) {
@@ -168,6 +214,7 @@ impl World {
             }
         }
         self.party_mut(side).crash();
+        self.forget_hands(side);
         self.break_link(ticks + 1);
         if !self.party(side).gone {
             self.party_mut(side).well_since = self.now + ticks;

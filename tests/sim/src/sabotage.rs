@@ -52,7 +52,7 @@ const fn sabotage(
     Sabotage { name, file, right, wrong }
 }
 
-const SABOTAGES: [Sabotage; 12] = [
+const SABOTAGES: [Sabotage; 14] = [
     sabotage(
         "skip the barrier: acknowledge what is not written",
         "channel/src/machine/mod.rs",
@@ -101,6 +101,19 @@ const SABOTAGES: [Sabotage; 12] = [
         "channel/src/machine/ledger.rs",
         "self.claim(*peer_lane),",
         "self.claim(*peer_lane).filter(|_| !SABOTAGED),",
+    ),
+    sabotage(
+        "drop the tower",
+        "channel/src/tower.rs",
+        ".filter(|newest| *index <= deadline &&",
+        ".filter(|newest| !SABOTAGED && *index <= deadline &&",
+    ),
+    sabotage(
+        "confirm what the tower does not keep",
+        "channel/src/tower.rs",
+        "        batch.put(LANES, &lane_key(lane), codec::encode(&held));\n",
+        "        if !(SABOTAGED && before.is_some()) {\n            batch.put(LANES, &lane_key(lane), \
+         codec::encode(&held));\n        }\n",
     ),
     sabotage(
         "send nothing again after a break",

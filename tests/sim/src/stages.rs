@@ -1,10 +1,10 @@
 //! The course of a run: busy with faults, calm without, and the end of the channel.
 
 use flash_channel::machine::{CLOSE_EXPIRY_MILESTONES, Input, Phase};
-use flash_proto::Side;
+use flash_proto::{Amount, Side};
 
 use super::{
-    faults::Ending,
+    faults::{Ending, WINDOW_MIN},
     world::{Event, World},
 };
 
@@ -129,8 +129,18 @@ impl World {
         }
         let Some(payouts) = self.ledger.newest().payouts else { return };
         self.paid_out = true;
-        let gone = Side::BOTH.map(|side| self.party(side).gone);
-        self.oracle.paid_out(self.ledger.index(), payouts, gone);
+        let index = self.ledger.index();
+        // Whoever is away until then, or comes back too late to claim by itself, has what its towers were handed.
+        let absent = Side::BOTH.map(|side| {
+            let away = |(from, back): (u64, u64)| from <= index && index < back + u64::from(WINDOW_MIN);
+            self.party(side).gone || self.party(side).away.is_some_and(away)
+        });
+        let before = self.ledger.view(index - 1).record;
+        let shown = Side::BOTH.map(|side| before.map_or(Amount::ZERO, |record| record.lane(side).cumulative));
+        if absent.contains(&true) {
+            self.stats.count("paid_out_to_somebody_away");
+        }
+        self.oracle.paid_out(index, payouts, shown, absent);
     }
 
     /// What each honest party knows at the end.
