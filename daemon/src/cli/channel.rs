@@ -8,7 +8,10 @@ use flash_proto::{Amount, ChannelId};
 
 use super::{Context, output::Failure, tower, view, wait::wait};
 use crate::{
-    api::{ApiError, ChannelInfo, CloseRequest, ErrorCode, LaneInfo, OpenRequest, PeerRequest, SignedTwice, StakeRequest},
+    api::{
+        ApiError, ChannelInfo, CloseRequest, ErrorCode, LaneInfo, OpenRequest, PeerRequest, SignedTwice,
+        StakeRequest,
+    },
     client::Client,
     rpc::Scope,
 };
