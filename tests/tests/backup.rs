@@ -285,7 +285,9 @@ async fn two_daemons_of_one_seed_are_noticed() {
     until("the original to pay", || async { car.pay(channel, 10).await.is_ok() }).await;
     assert!(!car.channel(channel).await.recovered);
     let closed = car.close(channel).await;
-    assert_eq!(closed.payout, charger.channel(channel).await.peer_payout);
+    // The charger may see it a moment later.
+    let seen = charger.wait(channel, "closed", |info| info.state == "closed").await;
+    assert_eq!(closed.payout, seen.peer_payout);
     net.assert_supply().await;
 }
 

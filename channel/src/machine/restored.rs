@@ -146,6 +146,7 @@ impl Channel {
         ticks: Option<TickProof>,
         effects: &mut Effects,
     ) -> Result<(), Misbehaviour> {
+        self.check_one_body(&held, effects)?;
         let Some(newer) = self.incoming_shown(Some(held), ticks)? else { return Ok(()) };
         let before = self.incoming;
         if !self.takes_shown() || self.balances_known() {

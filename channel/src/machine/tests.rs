@@ -1,5 +1,6 @@
 //! Two machines, two stores in memory and a link between them that the test moves by hand.
 
+mod evidence;
 mod receipts;
 mod restored;
 mod stakes;
