@@ -194,24 +194,23 @@ impl World {
             return None;
         }
         self.stats.count("long_outages");
-        // Once in a life for each side and that is enough of it.
+        // Once in a life is enough.
         self.plan.long_outages = 0;
         let window = u64::from(self.plan.window);
         let milestones = window + self.other_rng.between(1, window);
-        let back = self.ledger.index() + milestones + OUTAGE_REST_MILESTONES;
+        let index = self.ledger.index();
+        let back = index + milestones + OUTAGE_REST_MILESTONES;
         self.plan.busy_milestones = self.plan.busy_milestones.max(back);
-        self.party_mut(side).away = Some((self.ledger.index(), back));
+        self.party_mut(side).away = Some((index, back));
         // The peer does not wait for it.
-        if !self.plan.is_hostile(!side) && self.other_rng.chance(50) {
-            self.input(!side, Input::CloseAlone);
-        } else if self.other_rng.chance(70) {
+        if self.plan.is_hostile(!side) {
             let [a, b] = &self.parties;
             let close = hostile::stale_close((!side).pick(a, b), self.network);
-            if self.plan.is_hostile(!side)
-                && self.ledger.submit(By::Party(!side), close, self.ledger.index() + 1)
-            {
+            if self.other_rng.chance(70) && self.ledger.submit(By::Party(!side), close, index + 1) {
                 self.stats.count("stale_closes_while_away");
             }
+        } else if self.other_rng.chance(50) {
+            self.input(!side, Input::CloseAlone);
         }
         Some(milestones * MILESTONE_TICKS)
     }

@@ -1,6 +1,6 @@
 //! What may be lost by a side that comes back with old records, and what never.
 
-use flash_channel::machine::SIGNED_EXPIRY_MILESTONES_MAX;
+use flash_channel::machine::{Phase, SIGNED_EXPIRY_MILESTONES_MAX};
 use flash_proto::{Amount, Balances, Side};
 
 use super::{Durable, Oracle};
@@ -31,7 +31,11 @@ impl Oracle {
 
     /// That is what was on its disk when it began to doubt.
     pub(crate) fn doubted_with(&mut self, side: Side, durable: &Durable) {
-        self.of_mut(side).signed_before = durable.signed_seq();
+        let known = self.of_mut(side);
+        known.signed_before = durable.signed_seq();
+        if let Phase::ClosingTogether { close, .. } = durable.phase {
+            known.close = Some(close);
+        }
     }
 
     /// The user says that the records are the newest.
