@@ -523,7 +523,7 @@ impl Duel {
         let durable = &side.pick(a, b).durable;
         self.oracle.durable(side, durable, index, Some(index));
         for event in &released.events {
-            self.oracle.told(side, event);
+            self.oracle.told(side, event, index);
         }
         for (link, message) in released.messages {
             self.oracle.leaves(side, &message, durable, index);
@@ -539,7 +539,7 @@ impl Duel {
     }
 
     fn restart(&mut self, side: Side) {
-        let started = self.party_mut(side).restart();
+        let started = self.party_mut(side).restart(false);
         self.oracle.require(started.is_ok(), || format!("I13: {side} cannot read its store"));
         let index = self.ledger.index();
         let [a, b] = &self.parties;

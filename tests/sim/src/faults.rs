@@ -122,8 +122,12 @@ pub struct Plan {
     pub(super) lost_transactions: u64,
     /// Cooperative closes are kept out of the ledger for longer than they are valid.
     pub(super) censored_closes: bool,
-    /// This side comes back with an old store.
+    /// This side comes back with an old store. If the other one is hostile it may put itself back as well.
     pub(super) old_store: Option<Side>,
+    /// The process finds out that its store is an old one before it starts.
+    pub(super) noticed: bool,
+    /// Returns in a hundred at which a process takes its store for an old one that it is not.
+    pub(super) false_alarms: u64,
     /// This side does what it wants.
     pub(super) hostile: Option<Side>,
     /// The watchtowers that there are.
@@ -132,6 +136,8 @@ pub struct Plan {
     pub(super) long_outages: u64,
     /// Acts in a hundred that pay by ticks.
     pub(super) ticks: u64,
+    /// Acts in a hundred that ask for a receipt.
+    pub(super) receipts: u64,
     /// Acts in a thousand that lock more or take something out.
     pub(super) stakes: u64,
     /// Users close in the middle, in a thousand acts.
@@ -149,7 +155,7 @@ pub struct Plan {
 type Switch = fn(&mut Plan);
 
 /// Faults by name, and how each is left out of a plan.
-const SWITCHES: [(&str, Switch); 23] = [
+const SWITCHES: [(&str, Switch); 26] = [
     ("slow_messages", |plan| plan.heavy_tail = false),
     ("breaks", |plan| plan.breaks = 0),
     ("duplicates", |plan| plan.duplicates = 0),
@@ -165,12 +171,15 @@ const SWITCHES: [(&str, Switch); 23] = [
     ("lost_transactions", |plan| plan.lost_transactions = 0),
     ("censored_closes", |plan| plan.censored_closes = false),
     ("old_store", |plan| plan.old_store = None),
+    ("noticed", |plan| plan.noticed = false),
+    ("false_alarms", |plan| plan.false_alarms = 0),
     ("hostile", |plan| plan.hostile = None),
     ("towers", |plan| plan.towers.clear()),
     ("lying_towers", |plan| plan.towers.iter_mut().for_each(|tower| tower.lies = false)),
     ("tower_faults", |plan| plan.towers.iter_mut().for_each(TowerPlan::calm)),
     ("long_outages", |plan| plan.long_outages = 0),
     ("ticks", |plan| plan.ticks = 0),
+    ("receipts", |plan| plan.receipts = 0),
     ("stakes", |plan| plan.stakes = 0),
     ("early_close", |plan| plan.early_close = 0),
 ];
@@ -198,6 +207,8 @@ impl Plan {
             _ => Ending::Gone(!side),
         };
         let hostile = rng.chance(35).then_some(side);
+        // Each from numbers of its own: what is drawn otherwise stays as it is.
+        let of_records = &mut Rng::new(seed.rotate_left(48));
         let of_towers = &mut Rng::new(seed.rotate_left(16));
         let towers: Vec<_> = match of_towers.below(4) {
             0 => vec![TowerPlan::drawn(of_towers)],
@@ -227,7 +238,13 @@ impl Plan {
             late_inclusion: rng.chance(50),
             lost_transactions: sometimes(rng, 40, 5, 60),
             censored_closes: rng.chance(10),
-            old_store: (hostile.is_none() && rng.chance(15)).then_some(side),
+            old_store: match hostile {
+                Some(hostile) => of_records.chance(25).then_some(!hostile),
+                None => rng.chance(15).then_some(side),
+            },
+            noticed: of_records.chance(50),
+            false_alarms: sometimes(of_records, 15, 1, 30),
+            receipts: sometimes(of_records, 25, 5, 30),
             hostile,
             long_outages: if towers.is_empty() { 0 } else { sometimes(of_towers, 50, 10, 60) },
             towers,

@@ -16,14 +16,14 @@
 //! | `party.rs` | one party: the shell around the real machine, with its store |
 //! | `tower.rs` | one watchtower: the shell around the real rules, with its store |
 //! | `watch.rs` | what is handed over to towers, and what they see, claim and suffer |
-//! | `user.rs` | what users do |
+//! | `user.rs`, `receipts.rs` | what users do, and what they can prove |
 //! | `duel.rs` | the same two parties and ledger step by step, for model checker and fuzzer |
 //! | [`driver`] | a fuzzer without instrumentation |
 //! | [`fuzz`] | what is done with bytes that mean nothing, or anything |
 //! | `hostile.rs` | what a party does that wants to take more than is its own |
 //! | `link.rs` | the link, with its faults |
 //! | `ledger.rs` | the pool and the milestones |
-//! | `oracle.rs` | the invariants; in `oracle/` those of towers |
+//! | `oracle.rs` | the invariants; in `oracle/` those of towers, of old records and of proofs |
 //! | [`sabotage`] | do the simulations bite? |
 //! | `script.rs` | short lives in which only what is written down happens |
 //! | `shrink.rs` | the least that still fails |
@@ -51,6 +51,7 @@ mod link;
 mod oracle;
 mod party;
 mod process;
+mod receipts;
 mod report;
 mod rng;
 pub mod sabotage;

@@ -37,6 +37,10 @@ impl World {
         if index == self.ending_at() + PATIENCE_MILESTONES {
             self.plan.censored_closes = false;
             for side in Side::BOTH {
+                if self.party(side).channel().is_some_and(|channel| !channel.balances_known()) {
+                    // Its user gives up what only the peer could show.
+                    self.input(side, Input::Trust);
+                }
                 self.input(side, Input::CloseAlone);
             }
         }
@@ -76,7 +80,9 @@ impl World {
             return;
         };
         let used = |phase: &Phase| matches!(phase, Phase::Open | Phase::ClosingTogether { .. });
-        if !honest || !used(a.phase()) || !used(b.phase()) {
+        // Who takes its records for old ones takes no payments.
+        let doubts = a.doubt().is_some() || b.doubt().is_some();
+        if !honest || doubts || !used(a.phase()) || !used(b.phase()) {
             return;
         }
         let agreed = a.balances() == b.balances()

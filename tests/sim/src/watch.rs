@@ -91,7 +91,7 @@ impl World {
 
     fn looks(&mut self, number: usize, side: Side) {
         let Some(plan) = self.plan.towers.get(number).cloned() else { return };
-        let ticks = self.tower_rng.between(1, plan.pace);
+        let ticks = self.other_rng.between(1, plan.pace);
         self.later(ticks, Event::Watch(number, Watch::Look(side)));
         let (now, [a, b]) = (self.now, &self.parties);
         let party = side.pick(a, b);
@@ -121,11 +121,11 @@ impl World {
     /// Something goes to a tower or comes from it, or is lost on the way.
     fn over_there(&mut self, number: usize, watch: Watch) {
         let Some(plan) = self.plan.towers.get(number) else { return };
-        if !self.is_calm() && self.tower_rng.chance(plan.loss) {
+        if !self.is_calm() && self.other_rng.chance(plan.loss) {
             self.stats.count("tower_messages_lost");
             return;
         }
-        let ticks = self.tower_rng.between(1, self.plan.delay);
+        let ticks = self.other_rng.between(1, self.plan.delay);
         self.later(ticks, Event::Watch(number, watch));
     }
 
@@ -134,7 +134,7 @@ impl World {
         let newest = self.ledger.index();
         let Some(tower) = self.towers.get(number) else { return self.ledger.view(newest) };
         let least = tower.seen.unwrap_or(tower.checkpoint);
-        let index = if self.now < tower.stale_until { least } else { self.tower_rng.between(least, newest) };
+        let index = if self.now < tower.stale_until { least } else { self.other_rng.between(least, newest) };
         LedgerView { payouts: None, ..self.ledger.view(index) }
     }
 
@@ -142,7 +142,7 @@ impl World {
         if self.tower_stands_still(number, &Watch::Asked(side, question, asked.clone())) {
             return;
         }
-        let (proven, chance) = (self.proven(number), self.tower_rng.next());
+        let (proven, chance) = (self.proven(number), self.other_rng.next());
         let Some(tower) = self.towers.get_mut(number) else { return };
         if let Question::Keep(newest) = &asked
             && chance % 16 == 0
@@ -161,7 +161,7 @@ impl World {
         let Some(tower) = self.towers.get_mut(number).filter(|tower| tower.has_pending()) else { return };
         if !tower.write_due {
             tower.write_due = true;
-            let ticks = self.tower_rng.below(self.plan.commit_ticks + 1);
+            let ticks = self.other_rng.below(self.plan.commit_ticks + 1);
             self.later(ticks, Event::Watch(number, Watch::Write));
         }
     }
@@ -173,9 +173,9 @@ impl World {
             return true;
         };
         let rested = now >= tower.well_since + OUTAGE_REST_MILESTONES * MILESTONE_TICKS;
-        if !calm && rested && self.tower_rng.below(1_000) < plan.pauses {
+        if !calm && rested && self.other_rng.below(1_000) < plan.pauses {
             self.stats.count("towers_paused");
-            let until = now + self.tower_rng.between(1, OUTAGE_MILESTONES_MAX * MILESTONE_TICKS);
+            let until = now + self.other_rng.between(1, OUTAGE_MILESTONES_MAX * MILESTONE_TICKS);
             tower.paused_until = until;
             tower.well_since = until;
         }
@@ -189,7 +189,7 @@ impl World {
     fn tower_fault(&mut self, number: usize) -> Option<Fault> {
         let (tower, plan) = (self.towers.get(number)?, self.plan.towers.get(number)?);
         let rested = self.now >= tower.well_since + 2 * MILESTONE_TICKS;
-        if self.is_calm() || !rested || !self.tower_rng.chance(plan.crashes) {
+        if self.is_calm() || !rested || !self.other_rng.chance(plan.crashes) {
             return None;
         }
         let faults = [
@@ -200,7 +200,7 @@ impl World {
             Fault::Full,
             Fault::Io,
         ];
-        self.tower_rng.pick(&faults).copied()
+        self.other_rng.pick(&faults).copied()
     }
 
     fn tower_writes(&mut self, number: usize) {
@@ -230,9 +230,9 @@ impl World {
         let Some(tower) = self.towers.get_mut(number) else { return };
         tower.crash();
         let rested = self.now >= tower.well_since + OUTAGE_REST_MILESTONES * MILESTONE_TICKS;
-        let long = rested && self.tower_rng.chance(10);
+        let long = rested && self.other_rng.chance(10);
         let most = if long { OUTAGE_MILESTONES_MAX * MILESTONE_TICKS } else { MILESTONE_TICKS };
-        let ticks = self.tower_rng.between(1, most);
+        let ticks = self.other_rng.between(1, most);
         tower.well_since = self.now + ticks;
         if !tower.gone {
             self.later(ticks, Event::Watch(number, Watch::Restart));
@@ -250,7 +250,7 @@ impl World {
         });
         self.check_tower_disk(number);
         // The first node that it asks may be behind.
-        let index = self.tower_rng.between(checkpoint, self.ledger.index());
+        let index = self.other_rng.between(checkpoint, self.ledger.index());
         self.later(1, Event::Watch(number, Watch::View(index)));
     }
 
@@ -324,13 +324,13 @@ impl World {
                 tower.crash();
             }
             let rested = self.now >= tower.well_since + OUTAGE_REST_MILESTONES * MILESTONE_TICKS;
-            if !calm && rested && self.tower_rng.chance(plan.stale) {
-                let until = self.now + self.tower_rng.between(1, BLIND_MILESTONES_MAX) * MILESTONE_TICKS;
+            if !calm && rested && self.other_rng.chance(plan.stale) {
+                let until = self.now + self.other_rng.between(1, BLIND_MILESTONES_MAX) * MILESTONE_TICKS;
                 tower.stale_until = until;
                 tower.well_since = until;
             }
             let late = if self.plan.late_inclusion { 2 * MILESTONE_TICKS } else { MILESTONE_TICKS / 2 };
-            let ticks = self.tower_rng.between(1, late);
+            let ticks = self.other_rng.between(1, late);
             self.later(ticks, Event::Watch(number, Watch::View(index)));
         }
     }
@@ -347,7 +347,7 @@ impl World {
         tower.shown(&view);
         if tower.lies() {
             let (payer, which) =
-                (*self.tower_rng.pick(&Side::BOTH).unwrap_or(&Side::A), self.tower_rng.next());
+                (*self.other_rng.pick(&Side::BOTH).unwrap_or(&Side::A), self.other_rng.next());
             if let Some(claim) = tower.old_claim(payer, which) {
                 self.stats.count("towers_claimed_old_balances");
                 self.ledger.submit(By::Tower(number), claim, self.ledger.index() + 1);
@@ -370,7 +370,7 @@ impl World {
         let seen = self.ledger.view(told).record;
         let held = last.and_then(|last| tower.on_disk(claimed.state.payer, &last));
         self.oracle.tower_claims(number, &claimed, held.as_ref(), seen.as_ref());
-        if !calm && tower.drops_in_a_row < DROPS_IN_A_ROW_MAX && self.tower_rng.chance(plan.loss) {
+        if !calm && tower.drops_in_a_row < DROPS_IN_A_ROW_MAX && self.other_rng.chance(plan.loss) {
             self.stats.count("transactions_lost");
             tower.drops_in_a_row += 1;
             return;
@@ -378,7 +378,7 @@ impl World {
         tower.drops_in_a_row = 0;
         self.stats.count("tower_claims");
         let late =
-            if self.plan.late_inclusion { self.tower_rng.below(INCLUSION_MILESTONES_MAX + 1) } else { 0 };
+            if self.plan.late_inclusion { self.other_rng.below(INCLUSION_MILESTONES_MAX + 1) } else { 0 };
         let taken = self.ledger.submit(By::Tower(number), claim, index + 1 + late);
         self.oracle.require(taken, || format!("tower {number} submits a transaction that no node takes"));
     }

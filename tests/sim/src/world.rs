@@ -78,8 +78,8 @@ pub(super) struct World {
     pub(super) towers: Vec<Watchtower>,
     /// What A and what B know of each tower.
     pub(super) hands: Vec<[Hand; 2]>,
-    /// What happens to towers is drawn from numbers of its own: without towers a life is the same.
-    pub(super) tower_rng: Rng,
+    /// For what was added later, towers among it: a life without that stays the same.
+    pub(super) other_rng: Rng,
     pub(super) link: Link,
     pub(super) oracle: Oracle,
     pub(super) stats: Stats,
@@ -139,7 +139,7 @@ impl World {
             parties,
             hands: towers.iter().map(|_| <[Hand; 2]>::default()).collect(),
             towers,
-            tower_rng: Rng::new(plan.seed.rotate_left(32)),
+            other_rng: Rng::new(plan.seed.rotate_left(32)),
             link: Link::new(),
             oracle: Oracle::new(network, &plan),
             stats: Stats::default(),

@@ -79,7 +79,7 @@ impl Oracle {
 
     /// The tower says to `client`, and proves, that it holds a newer balance than was handed over.
     pub(crate) fn tower_knows_more(&mut self, number: usize, client: Side) {
-        let lost = self.of(client).lost_records;
+        let lost = self.of(client).lost_records || self.of(client).hostile;
         self.require(lost, || format!("I10: tower {number} holds more than was ever on {client}'s disk"));
     }
 
