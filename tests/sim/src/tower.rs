@@ -48,7 +48,7 @@ pub(super) struct Told {
     pub(super) answers: Vec<(Side, u64, TowerResponse)>,
     pub(super) claims: Vec<Transaction>,
     /// By what the ledger showed at this milestone.
-    pub(super) told: u64,
+    pub(super) milestone: u64,
 }
 
 /// One tower.
@@ -280,7 +280,7 @@ impl Watchtower {
             self.checkpoint = self.checkpoint.max(pending.checkpoint);
             told.answers.extend(pending.answer);
             // What the newest of them says.
-            (told.claims, told.told) = (pending.claims, pending.told);
+            (told.claims, told.milestone) = (pending.claims, pending.told);
         }
         Ok(told)
     }

@@ -67,7 +67,7 @@ impl World {
         match watch {
             Watch::Look(side) => self.looks(number, side),
             Watch::Asked(side, question_number, question) => {
-                self.tower_asked(number, (side, question_number), question);
+                self.tower_asked(number, (side, question_number), &question);
             }
             Watch::Write => self.tower_writes(number),
             Watch::Answered(side, question, response) => self.answered(number, side, question, &response),
@@ -138,13 +138,13 @@ impl World {
         LedgerView { payouts: None, ..self.ledger.view(index) }
     }
 
-    fn tower_asked(&mut self, number: usize, (side, question): (Side, u64), asked: Question) {
+    fn tower_asked(&mut self, number: usize, (side, question): (Side, u64), asked: &Question) {
         if self.tower_stands_still(number, &Watch::Asked(side, question, asked.clone())) {
             return;
         }
         let (proven, chance) = (self.proven(number), self.other_rng.next());
         let Some(tower) = self.towers.get_mut(number) else { return };
-        if let Question::Keep(newest) = &asked
+        if let Question::Keep(newest) = asked
             && chance % 16 == 0
         {
             let refused = tower.refuses_stranger(newest, &proven) || proven.record.is_none();
@@ -152,7 +152,7 @@ impl World {
                 .require(refused, || format!("I11: tower {number} lets the payer hand over {newest:?}"));
         }
         if let Some(tower) = self.towers.get_mut(number) {
-            tower.asked((side, question), &asked, &proven, chance);
+            tower.asked((side, question), asked, &proven, chance);
         }
         self.tower_write_soon(number);
     }
@@ -222,7 +222,7 @@ impl World {
             self.over_there(number, Watch::Answered(side, question, response));
         }
         for claim in told.claims {
-            self.tower_claims(number, claim, told.told);
+            self.tower_claims(number, claim, told.milestone);
         }
     }
 
@@ -262,7 +262,7 @@ impl World {
         for payer in Side::BOTH {
             let held = tower.on_disk(payer, &view);
             if held.is_some() || !self.ledger.is_paid_out() {
-                self.oracle.tower_disk(number, payer, held);
+                self.oracle.tower_disk(number, payer, held.as_ref());
             }
         }
     }

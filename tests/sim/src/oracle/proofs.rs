@@ -8,11 +8,11 @@ use crate::party::Durable;
 impl Oracle {
     /// Somebody can prove this.
     pub(crate) fn proven(&mut self, proven: &ProvenPayment) {
-        let (payer, payee) = (proven.payer, self.of(!proven.payer));
-        let held = payee.durable.as_ref().map_or(0, Durable::held_seq);
-        let free = payee.hostile || payee.lost_records || proven.signed_by == Signer::Payer;
-        let received = free || held >= proven.signed.seq;
-        self.require(received, || {
+        let (payer, receiver) = (proven.payer, self.of(!proven.payer));
+        let held = receiver.durable.as_ref().map_or(0, Durable::held_seq);
+        let free = receiver.hostile || receiver.lost_records || proven.signed_by == Signer::Payer;
+        let is_held = free || held >= proven.signed.seq;
+        self.require(is_held, || {
             format!(
                 "I4: a receipt for update {} of {payer}, but the payee's disk has {held}",
                 proven.signed.seq

@@ -68,8 +68,8 @@ impl Oracle {
     }
 
     /// The tower's disk holds this of the lane of `payer` while the channel is on the ledger.
-    pub(crate) fn tower_disk(&mut self, number: usize, payer: Side, held: Option<Claimable>) {
-        let held = held.as_ref().map_or(Amount::ZERO, total);
+    pub(crate) fn tower_disk(&mut self, number: usize, payer: Side, held: Option<&Claimable>) {
+        let held = held.map_or(Amount::ZERO, total);
         let Some(lane) = self.tower_lane(number, !payer) else { return };
         let before = std::mem::replace(&mut lane.disk, held);
         self.require(held >= before, || {
