@@ -223,6 +223,10 @@ mod tests {
         let mut changed = milestone(1, None, &[1, 3]);
         changed.essence.index = 2;
         assert!(matches!(refused(&changed), MilestoneError::BadSignature(_)));
+        let network = NetworkId::new([9; 32]);
+        assert_ne!(history.network(), network);
+        changed.essence.network = network;
+        assert_eq!(refused(&changed), MilestoneError::Network(network));
     }
 
     #[test]

@@ -341,3 +341,23 @@ impl Refusal {
         Self { code, detail: cut(detail.into()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_refusal_is_cut_between_characters() {
+        let max = limits::DETAIL_BYTES_MAX;
+        for (given, kept) in [
+            ("x".repeat(max), max),
+            ("x".repeat(max + 1), max),
+            ("x".repeat(max - 1) + "ä", max - 1),
+            ("x".repeat(max - 2) + "ä", max),
+            ("€".repeat(max), max / 3 * 3),
+        ] {
+            let refusal = Refusal::new(RefusalCode::Busy, given.clone());
+            assert_eq!(refusal.detail, given[..kept]);
+        }
+    }
+}
