@@ -1,5 +1,7 @@
 //! Two machines, two stores in memory and a link between them that the test moves by hand.
 
+mod edges;
+mod opening;
 mod receipts;
 mod restored;
 mod stakes;
