@@ -16,7 +16,6 @@
 //! | `party.rs` | one party: the shell around the real machine, with its store |
 //! | `user.rs` | what users do |
 //! | `duel.rs` | the same two parties and ledger step by step, for model checker and fuzzer |
-//! | [`driver`] | a fuzzer without instrumentation |
 //! | [`fuzz`] | what is done with bytes that mean nothing, or anything |
 //! | `hostile.rs` | what a party does that wants to take more than is its own |
 //! | `link.rs` | the link, with its faults |
@@ -39,7 +38,6 @@
 
 mod chain;
 pub mod command;
-pub mod driver;
 mod duel;
 mod faults;
 pub mod fuzz;

@@ -3,6 +3,7 @@
 use flash_proto::{
     limits,
     message::{Refusal, RefusalCode},
+    transaction::TopUp,
 };
 
 use super::*;
@@ -278,31 +279,88 @@ fn what_a_watchtower_shows_is_taken_only_in_need_and_only_if_it_is_more() {
 /// The payer knows already that its withdraw has lapsed, and spends what comes back; the payee does not.
 #[test]
 fn ticks_and_balances_wait_for_the_view_that_explains_them() {
-    let mut pair = Pair::open([100, 0]);
-    pair.of(Side::A).handle(vec![Input::Withdraw { amount: amount(60), left_min: amount(2) }]).unwrap();
+    for by_tick in [true, false] {
+        let mut pair = Pair::open([100, 0]);
+        pair.of(Side::A).handle(vec![Input::Withdraw { amount: amount(60), left_min: amount(2) }]).unwrap();
+        pair.run();
+        assert_eq!(pair.of(Side::B).channel.balances(), Balances::of_payouts(amount(40), amount(0)));
+        pair.of(Side::A).channel.tick(amount(10), 4, None).unwrap();
+        pair.run();
+        let open = pair.record(ChannelPhase::Open, [0, 0]);
+        let lapsed = LedgerView { index: pair.index + 100, record: Some(open), payouts: None };
+        pair.of(Side::A).handle(vec![Input::Ledger(lapsed)]).unwrap();
+        pair.of(Side::A).outbox.clear();
+        let ahead = pair.of(Side::A).channel.stakes();
+        pair.of(Side::A).channel.stated = Some(ahead); // so that it pays from it at once
+        let more = if by_tick {
+            pair.of(Side::A).channel.tick(amount(10), 1, None).unwrap();
+            pair.of(Side::A).handle(Vec::new()).unwrap();
+            pair.of(Side::A).outbox.pop_front().unwrap()
+        } else {
+            let total = |state: &mut LaneState| (state.seq, state.cumulative) = (9, amount(50));
+            ChannelMessage::Balance(Box::new(balance_of(Side::A, total, &pair)))
+        };
+        let half = pair.of(Side::B);
+        half.handle(vec![Input::Message(more.clone())]).unwrap();
+        assert_eq!(half.channel.incoming().total(), amount(40), "not taken yet");
+        half.handle(vec![Input::Ledger(lapsed), Input::Message(more)]).unwrap();
+        assert_eq!(half.channel.incoming().total(), amount(50));
+    }
+}
+
+#[test]
+fn a_close_is_not_signed_while_a_change_of_this_side_is_under_way() {
+    for changing in [true, false] {
+        let mut pair = Pair::open([1_000, 500]);
+        let half = pair.of(Side::A);
+        let transfer = Essence { action: Action::Transfer, ..half.channel.close_essence(close(half, 30)) };
+        assert_eq!(half.channel.may_top_up(&transfer), Err(CommandError::NotThisTopUp));
+        if changing {
+            let top_up = Action::TopUp(TopUp { channel: half.channel.id, ..TOP_UP });
+            let essence = Box::new(Essence::acting(NETWORK, top_up));
+            half.handle(vec![Input::TopUp { essence, unlocks: Vec::new() }]).unwrap();
+        }
+        let close = close(half, 30);
+        let signature = half.channel.close_essence(close).unlock(&key(Side::B)).signature;
+        let signed = Input::Message(ChannelMessage::CloseSigned { close, signature });
+        half.handle(vec![Input::Close, signed]).unwrap();
+        let together = matches!(half.channel.phase, Phase::ClosingTogether { .. });
+        assert_eq!(together, !changing, "it would pay out without what was added");
+    }
+}
+
+const TOP_UP: TopUp =
+    TopUp { channel: ChannelId::new([0; 32]), side: Side::A, amount: Amount::new(50), expiry_milestone: 90 };
+
+/// The close of a channel without payments.
+fn close(half: &Half, expiry_milestone: u64) -> CooperativeClose {
+    CooperativeClose {
+        channel: half.channel.id,
+        final_seq_a: 0,
+        final_seq_b: 0,
+        payout_a: amount(1_000),
+        payout_b: amount(500),
+        expiry_milestone,
+    }
+}
+
+#[test]
+fn an_unknown_signature_before_the_ledger_was_seen_says_nothing_new_to_who_doubts() {
+    let mut pair = Pair::open([1_000, 500]);
+    let then = pair.of(Side::A).store.snapshot();
+    pair.of(Side::A).pay(10);
     pair.run();
-    assert_eq!(pair.of(Side::B).channel.balances(), Balances::of_payouts(amount(40), amount(0)));
-    pair.of(Side::A).channel.tick(amount(10), 4, None).unwrap();
-    pair.run();
-    let open = pair.record(ChannelPhase::Open, [0, 0]);
-    let lapsed = LedgerView { index: pair.index + 100, record: Some(open), payouts: None };
-    pair.of(Side::A).handle(vec![Input::Ledger(lapsed)]).unwrap();
-    let ahead = pair.of(Side::A).channel.stakes();
-    pair.of(Side::A).outbox.clear();
-    pair.of(Side::A).channel.stated = Some(ahead); // so that it pays from it at once
-    pair.of(Side::A).channel.tick(amount(10), 1, None).unwrap();
-    pair.run();
-    let held = pair.of(Side::B).channel.incoming().total();
-    assert_eq!(held, amount(40), "the tick was not taken");
-    pair.of(Side::A).channel.stated = Some(ahead);
-    pair.of(Side::B).channel.paused = true;
-    let folded = balance_of(Side::A, |state| (state.seq, state.cumulative) = (9, amount(50)), &pair);
-    let message = Input::Message(ChannelMessage::Balance(Box::new(folded)));
-    pair.of(Side::B).handle(vec![message]).unwrap();
-    assert_eq!(pair.of(Side::B).channel.incoming().total(), amount(40), "nor the balance");
-    pair.of(Side::B).handle(vec![Input::Ledger(lapsed)]).unwrap();
-    pair.run();
-    assert_eq!(pair.balances(), [50, 50]);
+    let half = pair.of(Side::A);
+    half.store = then;
+    half.restart();
+    half.handle(vec![Input::Doubt]).unwrap();
+    half.events.clear();
+    pair.connect();
+    assert_eq!(pair.balances(), [990, 510]);
+    let half = pair.of(Side::A);
+    assert_eq!(half.channel.doubt().map(|doubt| (doubt.known, doubt.until)), Some((Known::Balances, None)));
+    let told = half.events.iter().any(|event| matches!(event, ChannelEvent::OldRecords { .. }));
+    assert!(!told, "the user was told when the doubt began");
 }
 
 #[test]
