@@ -230,6 +230,15 @@ mod tests {
     }
 
     #[test]
+    fn as_many_sign_as_there_may_be_coordinators() {
+        let seeds: Vec<u8> = (1..=u8::try_from(limits::COORDINATORS_MAX).unwrap() + 1).collect();
+        let (_, most) = seeds.split_last().unwrap();
+        assert_eq!(set(most, 1).check_signatures(&milestone(1, None, most)), Ok(()));
+        let more = set(&seeds, 1).check_signatures(&milestone(1, None, &seeds));
+        assert_eq!(more, Err(MilestoneError::SignatureOrder));
+    }
+
+    #[test]
     fn a_milestone_hands_over_from_the_next_one_on() {
         let mut history = CoordinatorHistory::new(&params());
         let handing_over = milestone(5, Some(set(&[7], 1)), &[1, 2]);
