@@ -19,9 +19,17 @@ soak hours="1":
 sabotage *arguments:
     cargo run --release --locked --manifest-path tests/fast/Cargo.toml --package flash-sim-fast --bin sabotage -- {{arguments}}
 
-# inputs that nobody thought of: duel, message, record or transaction
-fuzz target="duel" *arguments:
-    cargo run --release --locked --manifest-path tests/fast/Cargo.toml --package flash-sim-fast --bin fuzz -- {{target}} {{arguments}}
+# inputs that nobody thought of, for so many seconds: duel, message, record or transaction
+fuzz target="duel" seconds="60" *arguments:
+    .ci/fuzz {{target}} -max_total_time={{seconds}} {{arguments}}
+
+# which lines of the protocol and the channel no test reaches
+coverage *crates:
+    .ci/coverage {{crates}}
+
+# change the protocol and the channel in one place after the other: does a test notice? `--shard 0/8` takes a sample
+mutants *arguments:
+    cargo mutants --package flash-proto --package flash-channel {{arguments}}
 
 # the benchmarks
 bench *arguments:

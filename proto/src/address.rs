@@ -108,6 +108,17 @@ mod tests {
     }
 
     #[test]
+    fn other_kinds_and_lengths_are_refused() {
+        let encoded =
+            |data: &[u8]| bech32::encode::<Bech32>(Hrp::parse(ADDRESS_PREFIX).unwrap(), data).unwrap();
+        for data in [&[][..], &[1; 33], &[KIND_ED25519; 32], &[KIND_ED25519; 34]] {
+            let text = encoded(data);
+            assert_eq!(text.parse::<Address>(), Err(AddressError::Kind(text.clone())), "{data:?}");
+        }
+        assert_eq!(encoded(&[KIND_ED25519; 33]).parse(), Ok(Address::new([0; 32])));
+    }
+
+    #[test]
     fn every_single_wrong_character_is_found() {
         let text = Address::new([0x5a; 32]).to_string();
         assert_eq!(text.parse(), Ok(Address::new([0x5a; 32])));

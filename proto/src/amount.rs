@@ -1,6 +1,6 @@
 //! Money.
 
-use std::{fmt, iter::Sum, str::FromStr};
+use std::{fmt, str::FromStr};
 
 use bincode::{Decode, Encode};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de::Error as _};
@@ -91,13 +91,6 @@ impl Amount {
     /// The sum of all, or `None` if it does not fit.
     pub fn checked_sum(amounts: impl IntoIterator<Item = Self>) -> Option<Self> {
         amounts.into_iter().try_fold(Self::ZERO, Self::checked_add)
-    }
-}
-
-/// `iter.sum::<Option<Amount>>()` reads well where [`Amount::checked_sum`] would need a closure.
-impl Sum<Amount> for Option<Amount> {
-    fn sum<I: Iterator<Item = Amount>>(iter: I) -> Self {
-        Amount::checked_sum(iter)
     }
 }
 

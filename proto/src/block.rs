@@ -175,6 +175,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::{Hash, MilestoneEssence, MilestoneId, NetworkId};
 
     fn worked(mut block: Block, pow_bits: u8) -> Vec<u8> {
         block.nonce = Work::of(&block.to_bytes()).search(pow_bits, 0, u64::MAX).unwrap();
@@ -217,6 +218,39 @@ mod tests {
         let data = Data { tag: vec![0; limits::DATA_TAG_BYTES_MAX + 1], data: Vec::new() };
         let block = Block::new(parents(1), Payload::Data(data));
         assert_eq!(Block::from_bytes(&block.to_bytes(), 0), Err(BlockError::Data));
+    }
+
+    #[test]
+    fn limits_belong_to_what_is_allowed() {
+        let data = Data { tag: vec![1; limits::DATA_TAG_BYTES_MAX], data: vec![1; limits::DATA_BYTES_MAX] };
+        for payload in [Payload::Data(data.clone()), Payload::Empty] {
+            let bytes = Block::new(parents(8), payload).to_bytes();
+            assert!(Block::from_bytes(&bytes, 0).is_ok());
+        }
+        let long = Data { data: vec![1; limits::DATA_BYTES_MAX + 1], ..data };
+        let bytes = Block::new(parents(1), Payload::Data(long)).to_bytes();
+        assert_eq!(Block::from_bytes(&bytes, 0), Err(BlockError::Data));
+    }
+
+    #[test]
+    fn a_milestone_approves_what_its_block_does() {
+        let essence = MilestoneEssence {
+            network: NetworkId::new([1; 32]),
+            index: 1,
+            timestamp_ms: 1,
+            previous: MilestoneId::new([0; 32]),
+            parents: parents(2),
+            included_root: Hash::ZERO,
+            applied_root: Hash::ZERO,
+            channels_root: Hash::ZERO,
+            state_root: Hash::ZERO,
+            next: None,
+        };
+        let milestone = Payload::Milestone(Box::new(Milestone { essence, signatures: Vec::new() }));
+        let block = Block::new(parents(2), milestone.clone());
+        assert_eq!(Block::from_bytes(&block.to_bytes(), 0), Ok(block));
+        let other = Block::new(parents(3), milestone);
+        assert_eq!(Block::from_bytes(&other.to_bytes(), 0), Err(BlockError::MilestoneParents));
     }
 
     proptest! {

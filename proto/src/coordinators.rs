@@ -223,6 +223,19 @@ mod tests {
         let mut changed = milestone(1, None, &[1, 3]);
         changed.essence.index = 2;
         assert!(matches!(refused(&changed), MilestoneError::BadSignature(_)));
+        let network = NetworkId::new([9; 32]);
+        assert_ne!(history.network(), network);
+        changed.essence.network = network;
+        assert_eq!(refused(&changed), MilestoneError::Network(network));
+    }
+
+    #[test]
+    fn as_many_sign_as_there_may_be_coordinators() {
+        let seeds: Vec<u8> = (1..=u8::try_from(limits::COORDINATORS_MAX).unwrap() + 1).collect();
+        let (_, most) = seeds.split_last().unwrap();
+        assert_eq!(set(most, 1).check_signatures(&milestone(1, None, most)), Ok(()));
+        let more = set(&seeds, 1).check_signatures(&milestone(1, None, &seeds));
+        assert_eq!(more, Err(MilestoneError::SignatureOrder));
     }
 
     #[test]

@@ -154,6 +154,7 @@ mod tests {
         let written = Layout::new(Tag::LANE).u8(1).u16(2).u32(3).u64(4).side(Side::B).amount(Amount::new(5));
         let mut plain = b"flash/lane\0\0\0\0\0\0".to_vec();
         plain.extend([1, 2, 0, 3, 0, 0, 0, 4, 0, 0, 0, 0, 0, 0, 0, 1, 5, 0, 0, 0, 0, 0, 0, 0]);
+        assert_eq!(plain[..16], Tag::LANE.bytes());
         assert_eq!(written.hash(), Hash::new(Sha3_256::digest(plain).into()));
     }
 }

@@ -253,4 +253,14 @@ mod tests {
         assert_ne!(id.payout(Side::A), id.payout(Side::B));
         assert_eq!(!Side::A, Side::B);
     }
+
+    #[test]
+    fn a_side_reads_back_and_nothing_else_is_one() {
+        for side in Side::BOTH {
+            assert_eq!(side.to_string().parse(), Ok(side));
+        }
+        for text in ["", "a", "AB"] {
+            assert_eq!(text.parse::<Side>(), Err(SideError(text.to_owned())));
+        }
+    }
 }

@@ -223,6 +223,9 @@ mod tests {
         let balance = state.sign(network, &key);
         assert!(balance.verify(network, &key.public()));
         assert!(!balance.verify(NetworkId::new([8; 32]), &key.public()), "network");
+        let ready = key.public().verifier().unwrap();
+        assert!(balance.verify_with(network, &ready));
+        assert!(!balance.verify_with(NetworkId::new([8; 32]), &ready), "network");
         let changes: [fn(&mut LaneState); 9] = [
             |s| s.channel = ChannelId::new([2; 32]),
             |s| s.payer = Side::B,

@@ -341,3 +341,34 @@ impl Refusal {
         Self { code, detail: cut(detail.into()) }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_side_owns_what_it_locked_and_received_without_what_it_took_out() {
+        let stake =
+            |deposit, withdrawn| Stake { deposit: Amount::new(deposit), withdrawn: Amount::new(withdrawn) };
+        let owned = |stake: Stake, received| stake.owned(Amount::new(received)).map(Amount::units);
+        assert_eq!(owned(stake(100, 30), 5), Some(75));
+        assert_eq!(owned(stake(0, 5), 5), Some(0), "it took out what it received");
+        assert_eq!(owned(stake(0, 6), 5), None);
+        assert_eq!(owned(stake(u64::MAX, 0), 1), None);
+    }
+
+    #[test]
+    fn a_refusal_is_cut_between_characters() {
+        let max = limits::DETAIL_BYTES_MAX;
+        for (given, kept) in [
+            ("x".repeat(max), max),
+            ("x".repeat(max + 1), max),
+            ("x".repeat(max - 1) + "ä", max - 1),
+            ("x".repeat(max - 2) + "ä", max),
+            ("€".repeat(max), max / 3 * 3),
+        ] {
+            let refusal = Refusal::new(RefusalCode::Busy, given.clone());
+            assert_eq!(refusal.detail, given[..kept]);
+        }
+    }
+}

@@ -175,3 +175,58 @@ impl Milestone {
         self.essence.id()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parents(count: u8) -> Vec<BlockId> {
+        (0..count).map(|n| BlockId::new([n; 32])).collect()
+    }
+
+    fn essence(index: u64, timestamp_ms: u64, previous: MilestoneId) -> MilestoneEssence {
+        MilestoneEssence {
+            network: NetworkId::new([1; 32]),
+            index,
+            timestamp_ms,
+            previous,
+            parents: parents(1),
+            included_root: Hash::ZERO,
+            applied_root: Hash::ZERO,
+            channels_root: Hash::ZERO,
+            state_root: Hash::ZERO,
+            next: None,
+        }
+    }
+
+    #[test]
+    fn a_milestone_follows_one_other_only() {
+        let first = essence(4, 100, MilestoneId::new([9; 32]));
+        assert_eq!(essence(5, 101, first.id()).follows(&first), Ok(()));
+        for index in [3, 4, 6] {
+            let refused = essence(index, 101, first.id()).follows(&first);
+            assert_eq!(refused, Err(MilestoneError::Index { got: index, after: 4 }));
+        }
+        for time in [99, 100] {
+            assert_eq!(essence(5, time, first.id()).follows(&first), Err(MilestoneError::Time(5)));
+        }
+        let (got, wanted) = (first.previous, first.id());
+        let fork = essence(5, 101, got).follows(&first);
+        assert_eq!(fork, Err(MilestoneError::Previous { index: 5, got, wanted }));
+        let last = essence(u64::MAX, 100, MilestoneId::new([9; 32]));
+        assert!(essence(0, 101, last.id()).follows(&last).is_err(), "the count of milestones does not wrap");
+    }
+
+    #[test]
+    fn parents_have_one_spelling() {
+        for good in [parents(1), parents(8)] {
+            let essence = MilestoneEssence { parents: good, ..essence(1, 1, MilestoneId::new([0; 32])) };
+            assert_eq!(essence.check_form(), Ok(()));
+        }
+        let twice = vec![BlockId::new([1; 32]); 2];
+        for bad in [vec![], parents(9), twice, parents(2).into_iter().rev().collect()] {
+            let essence = MilestoneEssence { parents: bad, ..essence(1, 1, MilestoneId::new([0; 32])) };
+            assert_eq!(essence.check_form(), Err(MilestoneError::Parents));
+        }
+    }
+}

@@ -134,3 +134,87 @@ impl NetworkParams {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Address, SecretKey};
+
+    fn output(units: u64) -> Output {
+        Output { address: Address::new([1; 32]), amount: Amount::new(units) }
+    }
+
+    fn params() -> NetworkParams {
+        NetworkParams {
+            name: "n".repeat(limits::NETWORK_NAME_BYTES_MAX),
+            coordinators: vec![SecretKey::from_bytes([1; 32]).public()],
+            threshold: 1,
+            pow_bits: limits::POW_BITS_MAX,
+            output_min: Amount::new(10),
+            milestone_interval_ms: 1,
+            genesis_ms: 7,
+            genesis: vec![output(10), output(Amount::SUPPLY.units() - 10)],
+        }
+    }
+
+    #[test]
+    fn parameters_at_their_limits_make_a_network_and_beyond_them_none() {
+        assert_eq!(params().check(), Ok(()));
+        let whole = NetworkParams {
+            output_min: Amount::SUPPLY,
+            genesis: vec![output(Amount::SUPPLY.units())],
+            ..params()
+        };
+        assert_eq!(whole.check(), Ok(()));
+        let supply = Amount::SUPPLY.units();
+        let count = u64::try_from(limits::GENESIS_OUTPUTS_MAX).unwrap();
+        let many: Vec<_> = (0..count).map(|_| output(10)).chain([output(supply - 10 * count)]).collect();
+        let named = |name: &str| NetworkParams { name: name.to_owned(), ..params() };
+        let least = |units| NetworkParams { output_min: Amount::new(units), ..params() };
+        let owned = |genesis| NetworkParams { genesis, ..params() };
+        let cases = [
+            (named(""), NetworkError::Name),
+            (named(&"n".repeat(limits::NETWORK_NAME_BYTES_MAX + 1)), NetworkError::Name),
+            (NetworkParams { pow_bits: limits::POW_BITS_MAX + 1, ..params() }, NetworkError::Work),
+            (NetworkParams { milestone_interval_ms: 0, ..params() }, NetworkError::Interval),
+            (least(0), NetworkError::OutputMin),
+            (least(supply + 1), NetworkError::OutputMin),
+            (owned(Vec::new()), NetworkError::Genesis),
+            (owned(many), NetworkError::Genesis),
+            (owned(vec![output(supply - 1)]), NetworkError::Genesis),
+            (owned(vec![output(9), output(supply - 9)]), NetworkError::Genesis),
+            (owned(vec![output(u64::MAX), output(supply)]), NetworkError::Genesis),
+        ];
+        for (number, (params, refused)) in cases.into_iter().enumerate() {
+            assert_eq!(params.check(), Err(refused), "case {number}");
+        }
+        let nobody = NetworkParams { threshold: 0, ..params() };
+        assert!(matches!(nobody.check(), Err(NetworkError::Coordinators(_))));
+    }
+
+    #[test]
+    fn every_parameter_is_part_of_the_id() {
+        let mut changed = vec![params(); 8];
+        changed[0].name.push('n');
+        changed[1].coordinators = vec![SecretKey::from_bytes([2; 32]).public()];
+        changed[2].threshold = 2;
+        changed[3].pow_bits = 0;
+        changed[4].output_min = Amount::new(11);
+        changed[5].milestone_interval_ms = 2;
+        changed[6].genesis_ms = 8;
+        changed[7].genesis.reverse();
+        for (number, changed) in changed.into_iter().enumerate() {
+            assert_ne!(changed.id(), params().id(), "parameter {number}");
+        }
+    }
+
+    #[test]
+    fn the_first_milestone_follows_from_the_parameters() {
+        let (state, empty) = (Hash::new([1; 32]), Hash::new([2; 32]));
+        let genesis = params().genesis_milestone(state, empty);
+        assert_eq!((genesis.network, genesis.index, genesis.timestamp_ms), (params().id(), 0, 7));
+        assert_eq!(genesis.parents, [BlockId::new(*params().id().as_bytes())]);
+        assert_eq!(genesis.state_root, state);
+        assert_eq!([genesis.included_root, genesis.applied_root, genesis.channels_root], [empty; 3]);
+    }
+}

@@ -236,6 +236,8 @@ mod tests {
             assert_eq!(PaymentList(list.0[..cut].to_vec()).total(), Err(PaymentError::Truncated), "{cut}");
         }
         assert_eq!(PaymentList(vec![0; 9]).total(), Err(PaymentError::ZeroAmount));
+        let nothing = Payment { amount: Amount::ZERO, ..payment(1, b"") };
+        assert_eq!(list.clone().push(&nothing), Err(PaymentError::ZeroAmount));
         let mut long_reference = vec![1; 8];
         long_reference.push(33);
         long_reference.extend([0; 33]);

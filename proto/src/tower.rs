@@ -147,3 +147,48 @@ impl TowerReceipt {
         tower.verify(&receipt_hash(network, &self.held), &self.signature)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{LaneState, SecretKey, TickTerms};
+
+    const NETWORK: NetworkId = NetworkId::new([1; 32]);
+
+    fn key(seed: u8) -> SecretKey {
+        SecretKey::from_bytes([seed; 32])
+    }
+
+    fn held(tick: Option<u32>, cumulative: u64) -> Claimable {
+        let terms = TickTerms { anchor: Hash::new([3; 32]), unit: Amount::new(2), max: 5 };
+        let state = LaneState {
+            seq: 4,
+            cumulative: Amount::new(cumulative),
+            ticks: terms,
+            ..LaneState::new(ChannelId::new([2; 32]), Side::A)
+        };
+        let ticks = tick.map(|index| TickProof { index, preimage: Hash::new([4; 32]) });
+        Claimable { balance: state.sign(NETWORK, &key(1)), ticks }
+    }
+
+    #[test]
+    fn a_receipt_is_for_one_balance_one_tick_one_network_and_of_one_tower() {
+        let held_here = held(Some(2), 100);
+        let signature = key(9).sign(&receipt_hash(NETWORK, &held_here));
+        let receipt = TowerReceipt { held: held_here, signature };
+        assert!(receipt.verify(NETWORK, &key(9).public()));
+        assert!(!receipt.verify(NETWORK, &key(8).public()));
+        assert!(!receipt.verify(NetworkId::new([2; 32]), &key(9).public()));
+        for other in [held(Some(3), 100), held(None, 100), held(Some(2), 101)] {
+            assert!(!TowerReceipt { held: other, signature }.verify(NETWORK, &key(9).public()));
+        }
+    }
+
+    #[test]
+    fn what_pays_more_is_newer() {
+        assert_eq!(held(Some(3), 100).rank(), Ok((Amount::new(106), 4, 3)));
+        assert_eq!(held(None, 100).rank(), Ok((Amount::new(100), 4, 0)));
+        assert_eq!(held(Some(1), u64::MAX).rank(), Err(PaymentError::Overflow));
+        assert!(held(Some(6), 100).rank().is_err(), "beyond the chain");
+    }
+}

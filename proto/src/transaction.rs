@@ -315,3 +315,61 @@ impl Transaction {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::{Address, LaneState, SecretKey, record::Party};
+
+    /// Every action of the channel `[1; 32]`, with its own expiry if it has one.
+    fn actions() -> [(Action, Option<u64>); 7] {
+        let (channel, side) = (ChannelId::new([1; 32]), Side::A);
+        let amount = Amount::new(5);
+        let claim = Claim { state: LaneState::new(channel, side), ticks: None };
+        let party = Party {
+            key: SecretKey::from_bytes([1; 32]).public(),
+            payout: Address::new([1; 32]),
+            deposit: amount,
+        };
+        let open =
+            Open { party_a: party, party_b: party, contest_window_milestones: 10, expiry_milestone: 21 };
+        let close = CooperativeClose {
+            channel,
+            final_seq_a: 1,
+            final_seq_b: 2,
+            payout_a: amount,
+            payout_b: amount,
+            expiry_milestone: 22,
+        };
+        [
+            (Action::Transfer, None),
+            (Action::Open(open), Some(21)),
+            (Action::CooperativeClose(close), Some(22)),
+            (Action::UnilateralClose(UnilateralClose { channel, closer: side, balance: Some(claim) }), None),
+            (Action::Claim(claim), None),
+            (Action::TopUp(TopUp { channel, side, amount, expiry_milestone: 23 }), Some(23)),
+            (
+                Action::Withdraw(Withdraw { channel, side, amount, total: amount, expiry_milestone: 24 }),
+                Some(24),
+            ),
+        ]
+    }
+
+    #[test]
+    fn an_action_says_its_channel_and_until_when_it_may_be_applied() {
+        let network = NetworkId::new([1; 32]);
+        for (action, expiry) in actions() {
+            assert_eq!(action.expiry_milestone(), expiry, "{}", action.name());
+            let transaction = Transaction { essence: Essence::acting(network, action), unlocks: Vec::new() };
+            let wanted = match transaction.essence.action {
+                Action::Transfer => None,
+                Action::Open(_) => Some(ChannelId::opened_by(transaction.id())),
+                _ => Some(ChannelId::new([1; 32])),
+            };
+            assert_eq!(transaction.channel(), wanted, "{}", transaction.essence.action.name());
+        }
+        let ids: std::collections::BTreeSet<_> =
+            actions().map(|(action, _)| Essence::acting(network, action).id()).into_iter().collect();
+        assert_eq!(ids.len(), actions().len(), "no two actions hash to one id");
+    }
+}

@@ -1,6 +1,8 @@
 //! Two machines, two stores in memory and a link between them that the test moves by hand.
 
+mod edges;
 mod evidence;
+mod opening;
 mod receipts;
 mod restored;
 mod stakes;

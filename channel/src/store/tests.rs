@@ -97,6 +97,28 @@ mod on_disk {
     }
 
     #[test]
+    fn a_note_that_cannot_be_read_is_not_passed_over() {
+        let directory = tempfile::tempdir().unwrap();
+        drop(SledStore::open(directory.path(), b"me").unwrap());
+        std::fs::remove_file(directory.path().join("closed")).unwrap();
+        std::fs::create_dir(directory.path().join("closed")).unwrap();
+        assert!(matches!(SledStore::open(directory.path(), b"me"), Err(StoreError::Io(_))));
+    }
+
+    #[test]
+    fn what_is_stored_takes_room() {
+        let store = OnDisk::new();
+        let store = store.store.as_ref().unwrap();
+        let before = store.disk_bytes().unwrap();
+        let mut batch = Batch::new();
+        for n in 0..20 {
+            batch.put(LARGE, &[n], vec![n; LARGE_VALUE_BYTES_MAX]);
+        }
+        let _ = store.commit(&batch).unwrap();
+        assert!(store.disk_bytes().unwrap() > before);
+    }
+
+    #[test]
     fn no_blob_file_is_ever_made() {
         let store = OnDisk::new();
         for round in 0..40_u8 {
@@ -195,6 +217,32 @@ fn a_closed_store_without_its_newest_commit_is_refused() {
     std::fs::remove_file(directory.join("closed")).unwrap();
     let store = SledStore::open(&directory, b"me").unwrap();
     assert_eq!(store.get(SMALL, b"k").unwrap(), Some(vec![1]));
+}
+
+#[test]
+fn a_batch_says_what_is_in_it_and_a_barrier_gives_out_what_it_held() {
+    let (mut batch, mut other) = (Batch::new(), Batch::new());
+    batch.put(SMALL, b"a", vec![1]);
+    other.delete(LARGE, b"b");
+    batch.append(&mut other);
+    assert!(other.is_empty());
+    let changes: Vec<_> = batch.changes().map(|(table, key, value)| (table.name(), key, value)).collect();
+    assert_eq!(changes, [("small", &b"a"[..], Some(&[1][..])), ("large", b"b", None)]);
+    assert_eq!(batch.len(), 2);
+    let durable = MemoryStore::new().commit(&batch).unwrap();
+    assert_eq!(Barrier::new("waits").open(&durable), "waits");
+    batch.clear();
+    assert_eq!((batch.len(), batch.is_empty()), (0, true));
+}
+
+#[test]
+fn a_value_without_its_checksum_is_damaged() {
+    let wrapped = envelope::wrap(SMALL, b"k", &[]);
+    assert_eq!(envelope::unwrap(SMALL, b"k", &wrapped).unwrap(), [0_u8; 0]);
+    let short = wrapped.get(..4).unwrap();
+    assert!(matches!(envelope::unwrap(SMALL, b"k", short), Err(StoreError::Corrupt { .. })));
+    let newer = [&[2], wrapped.get(1..).unwrap()].concat();
+    assert!(matches!(envelope::unwrap(SMALL, b"k", &newer), Err(StoreError::Newer { version: 2, .. })));
 }
 
 #[test]

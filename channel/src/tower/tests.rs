@@ -292,6 +292,48 @@ fn both_lanes_can_be_kept_and_claimed() {
 }
 
 #[test]
+fn a_client_that_is_left_with_a_lane_stays_and_foreign_channels_are_not_watched() {
+    let mut scene = Scene::new(Limits { client_lanes: 2, lanes: 8 });
+    let other = ChannelId::new([5; 32]);
+    scene.keep(&balance(Side::A, 1, 10)).unwrap();
+    scene.keep(&signed(state(other, Side::A, 1, 10), &key(1))).unwrap();
+    scene.ledger(&view(22, None));
+    assert_eq!((scene.tower.lanes(), scene.tower.clients.get(&key(12).public())), (1, Some(&1)));
+    let mut batch = Batch::new();
+    let nobodys = ChannelId::new([6; 32]);
+    scene.tower.ledger(nobodys, &view(23, Some(closing(0))), &mut batch);
+    assert!(batch.is_empty());
+    assert_eq!(scene.tower.records.len(), 1, "nothing is remembered of what nobody handed over");
+}
+
+#[test]
+fn every_refusal_has_its_code() {
+    let codes = [
+        (TowerError::UnknownChannel, TowerRefusalCode::UnknownChannel),
+        (TowerError::NotSeen, TowerRefusalCode::Busy),
+        (TowerError::Signature, TowerRefusalCode::Signature),
+        (TowerError::NotThePayee, TowerRefusalCode::NotThePayee),
+        (TowerError::Terms, TowerRefusalCode::Terms),
+        (TowerError::ClientFull(1), TowerRefusalCode::Full),
+        (TowerError::Full(1), TowerRefusalCode::Full),
+    ];
+    for (error, code) in codes {
+        assert_eq!(error.code(), code, "{error}");
+    }
+}
+
+#[test]
+fn a_record_in_the_place_of_another_is_named() {
+    let store = MemoryStore::new();
+    let mut batch = Batch::new();
+    let held = Held { client: key(12).public(), newest: balance(Side::A, 3, 30), seen: 7 };
+    batch.put(LANES, &lane_key((CHANNEL, Side::B)), codec::encode(&held));
+    let _ = store.commit(&batch).unwrap();
+    let error = Tower::load(&store, NETWORK, key(20), Limits::default()).unwrap_err();
+    assert!(error.to_string().contains("another lane's"), "{error}");
+}
+
+#[test]
 fn a_damaged_record_is_named() {
     let mut scene = Scene::new(Limits::default());
     scene.keep(&balance(Side::A, 3, 30)).unwrap();

@@ -140,7 +140,7 @@ fn many(args: &Args) -> bool {
 }
 
 /// Processor time of this process so far (Linux): fields 14 and 15 of its `stat`, in hundredths of a second.
-pub(super) fn cpu_seconds() -> Option<f64> {
+fn cpu_seconds() -> Option<f64> {
     let stat = std::fs::read_to_string("/proc/self/stat").ok()?;
     let fields = stat.rsplit(')').next()?.split_whitespace();
     let ticks: Vec<u32> = fields.skip(11).take(2).filter_map(|field| field.parse().ok()).collect();

@@ -15,7 +15,7 @@ use flash_channel::{
     machine::{Channel, Effects, Input, Phase},
     store::Fault,
 };
-use flash_proto::{Amount, NetworkId, Side, TransactionId, codec, message::ChannelMessage};
+use flash_proto::{Amount, NetworkId, Side, TransactionId, message::ChannelMessage};
 
 use super::{
     faults::Plan,
@@ -237,33 +237,6 @@ impl Duel {
     pub fn acknowledged(&self) -> u64 {
         let of = |side| self.party(side).channel().map_or(0, |it| it.outgoing().acknowledged_payments);
         Side::BOTH.into_iter().map(of).sum()
-    }
-
-    /// In few words, how far both and the ledger have come.
-    pub fn summary(&self) -> String {
-        let states = Side::BOTH.map(|side| {
-            let party = self.party(side);
-            let (left, lanes) = (party.lost_records, (party.durable.signed_seq(), party.durable.held_seq()));
-            (party.channel().map(Channel::state), left, lanes.0.min(3), lanes.1.min(3))
-        });
-        let acknowledged = self.acknowledged().min(9);
-        format!("{states:?} {:?} {acknowledged} {}", self.is_contested(), self.paid_out)
-    }
-
-    /// What is under way, stored or wanted now, encoded: messages, records and transactions.
-    pub fn encoded(&self) -> [Vec<Vec<u8>>; 3] {
-        let messages = self.wires.iter().flatten().map(codec::encode).collect();
-        let parties = || Side::BOTH.map(|side| self.party(side)).into_iter();
-        let records = parties().flat_map(|party| {
-            let durable = &party.durable;
-            let phase = codec::encode(&(durable.phase.clone(), false, 3_u64));
-            let agreement = party.channel().map(|channel| codec::encode(channel.agreement()));
-            [phase, codec::encode(&durable.outgoing), codec::encode(&durable.incoming)]
-                .into_iter()
-                .chain(agreement)
-        });
-        let transactions = parties().filter_map(|party| Some(codec::encode(&party.wanted()?)));
-        [messages, records.collect(), transactions.collect()]
     }
 
     /// Whether both are connected, nothing is under way and nothing waits.

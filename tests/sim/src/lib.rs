@@ -18,7 +18,6 @@
 //! | `watch.rs` | what is handed over to towers, and what they see, claim and suffer |
 //! | `user.rs`, `receipts.rs` | what users do, and what they can prove |
 //! | `duel.rs` | the same two parties and ledger step by step, for model checker and fuzzer |
-//! | [`driver`] | a fuzzer without instrumentation |
 //! | [`fuzz`] | what is done with bytes that mean nothing, or anything |
 //! | `hostile.rs` | what a party does that wants to take more than is its own |
 //! | `link.rs` | the link, with its faults |
@@ -41,7 +40,6 @@
 
 mod chain;
 pub mod command;
-pub mod driver;
 mod duel;
 mod faults;
 pub mod fuzz;

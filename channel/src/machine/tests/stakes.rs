@@ -2,6 +2,7 @@
 //! one disturbance at each step in turn.
 
 mod cases;
+mod ended;
 mod messages;
 mod rules;
 
