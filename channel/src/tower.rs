@@ -54,6 +54,8 @@ struct Held {
     client: PublicKey,
     /// What pays the payee the most of all that was shown.
     newest: Claimable,
+    /// The milestone at which the channel was seen on the ledger then: in older views it may not be open yet.
+    seen: u64,
 }
 
 /// A lane: its channel and its payer.
@@ -207,7 +209,7 @@ impl Tower {
         // Of a client that takes another's place it may be the older one.
         let before = self.lanes.get(&lane).map(|held| held.newest);
         let kept = before.filter(|held| rank(held) > rank(newest)).unwrap_or(*newest);
-        let held = Held { client, newest: kept };
+        let held = Held { client, newest: kept, seen: seen.0 };
         batch.put(LANES, &lane_key(lane), codec::encode(&held));
         self.insert(lane, held);
         self.records.insert(lane.0, seen);
@@ -238,9 +240,12 @@ impl Tower {
     }
 
     /// What the ledger shows of a channel, verified against a milestone. A channel that is gone is paid out, and
-    /// is forgotten.
+    /// is forgotten. Views older than what was seen before are of no interest, also not after a restart.
     pub fn ledger(&mut self, channel: ChannelId, view: &LedgerView, batch: &mut Batch) {
-        if self.records.get(&channel).is_some_and(|(index, _)| view.index < *index) {
+        let held = Side::BOTH.into_iter().filter_map(|side| self.lanes.get(&(channel, side)));
+        let stored = held.map(|held| held.seen);
+        let seen = self.records.get(&channel).map(|(index, _)| *index).into_iter().chain(stored).max();
+        if seen.is_some_and(|seen| view.index < seen) {
             return;
         }
         match view.record {

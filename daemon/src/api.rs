@@ -427,9 +427,28 @@ pub struct ChannelInfo {
     /// What the peer got, once closed.
     #[schema(value_type = Option<String>)]
     pub peer_payout: Option<Amount>,
+    /// Proof that the peer signed two bodies under one number, if it ever did: the first such pair that it has shown.
+    #[serde(default)]
+    pub signed_twice: Option<SignedTwice>,
     /// What each watchtower has of it, in the order of the configuration.
     #[serde(default)]
     pub towers: Vec<TowerStanding>,
+}
+
+/// Two balances that the peer has signed under one number, which an honest machine never does.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
+pub struct SignedTwice {
+    /// The number.
+    pub update: u64,
+    /// The peer's key in the channel, which signed both.
+    #[schema(value_type = String)]
+    pub key: PublicKey,
+    /// The totals of the balance that counts here, and of the other one.
+    #[schema(value_type = Vec<String>)]
+    pub cumulative: [Amount; 2],
+    /// Both with their signatures, each as a *signed balance* of `docs/protocol.md` in hexadecimal digits.
+    #[schema(value_type = Vec<String>)]
+    pub balances: [String; 2],
 }
 
 /// What a watchtower has of a channel.
@@ -581,7 +600,7 @@ pub struct Event {
     pub at_ms: u64,
     /// What happened: `channel_opened`, `channel_recovered`, `channel_lapsed`, `payments_received`, `ticks_received`, `payments_not_made`,
     /// `balance_recovered`, `channel_closing`, `close_lapsed`, `channel_contested`, `claim_submitted`,
-    /// `channel_closed`, `peer_misbehaved`, `funds_received`, `funds_sent`, `tower_behind`, `tower_caught_up`.
+    /// `channel_closed`, `peer_misbehaved`, `peer_signed_twice`, `funds_received`, `funds_sent`, `tower_behind`, `tower_caught_up`.
     pub kind: String,
     /// The channel, where it is about one.
     #[schema(value_type = Option<String>)]

@@ -42,5 +42,6 @@ pub mod tables;
 mod towers;
 pub mod treasury;
 mod wallet;
+mod watched_store;
 mod watcher;
 pub mod watchtower;

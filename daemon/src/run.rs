@@ -41,7 +41,7 @@ use crate::{
     node_service::from_this_machine,
     node_service::{self, HttpListen, MakeNode, NodeOptions, RunningNode},
     opening::Opening,
-    peers::{Peers, STREAMS_PER_PEER_MAX},
+    peers::{Peers, STREAMS_BESIDE_CHANNELS},
     recovery::Recovery,
     rpc::{self, Tokens},
     seedfile,
@@ -49,6 +49,7 @@ use crate::{
     submitter, tables,
     towers::{self, Towers},
     wallet::WalletService,
+    watched_store::WatchedStore,
     watcher::{Channels, Watcher},
     watchtower,
 };
@@ -95,11 +96,11 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
     let seed = read_seed(dir)?;
     let params = Arc::new(dir.network()?);
     let node_key = seed.key(Account::Node, 0, 0);
-    let store = open_store(dir, &restore::identity(&params, &seed)).await?;
+    let (stop, metrics) = (Stop::default(), Metrics::default());
+    let store = open_store(dir, &restore::identity(&params, &seed), &stop).await?;
     let Checked { keeper, old } =
         restore::check(dir, store.as_ref(), &seed, &params, config.backup_settings().as_ref())?;
     let backup = backup_status(config.backup.as_ref(), keeper.as_ref());
-    let (stop, metrics) = (Stop::default(), Metrics::default());
     let (log, events) = EventLog::open(&store)?;
     let channel_seed = seed.clone();
     let keys: ChannelKeys = Arc::new(move |index| channel_seed.key(Account::Channels, 0, index));
@@ -271,10 +272,14 @@ fn backup_status(file: Option<&PathBuf>, keeper: Option<&Keeper>) -> Option<Back
     }))
 }
 
-pub(crate) async fn open_store(dir: &DataDir, identity: &[u8]) -> Result<Arc<dyn Store>, Failure> {
+pub(crate) async fn open_store(
+    dir: &DataDir,
+    identity: &[u8],
+    stop: &Stop,
+) -> Result<Arc<dyn Store>, Failure> {
     let (path, identity) = (dir.store_path(), identity.to_vec());
     let opened = tokio::task::spawn_blocking(move || SledStore::open(&path, &identity)).await;
-    Ok(Arc::new(opened.map_err(Failure::new)??))
+    Ok(Arc::new(WatchedStore::new(opened.map_err(Failure::new)??, stop.clone())))
 }
 
 /// Starts the daemon's own node, if it is to have one: in its data directory, with the nodes that it is told
@@ -340,7 +345,7 @@ fn reconnect(peers: &Peers, views: &engine::Views, store: &dyn Store) -> Result<
 
 /// Listens for peers; gives back also what they are told to connect to.
 fn listen(config: &Config, key: &SecretKey) -> Result<(Endpoint, String), Failure> {
-    let limits = StreamLimits { bidirectional: STREAMS_PER_PEER_MAX };
+    let limits = StreamLimits { bidirectional: STREAMS_BESIDE_CHANNELS };
     let endpoint = Endpoint::listen(key, PEER_ALPN, config.listen, limits).map_err(Failure::new)?;
     let ticket = ticket(config, key, endpoint.local_address().map_err(Failure::new)?)?;
     Ok((endpoint, ticket))

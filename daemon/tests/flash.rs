@@ -6,6 +6,7 @@ use std::{
     os::unix::fs::PermissionsExt,
     path::Path,
     process::{Command, Output, Stdio},
+    sync::Arc,
 };
 
 use axum::{
@@ -33,7 +34,7 @@ impl Fake {
     fn start() -> Self {
         let runtime = Runtime::new().unwrap();
         let dir = tempfile::tempdir().unwrap();
-        let tokens = Tokens::open(dir.path()).unwrap();
+        let tokens = Arc::new(Tokens::open(dir.path()).unwrap());
         let listener = runtime.block_on(TcpListener::bind("127.0.0.1:0")).unwrap();
         let address = listener.local_addr().unwrap();
         let answer = move |method: Method, uri: Uri, headers: HeaderMap, body: String| {

@@ -26,7 +26,8 @@ pub fn is_release() -> bool {
 }
 
 /// The path of a binary, `flashd` or `flash`. The first call has cargo build both, because for a test
-/// it builds only the binaries of the test's own package; that is instant if they are up to date.
+/// it builds only the binaries of the test's own package. They are built as a test of the whole workspace does, by the
+/// test that needs them: other features of what they depend on would build all of it a second time.
 pub fn binary(name: &str) -> PathBuf {
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     BUILT.get_or_init(build).join(name)
@@ -36,12 +37,13 @@ fn build() -> PathBuf {
     let dir = profile_dir();
     let target = dir.parent().expect("the profile's directory is in the target directory");
     let profile = match profile(&dir).as_str() {
-        "debug" => "dev".to_owned(),
+        "debug" => "test".to_owned(),
         other => other.to_owned(),
     };
     let mut cargo = Command::new(env!("CARGO"));
     cargo
-        .args(["build", "--quiet", "--locked", "--package", "flashd", "--bins", "--profile", &profile])
+        .args(["test", "--no-run", "--quiet", "--locked", "--workspace", "--test", "flash"])
+        .args(["--profile", &profile])
         .arg("--target-dir")
         .arg(target)
         .current_dir(env!("CARGO_MANIFEST_DIR"));

@@ -1,4 +1,4 @@
-//! A node that passes everything on, but changes some of the answers, or loses what it is given.
+//! A node that passes everything on, but changes some of the answers, loses what it is given, or is late.
 
 use std::{
     net::{IpAddr, SocketAddr},
@@ -17,7 +17,7 @@ use flash_node_client::{
 };
 use flash_proto::{Block, SecretKey, limits};
 use quinn::{Connection, RecvStream, SendStream};
-use tokio::task::AbortHandle;
+use tokio::{sync::watch, task::AbortHandle};
 
 const FRAME_BYTES_MAX: usize = limits::NODE_FRAME_BYTES_MAX;
 
@@ -28,6 +28,7 @@ pub struct LyingNode {
     pub address: PeerAddress,
     told: Arc<AtomicU64>,
     losses: Arc<AtomicU64>,
+    late: watch::Sender<bool>,
     accepting: AbortHandle,
 }
 
@@ -60,6 +61,8 @@ impl LyingNode {
         let address = PeerAddress::new(key.public(), own.ip().to_string(), own.port()).expect("an address");
         let told = Arc::<AtomicU64>::default();
         let losses = Arc::new(AtomicU64::new(losses));
+        let late = watch::Sender::new(false);
+        let is_late = late.subscribe();
         let (honest, count, lost) = (honest.clone(), Arc::clone(&told), Arc::clone(&losses));
         let lie = Arc::new(move |answer: &mut NodeResponse| {
             count.fetch_add(u64::from(lie(answer)), Ordering::Relaxed);
@@ -67,19 +70,26 @@ impl LyingNode {
         let accepting = tokio::spawn(async move {
             while let Some(incoming) = endpoint.accept().await {
                 let (honest, lie, lost) = (honest.clone(), Arc::clone(&lie), Arc::clone(&lost));
+                let is_late = is_late.clone();
                 tokio::spawn(async move {
                     let dialler = dialler(NODE_ALPN);
                     let Ok(client) = incoming.await else { return };
                     let Ok(node) = dialler.dial(&honest).await else { return };
                     while let Ok(stream) = client.accept_bi().await {
                         let (node, lie, lost) = (node.clone(), Arc::clone(&lie), Arc::clone(&lost));
-                        tokio::spawn(async move { pass_on(stream, &node, &*lie, &lost).await });
+                        let is_late = is_late.clone();
+                        tokio::spawn(async move { pass_on(stream, &node, &*lie, (&lost, is_late)).await });
                     }
                     node.close(0_u8.into(), b"");
                 });
             }
         });
-        Self { address, told, losses, accepting: accepting.abort_handle() }
+        Self { address, told, losses, late, accepting: accepting.abort_handle() }
+    }
+
+    /// While it is late, it holds back the milestones; everything else it answers as if nothing were.
+    pub fn is_late(&self, late: bool) {
+        self.late.send_replace(late);
     }
 
     /// Lies that it has told.
@@ -111,7 +121,7 @@ async fn pass_on(
     (send, receive): (SendStream, RecvStream),
     node: &Connection,
     lie: &(impl Fn(&mut NodeResponse) + Sync),
-    losses: &AtomicU64,
+    (losses, mut late): (&AtomicU64, watch::Receiver<bool>),
 ) -> Option<()> {
     let mut asked = FrameReader::new(receive, FRAME_BYTES_MAX);
     let request = asked.message::<NodeRequest, FRAME_BYTES_MAX>().await.ok()??;
@@ -131,6 +141,9 @@ async fn pass_on(
     let mut answers = FrameReader::new(from_node, FRAME_BYTES_MAX);
     let mut writer = FrameWriter::new(send, FRAME_BYTES_MAX);
     while let Some(mut answer) = answers.message::<NodeResponse, FRAME_BYTES_MAX>().await.ok()? {
+        if matches!(answer, NodeResponse::Followed(_)) {
+            late.wait_for(|late| !late).await.ok()?;
+        }
         lie(&mut answer);
         writer.send(&answer).await.ok()?;
     }

@@ -30,7 +30,7 @@ pub use browser::Browser;
 pub use daemon::Daemon;
 pub use liar::LyingNode;
 pub use net::{Net, NetOptions, Node};
-pub use payments::{Flow, Lane};
+pub use payments::{Flow, Lane, Payer, Wish};
 pub use poll::{poll, until};
 pub use process::{Ended, Process, copy, kill_all_on_panic, run};
 pub use proxy::{Proxy, Weather};

@@ -1,19 +1,68 @@
 //! Many payments one way over a channel.
 
-use std::{collections::VecDeque, io};
+use std::{collections::VecDeque, io, path::PathBuf};
 
 use flash_proto::{Amount, ChannelId};
 use flashd::{
-    api::{ErrorCode, PayResult, StreamOutcome},
+    api::{ErrorCode, PayRequest, PayResult, StreamOutcome, TickRequest},
     client::Client,
+    rpc::Scope,
 };
 use futures_util::{StreamExt, stream};
 use tokio::sync::mpsc;
 
-use crate::Random;
+use crate::{Daemon, Random, poll};
 
 /// Payments on their way at a time.
 const ON_THE_WAY_MAX: usize = 4_096;
+
+/// What somebody wishes to pay, under a key.
+#[derive(Clone, Debug)]
+pub enum Wish {
+    /// A payment.
+    Payment(PayRequest),
+    /// Ticks.
+    Ticks(TickRequest),
+}
+
+/// Somebody who pays through a daemon that may be killed at any moment.
+#[derive(Clone, Debug)]
+pub struct Payer {
+    data: PathBuf,
+    /// The channel that it pays on.
+    pub channel: ChannelId,
+}
+
+impl Payer {
+    /// One who pays through this daemon.
+    pub fn of(daemon: &Daemon, channel: ChannelId) -> Self {
+        Self { data: daemon.data().to_owned(), channel }
+    }
+
+    /// Asks until it is acknowledged, always with the same key.
+    pub async fn insist(&self, wish: &Wish) -> PayResult {
+        poll("a payment to be acknowledged", || async {
+            // A new client each time: a daemon that was restarted answers elsewhere.
+            let client = Client::of_data_dir(&self.data, Scope::Pay, None, None).ok()?;
+            let paid = match wish {
+                Wish::Payment(request) => client.pay(self.channel, request).await,
+                Wish::Ticks(request) => client.tick(self.channel, request).await,
+            };
+            match paid {
+                Ok(paid) => Some(paid),
+                Err(error) => {
+                    let passes = !matches!(
+                        error.code,
+                        ErrorCode::KeyReused | ErrorCode::InsufficientBalance | ErrorCode::InvalidRequest
+                    );
+                    assert!(passes, "{wish:?}: {error:?}");
+                    None
+                }
+            }
+        })
+        .await
+    }
+}
 
 /// Random payments one way.
 #[derive(Clone, Copy, Debug)]

@@ -7,7 +7,7 @@ use std::{
     process::Command,
 };
 
-use flash_proto::{Amount, ChannelId, Side, message::ChannelMessage};
+use flash_proto::{Amount, ChannelId, Side, SignedBalance, message::ChannelMessage};
 use flash_tests::{Daemon, Ended, Net, NetOptions, ScriptedPeer, binary, copy, run, until};
 use flashd::{
     api::{ChannelInfo, CloseRequest, ErrorCode},
@@ -179,6 +179,28 @@ async fn a_directory_put_back_1000_updates_old_is_harmless() {
     put_back_is_noticed(1_000).await;
 }
 
+/// The peer pays 100, and 900 more once the directory was copied; the copy and what the peer signed.
+async fn paid_twice(
+    peer: &ScriptedPeer,
+    charger: &mut Daemon,
+    channel: ChannelId,
+) -> (PathBuf, [SignedBalance; 2]) {
+    charger.wait(channel, "open", |info| info.state == "open").await;
+    let mut stream = peer.greet().await.channel(channel, None).await;
+    let (update, first) = peer.update(peer.lane(channel), &[100]);
+    stream.say(&ChannelMessage::Update(update)).await;
+    stream.acknowledged(1).await;
+    assert_eq!(charger.stop().await.code, Some(0));
+    let copied = keep_copy(charger);
+    charger.start().await;
+    charger.wait(channel, "open", |info| info.state == "open").await;
+    let mut stream = peer.greet().await.channel(channel, Some(first)).await;
+    let (update, second) = peer.update(first.state, &[900]);
+    stream.say(&ChannelMessage::Update(update)).await;
+    stream.acknowledged(2).await;
+    (copied, [first, second])
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_directory_put_back_takes_over_the_newer_backup_and_a_liar_gains_nothing() {
     let net = network().await;
@@ -187,19 +209,7 @@ async fn a_directory_put_back_takes_over_the_newer_backup_and_a_liar_gains_nothi
     let mut charger = net.run_with_money(charger, Amount::ZERO).await;
     let liar = ScriptedPeer::new(&net, &charger.ticket().await);
     let channel = liar.open(&net, Amount::new(MI)).await;
-    charger.wait(channel, "open", |info| info.state == "open").await;
-    let mut stream = liar.greet().await.channel(channel, None).await;
-    let (update, first) = liar.update(liar.lane(channel), &[100]);
-    stream.say(&ChannelMessage::Update(update)).await;
-    stream.acknowledged(1).await;
-    assert_eq!(charger.stop().await.code, Some(0));
-    let copied = keep_copy(&charger);
-    charger.start().await;
-    charger.wait(channel, "open", |info| info.state == "open").await;
-    let mut stream = liar.greet().await.channel(channel, Some(first)).await;
-    let (update, second) = liar.update(first.state, &[900]);
-    stream.say(&ChannelMessage::Update(update)).await;
-    stream.acknowledged(2).await;
+    let (copied, [first, second]) = paid_twice(&liar, &mut charger, channel).await;
     in_the_backup(&charger).await;
     charger.kill();
     let behind = backup("verify", &file, &copied, &[]).await;
@@ -227,19 +237,7 @@ async fn with_a_liar_and_no_backup_nothing_is_signed_and_what_the_records_hold_i
     let mut charger = net.daemon("charger", Amount::ZERO).await;
     let liar = ScriptedPeer::new(&net, &charger.ticket().await);
     let channel = liar.open(&net, Amount::new(MI)).await;
-    charger.wait(channel, "open", |info| info.state == "open").await;
-    let mut stream = liar.greet().await.channel(channel, None).await;
-    let (update, first) = liar.update(liar.lane(channel), &[100]);
-    stream.say(&ChannelMessage::Update(update)).await;
-    stream.acknowledged(1).await;
-    assert_eq!(charger.stop().await.code, Some(0));
-    let copied = keep_copy(&charger);
-    charger.start().await;
-    charger.wait(channel, "open", |info| info.state == "open").await;
-    let mut stream = liar.greet().await.channel(channel, Some(first)).await;
-    let (update, _) = liar.update(first.state, &[900]);
-    stream.say(&ChannelMessage::Update(update)).await;
-    stream.acknowledged(2).await;
+    let (copied, _) = paid_twice(&liar, &mut charger, channel).await;
     charger.kill();
     put_back(&charger, &copied);
     charger.start().await;
@@ -287,7 +285,9 @@ async fn two_daemons_of_one_seed_are_noticed() {
     until("the original to pay", || async { car.pay(channel, 10).await.is_ok() }).await;
     assert!(!car.channel(channel).await.recovered);
     let closed = car.close(channel).await;
-    assert_eq!(closed.payout, charger.channel(channel).await.peer_payout);
+    // The charger may see it a moment later.
+    let seen = charger.wait(channel, "closed", |info| info.state == "closed").await;
+    assert_eq!(closed.payout, seen.peer_payout);
     net.assert_supply().await;
 }
 

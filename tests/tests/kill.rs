@@ -2,7 +2,6 @@
 
 use std::{
     collections::BTreeMap,
-    path::PathBuf,
     sync::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -11,22 +10,17 @@ use std::{
 };
 
 use flash_proto::{Amount, ChannelId};
-use flash_tests::{Daemon, Net, Random, poll, rounds, until};
-use flashd::{
-    api::{ErrorCode, PayRequest, PayResult},
-    client::Client,
-    rpc::Scope,
-};
+use flash_tests::{Daemon, Net, Payer, Random, Wish, rounds, until};
+use flashd::api::{PayRequest, PayResult};
 
 const DEPOSIT: u64 = 50_000_000;
 /// Callers that pay at the same time, on each side.
 const CALLERS: u64 = 6;
 
-/// Somebody who pays through a daemon that may be killed at any moment.
+/// One who pays until he is told to stop.
 #[derive(Clone)]
-struct Payer {
-    data: PathBuf,
-    channel: ChannelId,
+struct Purse {
+    payer: Payer,
     stop: Arc<AtomicBool>,
     /// The sum of what was acknowledged so far.
     acknowledged: Arc<AtomicU64>,
@@ -35,31 +29,14 @@ struct Payer {
 /// What was asked for under a key, and the number that it was paid under.
 type Paid = BTreeMap<String, (u64, u64)>;
 
-impl Payer {
+impl Purse {
     fn of(daemon: &Daemon, channel: ChannelId) -> Self {
-        let data = daemon.data().to_owned();
-        Self { data, channel, stop: Arc::default(), acknowledged: Arc::default() }
+        Self { payer: Payer::of(daemon, channel), stop: Arc::default(), acknowledged: Arc::default() }
     }
 
-    /// Asks until it is acknowledged, always with the same key.
     async fn pay(&self, key: &str, amount: u64) -> PayResult {
         let request = PayRequest { amount: Amount::new(amount), reference: None, key: Some(key.to_owned()) };
-        poll("a payment to be acknowledged", || async {
-            // A new client each time: a daemon that was restarted answers elsewhere.
-            let client = Client::of_data_dir(&self.data, Scope::Pay, None, None).ok()?;
-            match client.pay(self.channel, &request).await {
-                Ok(paid) => Some(paid),
-                Err(error) => {
-                    let passes = !matches!(
-                        error.code,
-                        ErrorCode::KeyReused | ErrorCode::InsufficientBalance | ErrorCode::InvalidRequest
-                    );
-                    assert!(passes, "{key}: {error:?}");
-                    None
-                }
-            }
-        })
-        .await
+        self.payer.insist(&Wish::Payment(request)).await
     }
 
     async fn pay_on(self, caller: u64, mut random: Random) -> Paid {
@@ -108,19 +85,19 @@ async fn kill_one(net: &mut Net, sides: [&mut Daemon; 2], random: &mut Random) {
 }
 
 /// What the payer was told is acknowledged is counted by the payee, whatever happened since.
-async fn assert_counted(payer: &Payer, counting: &Daemon) {
-    let told = payer.so_far();
-    let counted = counting.channel(payer.channel).await.received.cumulative;
+async fn assert_counted(purse: &Purse, counting: &Daemon) {
+    let told = purse.so_far();
+    let counted = counting.channel(purse.payer.channel).await.received.cumulative;
     assert!(counted >= Amount::new(told), "{told} acknowledged, {counted} counted");
 }
 
 /// Every key was paid once, under a number of its own, and is not paid again.
-async fn assert_paid_once(payer: &Payer, paid: &Paid) -> u64 {
+async fn assert_paid_once(purse: &Purse, paid: &Paid) -> u64 {
     let numbers: std::collections::BTreeSet<u64> = paid.values().map(|(number, _)| *number).collect();
     assert_eq!(numbers.len(), paid.len(), "every payment has a number of its own");
     assert_eq!(numbers.last().copied(), u64::try_from(paid.len()).ok(), "and there are no others");
     for (key, (number, amount)) in paid {
-        let again = payer.pay(key, *amount).await;
+        let again = purse.pay(key, *amount).await;
         assert!(again.repeated && again.number == *number, "{key}: {again:?}");
     }
     paid.values().map(|(_, amount)| amount).sum()
@@ -135,25 +112,25 @@ async fn whoever_is_killed_whenever_each_key_is_paid_exactly_once() {
     let (mut car, mut charger) = tokio::join!(net.daemon("car", money), net.daemon("charger", money));
     let channel = car.open(&charger, DEPOSIT, DEPOSIT, 100).await;
 
-    let payers = [Payer::of(&car, channel), Payer::of(&charger, channel)];
-    let paying = payers.clone().map(|payer| tokio::spawn(payer.run(random.split())));
+    let purses = [Purse::of(&car, channel), Purse::of(&charger, channel)];
+    let paying = purses.clone().map(|payer| tokio::spawn(payer.run(random.split())));
     for kill in 0..kills {
         // Half of the kills come only after something went through again, the others before that.
-        let before = payers[0].so_far() + payers[1].so_far();
+        let before = purses[0].so_far() + purses[1].so_far();
         kill_one(&mut net, [&mut car, &mut charger], &mut random).await;
-        assert_counted(&payers[0], &charger).await;
-        assert_counted(&payers[1], &car).await;
+        assert_counted(&purses[0], &charger).await;
+        assert_counted(&purses[1], &car).await;
         if kill == 0 || random.coin() {
-            let so_far = || std::future::ready(payers[0].so_far() + payers[1].so_far() > before);
+            let so_far = || std::future::ready(purses[0].so_far() + purses[1].so_far() > before);
             until("payments to go on", so_far).await;
         }
     }
     let mut sums = Vec::new();
-    for (payer, paying) in payers.iter().zip(paying) {
-        payer.stop.store(true, Ordering::Relaxed);
+    for (purse, paying) in purses.iter().zip(paying) {
+        purse.stop.store(true, Ordering::Relaxed);
         let paid = paying.await.expect("the payer ends");
         println!("{} payments survived {kills} kills", paid.len());
-        sums.push((u64::try_from(paid.len()).unwrap(), assert_paid_once(payer, &paid).await));
+        sums.push((u64::try_from(paid.len()).unwrap(), assert_paid_once(purse, &paid).await));
     }
     let [there, back] = [sums[0], sums[1]];
     let owned = [DEPOSIT + back.1 - there.1, DEPOSIT + there.1 - back.1].map(Amount::new);

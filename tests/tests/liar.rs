@@ -1,10 +1,12 @@
 //! A node that lies, beside an honest one.
 
-use std::{net::Ipv4Addr, process::Command};
+use std::{fs, net::Ipv4Addr, process::Command};
 
 use flash_node_client::protocol::{NodeResponse, TransactionAnswer};
 use flash_proto::{
-    Action, Amount, Essence, Side, Transaction, message::ChannelMessage, transaction::UnilateralClose,
+    Action, Amount, Essence, Side, Transaction,
+    message::{ChannelMessage, PauseReason},
+    transaction::UnilateralClose,
 };
 use flash_tests::{Daemon, LyingNode, Net, ScriptedPeer, binary, poll, rounds, run};
 use serde_json::Value;
@@ -70,6 +72,52 @@ async fn a_channel_opens_pays_and_closes_beside_a_lying_node() {
     assert!(lies.iter().any(|lie| fault.contains(lie)), "{fault}");
     assert_eq!(shown(&car, &honest).await, ("following".to_owned(), String::new()));
     net.assert_supply().await;
+}
+
+/// The only node is behind for longer than a view of the ledger may be old: nothing is taken in, nothing is closed,
+/// and what happened meanwhile is answered as soon as it is seen.
+#[tokio::test(flavor = "multi_thread")]
+async fn behind_a_node_that_is_late_payments_pause_and_a_close_is_answered_once_it_is_seen() {
+    let net = Net::start().await;
+    let node = LyingNode::start(Ipv4Addr::LOCALHOST.into(), &net.node.address, |_| false);
+    let arguments = ["--node", &node.address.to_string()];
+    let mut charger = Daemon::init_at(net.path().join("charger"), &net.node.network(), &arguments).await;
+    let config = charger.data().join("flash.toml");
+    let written = fs::read_to_string(&config).expect("its configuration");
+    fs::write(&config, format!("freshness_ms_max = 1500\n{written}")).expect("room");
+    charger.start().await;
+    let peer = ScriptedPeer::new(&net, &charger.ticket().await);
+    let channel = peer.open_with(&net, Amount::new(1_000_000), 6_000).await;
+    charger.wait(channel, "open", |info| info.state == "open").await;
+    let mut stream = peer.greet().await.channel(channel, None).await;
+    let (first, newest) = peer.update(peer.lane(channel), &[700]);
+    stream.say(&ChannelMessage::Update(first)).await;
+    stream.acknowledged(1).await;
+
+    node.is_late(true);
+    let paused = charger.wait(channel, "paused", |info| info.paused.is_some()).await;
+    assert_eq!(paused.paused.as_deref(), Some("the ledger has not been seen here for too long"));
+    stream.say(&ChannelMessage::Update(peer.update(newest.state, &[55]).0)).await;
+    match stream.next().await.expect("an answer") {
+        ChannelMessage::Paused { held_seq: 1, reason: PauseReason::StaleLedgerView } => {}
+        other => panic!("{other:?}"),
+    }
+    // The peer closes meanwhile and hides what it has paid.
+    let close = UnilateralClose { channel, closer: Side::A, balance: None };
+    let essence = Essence::acting(net.params().id(), Action::UnilateralClose(close));
+    let unlocks = vec![essence.unlock(&peer.key)];
+    net.client.submit_and_wait(Transaction { essence, unlocks }, None).await.expect("the close is applied");
+    net.milestones(3).await;
+    assert_eq!(charger.channel(channel).await.state, "open", "it has not been told");
+    node.is_late(false);
+    charger.wait(channel, "contested", |info| info.state == "contested").await;
+    let claimed = poll("the claim to be applied", || async {
+        let record = net.client.channel(channel).await.ok()?.value?;
+        (record.lane_a.cumulative == Amount::new(700)).then_some(record)
+    })
+    .await;
+    assert_eq!(claimed.lane_b.cumulative, Amount::ZERO);
+    assert_eq!(charger.channel(channel).await.received.cumulative, Amount::new(700));
 }
 
 /// The only node that is left refuses the claim, or says that it has it and loses it, or does not answer.

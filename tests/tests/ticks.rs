@@ -1,14 +1,10 @@
 //! Payments of one hash each, between real daemons and on a real ledger.
 
-use std::{io, path::PathBuf};
+use std::io;
 
 use flash_proto::{Action, Amount, ChannelId, Claim};
-use flash_tests::{Daemon, Net, Random, RawNode, poll, until};
-use flashd::{
-    api::{CloseRequest, ErrorCode, PayRequest, PayResult, StreamOutcome, TickRequest},
-    client::Client,
-    rpc::Scope,
-};
+use flash_tests::{Daemon, Net, Payer, Random, RawNode, Wish, until};
+use flashd::api::{CloseRequest, ErrorCode, PayRequest, PayResult, StreamOutcome, TickRequest};
 use futures_util::{StreamExt, stream};
 
 const DEPOSIT: u64 = 1_000_000;
@@ -46,62 +42,32 @@ fn ticks(unit: u64, count: u32, key: Option<&str>) -> TickRequest {
     TickRequest { unit: Amount::new(unit), count, key: key.map(str::to_owned) }
 }
 
-/// Somebody who pays through a daemon that may be killed at any moment.
-#[derive(Clone)]
-struct Payer {
-    data: PathBuf,
-    channel: ChannelId,
+/// Pays under the key of a turn; every fourth time it is a payment, the others are ticks.
+async fn take_turn(payer: &Payer, turn: u64, unit: u64, count: u32) -> PayResult {
+    let key = format!("turn-{turn}");
+    let wish = if turn.is_multiple_of(4) {
+        Wish::Payment(PayRequest { amount: Amount::new(unit), reference: None, key: Some(key) })
+    } else {
+        Wish::Ticks(ticks(unit, count, Some(&key)))
+    };
+    payer.insist(&wish).await
 }
 
-impl Payer {
-    fn of(daemon: &Daemon, channel: ChannelId) -> Self {
-        Self { data: daemon.data().to_owned(), channel }
+/// Payments made and their sum.
+async fn take_turns(payer: Payer, unit: u64, turns: u64, mut random: Random) -> (u64, u64) {
+    let (mut payments, mut sum) = (0, 0);
+    for turn in 0..turns {
+        let count = u32::try_from(random.between(1, 300)).unwrap();
+        let paid = take_turn(&payer, turn, unit, count).await;
+        let made = u64::from(paid.ticks.unwrap_or(1));
+        payments += made;
+        sum += paid.amount.units();
+        assert_eq!(paid.amount.units(), made * unit, "{paid:?}");
+        assert_eq!(paid.number, payments, "{paid:?}");
+        let again = take_turn(&payer, turn, unit, count).await;
+        assert!(again.repeated && again.number == paid.number, "{again:?}");
     }
-
-    /// Asks until it is acknowledged, always with the same key; every fourth is a payment, the others are ticks.
-    async fn pay(&self, turn: u64, unit: u64, count: u32) -> PayResult {
-        let key = format!("turn-{turn}");
-        poll("ticks to be acknowledged", || async {
-            // A new client each time: a daemon that was restarted answers elsewhere.
-            let client = Client::of_data_dir(&self.data, Scope::Pay, None, None).ok()?;
-            let paid = if turn.is_multiple_of(4) {
-                let request =
-                    PayRequest { amount: Amount::new(unit), reference: None, key: Some(key.clone()) };
-                client.pay(self.channel, &request).await
-            } else {
-                client.tick(self.channel, &ticks(unit, count, Some(&key))).await
-            };
-            match paid {
-                Ok(paid) => Some(paid),
-                Err(error) => {
-                    let passes = !matches!(
-                        error.code,
-                        ErrorCode::KeyReused | ErrorCode::InsufficientBalance | ErrorCode::InvalidRequest
-                    );
-                    assert!(passes, "{key}: {error:?}");
-                    None
-                }
-            }
-        })
-        .await
-    }
-
-    /// Payments made and their sum.
-    async fn run(self, unit: u64, turns: u64, mut random: Random) -> (u64, u64) {
-        let (mut payments, mut sum) = (0, 0);
-        for turn in 0..turns {
-            let count = u32::try_from(random.between(1, 300)).unwrap();
-            let paid = self.pay(turn, unit, count).await;
-            let made = u64::from(paid.ticks.unwrap_or(1));
-            payments += made;
-            sum += paid.amount.units();
-            assert_eq!(paid.amount.units(), made * unit, "{paid:?}");
-            assert_eq!(paid.number, payments, "{paid:?}");
-            let again = self.pay(turn, unit, count).await;
-            assert!(again.repeated && again.number == paid.number, "{again:?}");
-        }
-        (payments, sum)
-    }
+    (payments, sum)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -113,7 +79,7 @@ async fn ticks_go_both_ways_between_payments_whoever_is_killed() {
     let payers = [Payer::of(&scene.car, channel), Payer::of(&scene.charger, channel)];
     let mut paying = Vec::new();
     for (payer, unit) in payers.into_iter().zip(units) {
-        paying.push(tokio::spawn(payer.run(unit, 60, random.split())));
+        paying.push(tokio::spawn(take_turns(payer, unit, 60, random.split())));
     }
     for kill in 0..4_u64 {
         let before = scene.car.channel(channel).await;

@@ -69,12 +69,22 @@ impl Scene {
             .expect("one of its keys")
     }
 
-    /// The first balance that the charger signed, if its first payment was this one.
-    async fn oldest_of_the_charger(&self, amount: u64) -> SignedBalance {
+    /// The first balance that one of them signed, if its first payment was this one.
+    async fn oldest_of(&self, payer: Side, amount: u64) -> SignedBalance {
         let mut payments = PaymentList::new();
         payments.push(&Payment::new(Amount::new(amount), b"").unwrap()).unwrap();
-        let first = LaneState::new(self.channel, Side::B).advance(&payments).unwrap();
-        first.sign(self.net.params().id(), &self.key(Side::B).await)
+        let first = LaneState::new(self.channel, payer).advance(&payments).unwrap();
+        first.sign(self.net.params().id(), &self.key(payer).await)
+    }
+
+    /// Claims for the charger what the car's first payment was, so that it seems to have been the only one.
+    async fn car_shows_its_oldest(&self, amount: u64) {
+        let oldest = self.oldest_of(Side::A, amount).await;
+        let claim = Action::Claim(Claim::of(oldest.state));
+        let key = self.record().await.party_a.key;
+        let unlocks = vec![Unlock { key, signature: oldest.signature }];
+        let transaction = Transaction { essence: Essence::acting(self.net.params().id(), claim), unlocks };
+        self.net.client.submit_and_wait(transaction, None).await.expect("the claim is applied");
     }
 
     /// Closes as the car does that hides what it paid, and shows this balance of the charger's.
@@ -123,7 +133,7 @@ async fn a_tower_wins_against_the_oldest_balance_after_a_flood_of_payments() {
     let mut tower = Tower::start(&net, "tower", &METRICS).await;
     let scene = Scene::set(net, &[tower.address()], 120).await;
     scene.charger.pay(scene.channel, 1_000).await.expect("the charger pays");
-    let oldest = scene.oldest_of_the_charger(1_000).await;
+    let oldest = scene.oldest_of(Side::B, 1_000).await;
     let flow = Flow { count, amount_max: 15 };
     let paid = flow.pay(scene.car.client(), scene.channel, Random::new()).await;
     scene.charger.pay(scene.channel, 500).await.expect("the charger pays again");
@@ -223,6 +233,55 @@ async fn a_tower_that_was_away_catches_up_and_claims_what_began_without_it() {
     tower.restart().await;
     assert_eq!(scene.paid_out(record).await, [DEPOSIT - 6_000, DEPOSIT + 6_000]);
     assert_eq!(tower.metric("flash_tower_claims_total").await, 1);
+    scene.net.assert_supply().await;
+}
+
+/// A tower is handed what is durable, so at any moment it may have the newest balance but one. Whoever is away for the
+/// whole window gets what the tower has; whoever is back in it gets all.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_tower_that_is_one_update_behind_claims_what_it_has_and_its_client_the_rest() {
+    let net = Net::start().await;
+    let mut tower = Tower::start(&net, "tower", &METRICS).await;
+    let mut scene = Scene::set(net, &[tower.address()], 40).await;
+    let away = scene.channel;
+    let back = scene.car.open(&scene.charger, DEPOSIT / 2, 0, 90).await;
+    for channel in [away, back] {
+        scene.channel = channel;
+        for amount in [1_000, 20_000] {
+            scene.car_pays(amount).await;
+        }
+        scene.tower_has_the_newest(0).await;
+    }
+    tower.kill();
+    for channel in [away, back] {
+        scene.channel = channel;
+        scene.car_pays(300_000).await;
+        assert_eq!(scene.tower(0, |tower| tower.state == "behind").await.updates_behind, 1);
+    }
+    scene.charger.kill();
+    scene.channel = away;
+    let record = scene.record().await;
+    for channel in [away, back] {
+        scene.channel = channel;
+        // All that the car shows of what it has paid is the oldest balance.
+        scene.car_closes_with(None).await;
+        scene.car_shows_its_oldest(1_000).await;
+    }
+    tower.restart().await;
+    scene.channel = away;
+    assert_eq!(scene.paid_out(record).await, [DEPOSIT - 21_000, DEPOSIT + 21_000]);
+    scene.channel = back;
+    assert_eq!(scene.record().await.lane_a.cumulative, Amount::new(21_000));
+    scene.charger.start().await;
+    let closed = scene.charger.wait(back, "closed", |info| info.state == "closed").await;
+    assert_eq!(closed.payout, Some(Amount::new(321_000)));
+    assert_eq!(scene.kinds().await, ["claim", "claim", "claim", "open", "unilateral_close"]);
+    // What it was not claimed of the other channel is lost, and it is said.
+    let lost = scene.charger.channel(away).await;
+    assert_eq!(
+        (lost.received.cumulative, lost.payout),
+        (Amount::new(321_000), Some(Amount::new(DEPOSIT + 21_000)))
+    );
     scene.net.assert_supply().await;
 }
 

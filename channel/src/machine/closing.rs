@@ -127,15 +127,13 @@ impl Channel {
                 effects.after.push(After::Event(ChannelEvent::ClosingTogether));
                 Ok(())
             }
-            // It was asked for before the records were lost, or is not this side's wish.
-            Phase::Open if self.doubt.is_some() => Ok(()),
-            Phase::Open | Phase::Opening => Err(Misbehaviour::Unexpected("a close that nobody asked for")),
             Phase::ClosingTogether { close: known, ours, .. } if *known == close => {
                 let signature = *ours;
                 effects.after.push(After::Send(ChannelMessage::CloseComplete { signature }));
                 Ok(())
             }
             Phase::ClosingTogether { .. } => Err(Misbehaviour::WrongClose),
+            // The channel is over or, where it is in use, may have been asked for before records were lost: it lapses.
             _ => Ok(()),
         }
     }

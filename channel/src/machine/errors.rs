@@ -175,9 +175,6 @@ pub enum Misbehaviour {
         /// The latest that is accepted.
         max: u64,
     },
-    /// A message that has no meaning now.
-    #[error("{0} has no meaning now")]
-    Unexpected(&'static str),
     /// The peer refused.
     #[error("the peer refused: {0}")]
     Refused(String),

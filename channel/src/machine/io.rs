@@ -5,6 +5,7 @@ use flash_proto::{
     message::{ChannelMessage, Update},
 };
 
+use super::SignedTwice;
 use crate::store::Batch;
 
 /// A key that makes a payment happen once however often it is asked for: up to 64 bytes.
@@ -154,6 +155,8 @@ pub enum ChannelEvent {
         /// Whether this side had stood where the peer stands since it was started: then somebody else signs now.
         running: bool,
     },
+    /// The peer has signed two bodies under one number; both are kept. The user is told once for each channel.
+    SignedTwice(Box<SignedTwice>),
     /// The payer wants a receipt for an update that is not the newest: whoever runs the machine looks for it in
     /// the history and answers with [`Input::GiveReceipt`], once all updates so far are durable.
     ReceiptWanted {

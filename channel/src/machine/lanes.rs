@@ -213,10 +213,7 @@ impl Channel {
     pub(super) fn take_update(&mut self, update: Update, effects: &mut Effects) -> Result<(), Misbehaviour> {
         let before = self.incoming_state();
         if update.seq <= before.seq {
-            let newest = self.incoming.held.filter(|held| held.state.seq == update.seq);
-            if newest.is_some_and(|held| held.signature != update.signature) {
-                return Err(Misbehaviour::TwoBodies(update.seq));
-            }
+            self.check_one_update(&update, effects)?;
             self.dirty.acknowledge = true;
             return Ok(());
         }
@@ -245,6 +242,7 @@ impl Channel {
         self.check_peers(&balance)?;
         self.resending = false;
         self.hold(balance);
+        self.evidence.before = Some(before);
         self.incoming.payments = self.incoming.payments.saturating_add(listed.count);
         self.received_ticks(new_ticks, before.ticks.unit, effects);
         self.keep_peers(&update, &before, effects);
@@ -261,6 +259,7 @@ impl Channel {
         effects: &mut Effects,
     ) -> Result<(), Misbehaviour> {
         self.check_peers(balance)?;
+        self.check_one_body(balance, effects)?;
         let before = self.incoming_state();
         if balance.state.seq <= before.seq {
             self.dirty.acknowledge = true;

@@ -147,9 +147,10 @@ impl Channel {
         }
     }
 
-    /// Closes alone with the newest balance that is held.
+    /// Closes alone with the newest balance that is held. One that pays nothing, such as one that only begins a chain
+    /// of ticks, is left out: the ledger takes no balance that raises nothing.
     fn unilateral_close(&self) -> Transaction {
-        let held = self.incoming.held;
+        let held = self.incoming.held.filter(|_| !self.incoming.total().is_zero());
         let action = Action::UnilateralClose(UnilateralClose {
             channel: self.id,
             closer: self.agreement.side,

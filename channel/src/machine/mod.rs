@@ -21,6 +21,7 @@
 //! | `closing.rs` | closing together |
 //! | `stakes.rs` | topping up and withdrawing |
 //! | `ledger.rs` | what the ledger shows, closing alone, claiming |
+//! | `evidence.rs` | two bodies that the peer has signed under one number |
 //! | `restored.rs` | a channel whose records were lost or may be old |
 //! | `history.rs` | what was paid, update by update |
 //! | `receipts.rs` | the payee's signatures for what it has received |
@@ -29,6 +30,7 @@
 
 mod closing;
 mod errors;
+mod evidence;
 mod history;
 mod io;
 mod lanes;
@@ -47,6 +49,7 @@ mod ticks;
 use std::collections::{BTreeMap, VecDeque};
 
 pub use errors::{CommandError, Misbehaviour, PayError};
+pub use evidence::SignedTwice;
 use flash_proto::{
     Amount, Balances, ChannelId, LaneState, SecretKey, Side, Verifier,
     balance::Totals,
@@ -104,6 +107,7 @@ pub struct Channel {
     incoming: Incoming,
     doubt: Option<Doubt>,
     locked: Locked,
+    evidence: evidence::Evidence,
     // From here on nothing is stored.
     link: Link,
     /// Both knew where the other stood, at some time since the start.
@@ -184,6 +188,7 @@ impl Channel {
         let history = History::load(store, id, &stored)?;
         let mut channel = Self::restore(agreement, key, stored, sent);
         channel.history = history;
+        channel.evidence = evidence::Evidence::load(store, &channel)?;
         if channel.id != id || !channel.balances_add_up() {
             return Err(tables::damaged_channel(id, "balances make no sense"));
         }
@@ -206,6 +211,7 @@ impl Channel {
             incoming: stored.incoming,
             doubt: stored.doubt,
             locked,
+            evidence: evidence::Evidence::default(),
             link: Link::Down,
             was_established: false,
             fresh: false,
@@ -232,7 +238,7 @@ impl Channel {
     /// Takes an input.
     ///
     /// # Errors
-    /// [`Misbehaviour`] of the peer: nothing changed, and the stream to the peer must end.
+    /// [`Misbehaviour`] of the peer: nothing changed but what is kept as evidence, and the stream to the peer must end.
     pub fn handle(&mut self, input: Input, effects: &mut Effects) -> Result<(), Misbehaviour> {
         match input {
             Input::Connected => self.connected(effects),

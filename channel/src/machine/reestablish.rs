@@ -60,6 +60,9 @@ impl Channel {
         standing: &Reestablish,
         effects: &mut Effects,
     ) -> Result<(), Misbehaviour> {
+        if let Some(signed) = &standing.signed {
+            self.check_one_body(signed, effects)?;
+        }
         if let Some(held) = &standing.held {
             self.check_own(held)?;
             let ours = self.outgoing_state();

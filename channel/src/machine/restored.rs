@@ -54,24 +54,25 @@ impl Channel {
     /// Whether the user may say that the records here are the newest ([`super::Input::Trust`]).
     ///
     /// # Errors
-    /// [`CommandError::NotInDoubt`]; [`CommandError::NotShown`]: the peer has paid with what only it can show.
+    /// [`CommandError::NotInDoubt`].
     pub fn may_trust(&self) -> Result<(), CommandError> {
-        match (self.doubt, self.checked_balances()) {
-            (None, _) => Err(CommandError::NotInDoubt),
-            (Some(_), None) => Err(CommandError::NotShown),
-            (Some(_), Some(_)) => Ok(()),
-        }
+        if self.doubt.is_some() { Ok(()) } else { Err(CommandError::NotInDoubt) }
     }
 
-    /// The user says that nothing was signed beyond the records here. Where there were none, that is taken as leave
-    /// to close; where there are, payments go on.
+    /// The user says that nothing was signed beyond the records here. Where there were none, or they cannot be all, as
+    /// the peer has spent what only it can show, that is taken as leave to close: a peer that stays silent must not
+    /// keep the money locked. Where they can be all, payments go on.
     pub(super) fn trust(&mut self, effects: &mut Effects) {
         if self.may_trust().is_err() {
             return;
         }
-        let empty = self.is_found() && !self.balances_known();
-        self.doubt = self.doubt.map(|doubt| Doubt { known: Known::Balances, ..doubt }).filter(|_| empty);
+        let unexplained = self.checked_balances().is_none();
+        let closes_only = unexplained || self.is_found() && !self.balances_known();
+        self.doubt =
+            self.doubt.map(|doubt| Doubt { known: Known::Balances, ..doubt }).filter(|_| closes_only);
         self.dirty.doubt = true;
+        self.locked.unexplained = unexplained;
+        self.dirty.locked = true;
         self.resume(effects);
     }
 
@@ -146,6 +147,7 @@ impl Channel {
         ticks: Option<TickProof>,
         effects: &mut Effects,
     ) -> Result<(), Misbehaviour> {
+        self.check_one_body(&held, effects)?;
         let Some(newer) = self.incoming_shown(Some(held), ticks)? else { return Ok(()) };
         let before = self.incoming;
         if !self.takes_shown() || self.balances_known() {

@@ -3,7 +3,7 @@
 use bincode::{Decode, Encode};
 use flash_proto::{Amount, ChannelId, LaneState, Payment, Signature, codec, message::Update};
 
-use super::{Agreement, Doubt, Incoming, Item, Locked, Outgoing, Phase};
+use super::{Agreement, Doubt, Incoming, Item, Locked, Outgoing, Phase, SignedTwice};
 use crate::store::{
     Batch, Store, StoreError, Table,
     records::{corrupt, decode, for_each, load},
@@ -30,6 +30,8 @@ const LOCKED: Table = Table::large(9, "locked");
 const RECEIVED: Table = Table::large(10, "received updates");
 /// The payee's receipts for own updates that are kept, likewise.
 const RECEIPTS: Table = Table::small(11, "receipts");
+/// Two bodies that the peer has signed under one number, by the channel's id.
+const SIGNED_TWICE: Table = Table::small(12, "balances signed twice");
 
 /// What is stored of a channel beside its agreement.
 #[derive(Clone, Debug)]
@@ -120,14 +122,20 @@ pub fn channel_of(key: &[u8]) -> Result<ChannelId, StoreError> {
 /// Ids of all channels.
 ///
 /// # Errors
-/// [`StoreError`].
+/// [`StoreError`]; one of which a part is missing is never passed over.
 pub fn channels(store: &dyn Store) -> Result<Vec<ChannelId>, StoreError> {
-    let mut ids = Vec::new();
-    for_each(store, PHASES, &[], |(key, _)| {
-        ids.push(channel_of(&key)?);
-        Ok::<_, StoreError>(())
-    })?;
-    Ok(ids)
+    let [mut agreed, mut ids] = [Vec::new(), Vec::new()];
+    for (table, found) in [(AGREEMENTS, &mut agreed), (PHASES, &mut ids)] {
+        for_each(store, table, &[], |(key, _)| {
+            found.push(channel_of(&key)?);
+            Ok::<_, StoreError>(())
+        })?;
+    }
+    // Both are in the order of their ids. One without an agreement is found when it is loaded.
+    match agreed.iter().find(|id| ids.binary_search(id).is_err()) {
+        Some(id) => Err(corrupt(PHASES, id.as_bytes(), "missing")),
+        None => Ok(ids),
+    }
 }
 
 /// The payment that was made under a key, if one was.
@@ -236,6 +244,14 @@ pub(super) fn put_doubt(batch: &mut Batch, id: ChannelId, doubt: Option<&Doubt>)
 
 pub(super) fn put_locked(batch: &mut Batch, id: ChannelId, locked: &Locked) {
     batch.put(LOCKED, id.as_bytes(), codec::encode(locked));
+}
+
+pub(super) fn signed_twice(store: &dyn Store, id: ChannelId) -> Result<Option<SignedTwice>, StoreError> {
+    load(store, SIGNED_TWICE, id.as_bytes())
+}
+
+pub(super) fn put_signed_twice(batch: &mut Batch, id: ChannelId, pair: &SignedTwice) {
+    batch.put(SIGNED_TWICE, id.as_bytes(), codec::encode(pair));
 }
 
 fn update_key(id: ChannelId, seq: u64) -> Vec<u8> {

@@ -359,9 +359,6 @@ impl Channel {
         if shown.standing() <= self.incoming.standing() {
             return Ok(None);
         }
-        if self.incoming.held.is_some_and(|held| held.state.seq == signed.state.seq && held != signed) {
-            return Err(Misbehaviour::TwoBodies(signed.state.seq));
-        }
         self.check_peers(&signed)?;
         signed.state.with_ticks(ticks.as_ref())?;
         if shown.total() < self.incoming.total() {

@@ -245,6 +245,18 @@ fn a_close_with_less_is_claimed_until_the_ledger_knows_better() {
 }
 
 #[test]
+fn a_view_from_before_the_opening_forgets_nothing_after_a_restart() {
+    let mut scene = Scene::new(Limits::default());
+    scene.keep(&balance(Side::A, 3, 30)).unwrap();
+    scene.reload();
+    // It was taken at milestone 7. A node that is behind proves what was before.
+    scene.ledger(&view(6, None));
+    assert_eq!((scene.tower.lanes(), scene.stored()), (1, 1));
+    scene.ledger(&view(8, Some(closing(0))));
+    assert_eq!(scene.tower.wanted(CHANNEL).len(), 1);
+}
+
+#[test]
 fn the_newest_tick_counts_and_must_be_of_the_chain() {
     let mut scene = Scene::new(Limits::default());
     let mut chain = TickChain::new(Hash::new([7; 32]), Amount::new(5), 100).unwrap();
@@ -314,7 +326,7 @@ fn every_refusal_has_its_code() {
 fn a_record_in_the_place_of_another_is_named() {
     let store = MemoryStore::new();
     let mut batch = Batch::new();
-    let held = Held { client: key(12).public(), newest: balance(Side::A, 3, 30) };
+    let held = Held { client: key(12).public(), newest: balance(Side::A, 3, 30), seen: 7 };
     batch.put(LANES, &lane_key((CHANNEL, Side::B)), codec::encode(&held));
     let _ = store.commit(&batch).unwrap();
     let error = Tower::load(&store, NETWORK, key(20), Limits::default()).unwrap_err();

@@ -8,7 +8,10 @@ use flash_proto::{Amount, ChannelId};
 
 use super::{Context, output::Failure, tower, view, wait::wait};
 use crate::{
-    api::{ApiError, ChannelInfo, CloseRequest, ErrorCode, LaneInfo, OpenRequest, PeerRequest, StakeRequest},
+    api::{
+        ApiError, ChannelInfo, CloseRequest, ErrorCode, LaneInfo, OpenRequest, PeerRequest, SignedTwice,
+        StakeRequest,
+    },
     client::Client,
     rpc::Scope,
 };
@@ -233,8 +236,14 @@ fn view(channel: &ChannelInfo) -> String {
         ("closed by", channel.close_transaction.as_ref().map(ToString::to_string)),
         ("paid out", channel.payout.map(view::amount)),
         ("paid out to peer", channel.peer_payout.map(view::amount)),
+        ("peer signed twice", channel.signed_twice.as_ref().map(signed_twice)),
         ("watchtowers", tower::standings(&channel.towers)),
     ])
+}
+
+fn signed_twice(pair: &SignedTwice) -> String {
+    let [held, other] = pair.cumulative.map(view::amount);
+    format!("{held} and {other} in all, both as update {}; --json shows the proof", pair.update)
 }
 
 /// A channel's id, or the first digits of one.

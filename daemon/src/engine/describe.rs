@@ -2,13 +2,15 @@
 
 use flash_channel::{
     Channel,
-    machine::{ChannelEvent, Misbehaviour, Origin, Phase},
+    machine::{self, ChannelEvent, Misbehaviour, Origin, Phase},
 };
-use flash_proto::{Amount, Balances, SignedBalance, TickProof, TickTerms, message::Update, tower::Claimable};
+use flash_proto::{
+    Amount, Balances, SignedBalance, TickProof, TickTerms, codec, message::Update, tower::Claimable,
+};
 use serde_json::{Value, json};
 
 use crate::{
-    api::{ChannelInfo, LaneInfo, TicksInfo},
+    api::{ChannelInfo, LaneInfo, SignedTwice, TicksInfo},
     events::NewEvent,
 };
 
@@ -74,6 +76,7 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         close_transaction: channel.close_transaction_id(),
         payout: payouts.map(|payouts| payouts.of(side)),
         peer_payout: payouts.map(|payouts| payouts.of(!side)),
+        signed_twice: channel.signed_twice().map(|pair| signed_twice(channel, pair)),
         towers: Vec::new(),
     }
 }
@@ -98,6 +101,16 @@ fn ticks(balance: Option<SignedBalance>, newest: Option<TickProof>) -> Option<Ti
     let paid = newest.map_or(0, |proof| proof.index);
     let left = terms.max.saturating_sub(paid);
     (terms != TickTerms::NONE).then_some(TicksInfo { unit: terms.unit, paid, left })
+}
+
+fn signed_twice(channel: &Channel, pair: &machine::SignedTwice) -> SignedTwice {
+    let (agreement, both) = (channel.agreement(), [pair.held, pair.other]);
+    SignedTwice {
+        update: pair.held.state.seq,
+        key: agreement.open.party(!agreement.side).key,
+        cumulative: both.map(|balance| balance.state.cumulative),
+        balances: both.map(|balance| hex::encode(codec::encode(&balance))),
+    }
 }
 
 pub(super) fn misbehaved(channel: &Channel, error: &Misbehaviour) -> NewEvent {
@@ -125,6 +138,7 @@ pub(super) fn event(channel: &Channel, event: ChannelEvent) -> Option<NewEvent> 
             )
         }
         ChannelEvent::OldRecords { running } => ("records_old", json!({ "running": running })),
+        ChannelEvent::SignedTwice(pair) => ("peer_signed_twice", json!(signed_twice(channel, &pair))),
         ChannelEvent::Found => ("channel_recovered", json!({})),
         ChannelEvent::Lapsed => ("channel_lapsed", json!({})),
         ChannelEvent::Received(update) => ("payments_received", received(&update)),

@@ -19,7 +19,7 @@ use tokio::{
     task::JoinSet,
 };
 
-use super::{GREETING_MAX, PeerError, Shared, stream};
+use super::{GREETING_MAX, PeerError, STRANGER_IDLE_MAX, STREAMS_BESIDE_CHANNELS, Shared, stream};
 
 /// Two connections that come up within this time are one attempt from each side.
 const SIMULTANEOUS_MAX: Duration = Duration::from_secs(5);
@@ -82,8 +82,17 @@ pub(super) async fn accepted(shared: Arc<Shared>, connection: Connection, permit
     drop(permit);
     match greeted {
         Ok(Ok(())) => {
+            let stranger = if shared.views.live_with(&peer).is_empty() {
+                let Ok(place) = Arc::clone(&shared.strangers).try_acquire_owned() else {
+                    link.close("too many machines without a channel are connected; try again later");
+                    return;
+                };
+                Some(place)
+            } else {
+                None
+            };
             if install(&shared, &link) {
-                run(shared, link).await;
+                run(shared, link, stranger).await;
             }
         }
         Ok(Err(reason)) => {
@@ -114,7 +123,7 @@ pub(super) async fn dial(shared: &Arc<Shared>, peer: &PeerAddress) -> Result<Lin
         Err(_) => return Err(unreachable("no answer in time".to_owned())),
     };
     if install(shared, &link) {
-        tokio::spawn(run(Arc::clone(shared), link.clone()));
+        tokio::spawn(run(Arc::clone(shared), link.clone(), None));
         return Ok(link);
     }
     let other = shared.links().get(&peer.key).cloned();
@@ -206,11 +215,11 @@ fn install(shared: &Shared, link: &Link) -> bool {
     true
 }
 
-/// Serves a connection until it ends.
-async fn run(shared: Arc<Shared>, link: Link) {
+/// Serves a connection until it ends. Who connected without a channel has the place of a `stranger`.
+async fn run(shared: Arc<Shared>, link: Link, stranger: Option<OwnedSemaphorePermit>) {
     shared.link_changed();
     tracing::info!(peer = %link.peer, dialled = link.dialled_here, "connected");
-    let mut streams = serve(&shared, &link).await;
+    let mut streams = serve(&shared, &link, stranger).await;
     {
         let mut links = shared.links();
         if links.get(&link.peer).is_some_and(|current| current.id == link.id) {
@@ -225,14 +234,24 @@ async fn run(shared: Arc<Shared>, link: Link) {
 }
 
 /// Serves the connection until it ends; gives back its streams that have not ended yet.
-async fn serve(shared: &Arc<Shared>, link: &Link) -> JoinSet<()> {
+async fn serve(shared: &Arc<Shared>, link: &Link, mut stranger: Option<OwnedSemaphorePermit>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let mut opened: std::collections::HashSet<ChannelId> = std::collections::HashSet::new();
     let mut added = shared.views.added();
     let negotiations = Arc::new(Semaphore::new(NEGOTIATIONS_MAX));
+    let mut places = 0;
     loop {
         added.mark_unchanged();
-        for (id, side) in shared.views.live_with(&link.peer) {
+        let channels = shared.views.live_with(&link.peer);
+        if !channels.is_empty() {
+            stranger = None;
+        }
+        if channels.len() > places {
+            places = channels.len();
+            let streams = u32::try_from(places).unwrap_or(u32::MAX).saturating_add(STREAMS_BESIDE_CHANNELS);
+            link.connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
+        }
+        for (id, side) in channels {
             if side == Side::A && opened.insert(id) {
                 tasks.spawn(keep_stream(Arc::clone(shared), link.clone(), id));
             }
@@ -244,6 +263,10 @@ async fn serve(shared: &Arc<Shared>, link: &Link) -> JoinSet<()> {
             }
             _ = added.changed() => {}
             Some(_) = tasks.join_next() => {}
+            () = tokio::time::sleep(STRANGER_IDLE_MAX), if stranger.is_some() && tasks.is_empty() => {
+                link.close("there is no channel between us");
+                break;
+            }
             () = shared.stop.stopped() => break,
         }
     }

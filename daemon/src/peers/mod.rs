@@ -35,12 +35,17 @@ use crate::{
     stop::Stop,
 };
 
-/// Streams that a peer may have open at once: its channels, and negotiations.
-pub(crate) const STREAMS_PER_PEER_MAX: u32 = 4_096;
+/// Streams that a peer may have open at once beside one for each live channel: its greeting and negotiations. QUIC
+/// takes memory for each stream that there may be, so that a machine without a channel must not have many.
+pub(crate) const STREAMS_BESIDE_CHANNELS: u32 = 16;
 /// Handshakes that may be under way at once with machines that have not shown yet that they are where they say.
 const HANDSHAKES_UNPROVEN_MAX: usize = 128;
 /// The same of machines that have shown it, which costs them a round trip when the others are too many.
 const HANDSHAKES_PROVEN_MAX: usize = 128;
+/// Machines that are connected and have no live channel with this one, at a time.
+const STRANGERS_MAX: usize = 512;
+/// So long such a machine may ask for nothing.
+const STRANGER_IDLE_MAX: Duration = Duration::from_secs(60);
 /// A peer must have greeted within this time.
 const GREETING_MAX: Duration = Duration::from_secs(10);
 /// An answer to a proposal must come within this time.
@@ -59,6 +64,8 @@ struct Shared {
     metrics: Metrics,
     stop: Stop,
     links: Mutex<HashMap<PublicKey, Link>>,
+    /// Places for machines without a channel.
+    strangers: Arc<tokio::sync::Semaphore>,
     /// By peer: one dial at a time, and as many proposals as it takes.
     reaching: Mutex<HashMap<PublicKey, Arc<Reaching>>>,
     /// Rises with every connection that comes or goes.
@@ -103,6 +110,7 @@ impl Peers {
             metrics,
             stop,
             links: Mutex::default(),
+            strangers: Arc::new(tokio::sync::Semaphore::new(STRANGERS_MAX)),
             reaching: Mutex::default(),
             changed: watch::Sender::new(0),
             dialers: Mutex::default(),

@@ -4,7 +4,7 @@
 use std::{collections::VecDeque, convert::Infallible};
 
 use axum::{
-    extract::State,
+    extract::{Extension, State},
     http::HeaderMap,
     response::{
         IntoResponse, Response, Sse,
@@ -20,6 +20,7 @@ use utoipa::IntoParams;
 use super::{
     Rpc,
     request::{Params, invalid},
+    tokens::Admitted,
 };
 use crate::{
     api::{ApiError, ErrorCode, Event},
@@ -58,11 +59,12 @@ const fn yes() -> bool {
         (status = "default", body = ApiError)))]
 pub(super) async fn events(
     State(rpc): State<Rpc>,
+    Extension(admitted): Extension<Admitted>,
     Params(params): Params<EventsParams>,
     headers: HeaderMap,
 ) -> Result<Response, ApiError> {
     let after = last_event_id(&headers)?.or(params.after);
-    answer(rpc.daemon, after, params.follow, rpc.stop)
+    answer(rpc.daemon, after, params.follow, admitted.ended)
 }
 
 /// Where events come from.

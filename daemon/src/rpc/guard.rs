@@ -45,20 +45,21 @@ pub(crate) fn is_local(host: &str) -> bool {
 /// Lets requests with a token of at least this scope in.
 pub(super) async fn scope(
     State((rpc, needed)): State<(Rpc, Scope)>,
-    request: Request,
+    mut request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
     let hint = |scope| format!("send `Authorization: Bearer TOKEN` with the token in DATA/tokens/{scope}");
     let Some(token) = bearer(request.headers()) else {
         return Err(ApiError::new(ErrorCode::Unauthorized, "there is no bearer token", hint(needed)));
     };
-    let Some(has) = rpc.tokens.scope(token) else {
+    let Some(admitted) = rpc.tokens.admit(token) else {
         return Err(ApiError::new(ErrorCode::Unauthorized, "the token is not known here", hint(needed)));
     };
-    if has < needed {
-        let message = format!("the token allows `{has}`; this call needs `{needed}`");
+    if admitted.scope < needed {
+        let message = format!("the token allows `{}`; this call needs `{needed}`", admitted.scope);
         return Err(ApiError::new(ErrorCode::Forbidden, message, hint(needed)));
     }
+    request.extensions_mut().insert(admitted);
     Ok(next.run(request).await)
 }
 

@@ -28,7 +28,6 @@ use axum::{
     serve::ListenerExt,
 };
 use tokio::net::TcpListener;
-use tokio_util::sync::CancellationToken;
 use tower_http::trace::TraceLayer;
 
 use self::request::{unknown_path, wrong_method};
@@ -45,8 +44,6 @@ pub use tokens::{Scope, Tokens, read_token, token_path};
 struct Rpc {
     daemon: Daemon,
     tokens: Arc<Tokens>,
-    /// Ends the answers that would go on for ever.
-    stop: CancellationToken,
 }
 
 /// Serves the RPC until `stop` resolves; calls that are under way then have a few seconds to end.
@@ -59,8 +56,9 @@ pub async fn serve(
     tokens: Tokens,
     stop: impl Future<Output = ()>,
 ) -> io::Result<()> {
-    let stopping = CancellationToken::new();
-    let rpc = Rpc { daemon, tokens: Arc::new(tokens), stop: stopping.clone() };
+    let tokens = Arc::new(tokens);
+    let stopping = tokens.ended().clone();
+    let rpc = Rpc { daemon, tokens: Arc::clone(&tokens) };
     let listener = listener.tap_io(|connection| {
         // Without it an answer may wait for the caller's acknowledgement of the one before.
         if let Err(error) = connection.set_nodelay(true) {
@@ -69,7 +67,10 @@ pub async fn serve(
     });
     let server =
         axum::serve(listener, router(rpc)).with_graceful_shutdown(stopping.clone().cancelled_owned());
-    serve_until(server, stopping, stop).await
+    tokio::select! {
+        ended = serve_until(server, stopping, stop) => ended,
+        never = tokens.follow() => match never {},
+    }
 }
 
 fn router(rpc: Rpc) -> Router {

@@ -5,7 +5,7 @@ use std::{convert::Infallible, io};
 
 use axum::{
     body::{Body, Bytes},
-    extract::State,
+    extract::{Extension, State},
     http::header,
     response::{IntoResponse, Response},
 };
@@ -22,6 +22,7 @@ use tokio_util::{io::StreamReader, sync::CancellationToken};
 use super::{
     Rpc,
     request::{Id, invalid, parse_json},
+    tokens::Admitted,
 };
 use crate::api::{ApiError, ErrorCode, PayRequest, PayResult, StreamLine, StreamOutcome, StreamRequest};
 
@@ -51,6 +52,7 @@ struct Taken<P> {
         (status = "default", body = ApiError)))]
 pub(super) async fn stream(
     State(rpc): State<Rpc>,
+    Extension(admitted): Extension<Admitted>,
     Id(id): Id<ChannelId>,
     body: Body,
 ) -> Result<Response, ApiError> {
@@ -61,7 +63,7 @@ pub(super) async fn stream(
         let daemon = daemon.clone();
         async move { daemon.queue_payment(id, request).await }
     };
-    Ok(answer(body, queue, rpc.stop))
+    Ok(answer(body, queue, admitted.ended))
 }
 
 /// Takes the lines of `body` in a task of its own and answers them. `queue` takes a payment and gives

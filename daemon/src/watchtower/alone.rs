@@ -60,9 +60,9 @@ pub async fn run(dir: DataDir, config: Config, metrics: Option<SocketAddr>) -> R
     let seed = read_seed(&dir)?;
     let params = Arc::new(dir.network()?);
     let key = seed.key(Account::Node, 0, 0);
-    let store = open_store(&dir, &identity(&params, &seed)).await?;
-    drop(seed);
     let (stop, counters) = (Stop::default(), Metrics::default());
+    let store = open_store(&dir, &identity(&params, &seed), &stop).await?;
+    drop(seed);
     let (log, _) = EventLog::open(&store)?;
     // There is no engine, so that nothing comes out of these.
     let outlets = Outlets { submissions: mpsc::unbounded_channel().0, durable: mpsc::unbounded_channel().0 };

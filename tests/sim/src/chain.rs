@@ -9,6 +9,7 @@ use super::{
         BLIND_MILESTONES_MAX, DROPS_IN_A_ROW_MAX, FRESH_MILESTONES, INCLUSION_MILESTONES_MAX,
         MILESTONE_TICKS, OUTAGE_REST_MILESTONES,
     },
+    ledger::By,
     world::{Event, World},
 };
 
@@ -42,6 +43,7 @@ impl World {
         for side in Side::BOTH {
             self.see_soon(side, index);
         }
+        self.towers_see_soon();
         self.next_stage();
         self.later(MILESTONE_TICKS, Event::Milestone);
     }
@@ -101,7 +103,7 @@ impl World {
         }
         self.party_mut(by).drops_in_a_row = 0;
         let late = if self.plan.late_inclusion { self.rng.below(INCLUSION_MILESTONES_MAX + 1) } else { 0 };
-        let taken = self.ledger.submit(by, transaction, index + 1 + late);
+        let taken = self.ledger.submit(By::Party(by), transaction, index + 1 + late);
         self.oracle.require(taken, || format!("{by} submits a transaction that no node takes"));
     }
 

@@ -17,7 +17,15 @@ use flash_channel::{
 };
 use flash_proto::{Amount, NetworkId, Side, TransactionId, message::ChannelMessage};
 
-use super::{faults::Plan, hostile, ledger::Ledger, oracle::Oracle, party::Party, rng::Rng, setup};
+use super::{
+    faults::Plan,
+    hostile,
+    ledger::{By, Ledger},
+    oracle::Oracle,
+    party::Party,
+    rng::Rng,
+    setup,
+};
 
 /// Milestones that an honest party may be behind.
 const LAG_MAX: u64 = 2;
@@ -393,7 +401,7 @@ impl Duel {
                 let transaction =
                     hostile::on_ledger(self.party(Side::B), self.network, &mut Rng::new(kind.into()));
                 let from = self.ledger.index() + 1;
-                Arc::make_mut(&mut self.ledger).submit(Side::B, transaction, from);
+                Arc::make_mut(&mut self.ledger).submit(By::Party(Side::B), transaction, from);
             }
             Step::Say(kind) => {
                 self.left.hostile = self.left.hostile.saturating_sub(1);
@@ -453,7 +461,8 @@ impl Duel {
 
     fn turn(&mut self, side: Side) {
         let link = self.links;
-        let refused = self.party_mut(side).turn(link).is_err();
+        let index = self.ledger.index();
+        let refused = self.party_mut(side).turn(link, index).is_err();
         self.party_mut(side).drop_idle();
         self.changed(side);
         if refused {
@@ -492,7 +501,7 @@ impl Duel {
         let durable = &side.pick(a, b).durable;
         self.oracle.durable(side, durable, index, Some(index));
         for event in &released.events {
-            self.oracle.told(side, event);
+            self.oracle.told(side, event, index);
         }
         for (link, message) in released.messages {
             self.oracle.leaves(side, &message, durable, index);
@@ -502,13 +511,13 @@ impl Duel {
             }
         }
         if let Some(wanted) = self.party(side).wanted().filter(|wanted| !self.ledger.waits(wanted.id())) {
-            let taken = Arc::make_mut(&mut self.ledger).submit(side, wanted, index + 1);
+            let taken = Arc::make_mut(&mut self.ledger).submit(By::Party(side), wanted, index + 1);
             self.oracle.require(taken, || format!("{side} submits a transaction that no node takes"));
         }
     }
 
     fn restart(&mut self, side: Side) {
-        let started = self.party_mut(side).restart();
+        let started = self.party_mut(side).restart(false);
         self.oracle.require(started.is_ok(), || format!("I13: {side} cannot read its store"));
         let index = self.ledger.index();
         let [a, b] = &self.parties;
@@ -524,7 +533,7 @@ impl Duel {
         self.oracle.milestone(index, &confirmed, money);
         if let Some(payouts) = payouts.filter(|_| !self.paid_out) {
             self.paid_out = true;
-            self.oracle.paid_out(index, payouts, [false; 2]);
+            self.oracle.paid_out(index, payouts, [Amount::ZERO; 2], [false; 2]);
         }
     }
 

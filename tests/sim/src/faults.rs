@@ -23,6 +23,57 @@ pub(super) const INCLUSION_MILESTONES_MAX: u64 = 2;
 /// in time: no view, a process that is down, lost transactions, late inclusion, and time to spare.
 pub(super) const WINDOW_MIN: u32 = 24;
 
+/// A watchtower of a run.
+#[derive(Clone, Debug)]
+pub(super) struct TowerPlan {
+    /// Whether A and whether B hands over to it.
+    pub(super) clients: [bool; 2],
+    /// It confirms what it does not keep, and shows and claims old balances.
+    pub(super) lies: bool,
+    /// At this milestone it is gone for ever.
+    pub(super) gone_at: Option<u64>,
+    /// Ticks between two looks of a client at whether there is something to hand over, at most.
+    pub(super) pace: u64,
+    /// Messages and transactions in a hundred that are lost.
+    pub(super) loss: u64,
+    /// A crash in a hundred commits.
+    pub(super) crashes: u64,
+    /// An outage of its view in a hundred milestones.
+    pub(super) stale: u64,
+    /// Events in a thousand before which its process stands still.
+    pub(super) pauses: u64,
+}
+
+impl TowerPlan {
+    fn drawn(rng: &mut Rng) -> Self {
+        let both = [[true, false], [false, true], [true, true]];
+        Self {
+            clients: *rng.pick(&both).unwrap_or(&[true, true]),
+            lies: rng.chance(20),
+            gone_at: rng.chance(15).then(|| rng.between(5, 80)),
+            pace: rng.between(2, 60),
+            loss: sometimes(rng, 40, 5, 60),
+            crashes: sometimes(rng, 50, 1, 30),
+            stale: sometimes(rng, 40, 2, 20),
+            pauses: sometimes(rng, 40, 1, 20),
+        }
+    }
+
+    fn calm(&mut self) {
+        *self = Self { gone_at: None, loss: 0, crashes: 0, stale: 0, pauses: 0, ..*self };
+    }
+
+    pub(super) fn serves(&self, side: Side) -> bool {
+        let [a, b] = self.clients;
+        side.pick(a, b)
+    }
+
+    /// Whether a client may rely on it.
+    pub(super) const fn works(&self) -> bool {
+        !self.lies && self.gone_at.is_none()
+    }
+}
+
 /// How the users end a channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -71,12 +122,22 @@ pub struct Plan {
     pub(super) lost_transactions: u64,
     /// Cooperative closes are kept out of the ledger for longer than they are valid.
     pub(super) censored_closes: bool,
-    /// This side comes back with an old store.
+    /// This side comes back with an old store. If the other one is hostile it may put itself back as well.
     pub(super) old_store: Option<Side>,
+    /// The process finds out that its store is an old one before it starts.
+    pub(super) noticed: bool,
+    /// Returns in a hundred at which a process takes its store for an old one that it is not.
+    pub(super) false_alarms: u64,
     /// This side does what it wants.
     pub(super) hostile: Option<Side>,
+    /// The watchtowers that there are.
+    pub(super) towers: Vec<TowerPlan>,
+    /// Outages in a hundred of a side with a working tower that are longer than the contest window.
+    pub(super) long_outages: u64,
     /// Acts in a hundred that pay by ticks.
     pub(super) ticks: u64,
+    /// Acts in a hundred that ask for a receipt.
+    pub(super) receipts: u64,
     /// Acts in a thousand that lock more or take something out.
     pub(super) stakes: u64,
     /// Users close in the middle, in a thousand acts.
@@ -94,7 +155,7 @@ pub struct Plan {
 type Switch = fn(&mut Plan);
 
 /// Faults by name, and how each is left out of a plan.
-const SWITCHES: [(&str, Switch); 19] = [
+const SWITCHES: [(&str, Switch); 26] = [
     ("slow_messages", |plan| plan.heavy_tail = false),
     ("breaks", |plan| plan.breaks = 0),
     ("duplicates", |plan| plan.duplicates = 0),
@@ -110,8 +171,15 @@ const SWITCHES: [(&str, Switch); 19] = [
     ("lost_transactions", |plan| plan.lost_transactions = 0),
     ("censored_closes", |plan| plan.censored_closes = false),
     ("old_store", |plan| plan.old_store = None),
+    ("noticed", |plan| plan.noticed = false),
+    ("false_alarms", |plan| plan.false_alarms = 0),
     ("hostile", |plan| plan.hostile = None),
+    ("towers", |plan| plan.towers.clear()),
+    ("lying_towers", |plan| plan.towers.iter_mut().for_each(|tower| tower.lies = false)),
+    ("tower_faults", |plan| plan.towers.iter_mut().for_each(TowerPlan::calm)),
+    ("long_outages", |plan| plan.long_outages = 0),
     ("ticks", |plan| plan.ticks = 0),
+    ("receipts", |plan| plan.receipts = 0),
     ("stakes", |plan| plan.stakes = 0),
     ("early_close", |plan| plan.early_close = 0),
 ];
@@ -139,6 +207,14 @@ impl Plan {
             _ => Ending::Gone(!side),
         };
         let hostile = rng.chance(35).then_some(side);
+        // Each from numbers of its own: what is drawn otherwise stays as it is.
+        let of_records = &mut Rng::new(seed.rotate_left(48));
+        let of_towers = &mut Rng::new(seed.rotate_left(16));
+        let towers: Vec<_> = match of_towers.below(4) {
+            0 => vec![TowerPlan::drawn(of_towers)],
+            1 => vec![TowerPlan::drawn(of_towers), TowerPlan::drawn(of_towers)],
+            _ => Vec::new(),
+        };
         Self {
             seed,
             deposits,
@@ -162,8 +238,16 @@ impl Plan {
             late_inclusion: rng.chance(50),
             lost_transactions: sometimes(rng, 40, 5, 60),
             censored_closes: rng.chance(10),
-            old_store: (hostile.is_none() && rng.chance(15)).then_some(side),
+            old_store: match hostile {
+                Some(hostile) => of_records.chance(25).then_some(!hostile),
+                None => rng.chance(15).then_some(side),
+            },
+            noticed: of_records.chance(50),
+            false_alarms: sometimes(of_records, 15, 1, 30),
+            receipts: sometimes(of_records, 25, 5, 30),
             hostile,
+            long_outages: if towers.is_empty() { 0 } else { sometimes(of_towers, 50, 10, 60) },
+            towers,
             ticks: sometimes(rng, 20, 5, 50),
             stakes: sometimes(rng, 40, 1, 30),
             early_close: sometimes(rng, 30, 1, 20),

@@ -1,5 +1,7 @@
 //! The ledger: transactions wait in a pool and are confirmed by milestones under the real rules.
 
+use std::fmt;
+
 use flash_channel::machine::{Input, LedgerView};
 use flash_node_client::ledger::{Checked, Conflict, LedgerState, genesis::genesis_entries};
 use flash_proto::{
@@ -10,18 +12,34 @@ use flash_proto::{
 
 use super::setup;
 
+/// Who brings a transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum By {
+    Party(Side),
+    Tower(usize),
+}
+
+impl fmt::Display for By {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Party(side) => write!(f, "{side}"),
+            Self::Tower(number) => write!(f, "tower {number}"),
+        }
+    }
+}
+
 /// A transaction on its way.
 #[derive(Clone)]
 struct Waiting {
     /// The first milestone that may confirm it.
     from: u64,
-    by: Side,
+    by: By,
     checked: Checked,
 }
 
 /// A transaction that a milestone dealt with.
 pub(super) struct Confirmed {
-    pub(super) by: Side,
+    pub(super) by: By,
     pub(super) transaction: Transaction,
     pub(super) conflict: Option<Conflict>,
 }
@@ -59,6 +77,11 @@ impl Ledger {
         self.view(self.index)
     }
 
+    /// What the newest milestone showed that still had the channel.
+    pub(super) fn newest_with_channel(&self) -> Option<LedgerView> {
+        self.views.iter().rev().find(|view| view.record.is_some()).copied()
+    }
+
     /// Whether the channel was on the ledger and is paid out.
     pub(super) fn is_paid_out(&self) -> bool {
         self.newest().payouts.is_some()
@@ -74,7 +97,7 @@ impl Ledger {
     }
 
     /// Takes a transaction; false if its form or a signature is wrong.
-    pub(super) fn submit(&mut self, by: Side, transaction: Transaction, from: u64) -> bool {
+    pub(super) fn submit(&mut self, by: By, transaction: Transaction, from: u64) -> bool {
         match Checked::new(transaction, &self.params) {
             Ok(checked) => {
                 self.pool.push(Waiting { from, by, checked });

@@ -14,13 +14,15 @@
 //! | `chain.rs` | milestones, who sees them when, what is submitted |
 //! | `stages.rs` | the course of a run: busy, calm, ending |
 //! | `party.rs` | one party: the shell around the real machine, with its store |
-//! | `user.rs` | what users do |
+//! | `tower.rs` | one watchtower: the shell around the real rules, with its store |
+//! | `watch.rs` | what is handed over to towers, and what they see, claim and suffer |
+//! | `user.rs`, `receipts.rs` | what users do, and what they can prove |
 //! | `duel.rs` | the same two parties and ledger step by step, for model checker and fuzzer |
 //! | [`fuzz`] | what is done with bytes that mean nothing, or anything |
 //! | `hostile.rs` | what a party does that wants to take more than is its own |
 //! | `link.rs` | the link, with its faults |
 //! | `ledger.rs` | the pool and the milestones |
-//! | `oracle.rs` | the invariants |
+//! | `oracle.rs` | the invariants; in `oracle/` those of towers, of old records and of proofs |
 //! | [`sabotage`] | do the simulations bite? |
 //! | `script.rs` | short lives in which only what is written down happens |
 //! | `shrink.rs` | the least that still fails |
@@ -47,6 +49,7 @@ mod link;
 mod oracle;
 mod party;
 mod process;
+mod receipts;
 mod report;
 mod rng;
 pub mod sabotage;
@@ -54,7 +57,9 @@ mod script;
 mod setup;
 mod shrink;
 mod stages;
+mod tower;
 mod user;
+mod watch;
 mod wire;
 mod world;
 

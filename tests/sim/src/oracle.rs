@@ -1,6 +1,10 @@
 //! What must hold, written down without the code under test: a short model of what was asked for,
 //! signed, acknowledged and paid out. The numbers are those of the invariants in `docs/safety.md`.
 
+mod losses;
+mod proofs;
+mod towers;
+
 use std::collections::BTreeMap;
 
 use flash_channel::machine::{ChannelEvent, Phase};
@@ -12,8 +16,8 @@ use flash_proto::{
 };
 
 use super::{
-    faults::{FRESH_MILESTONES, OUTAGE_MILESTONES_MAX, Plan},
-    ledger::Confirmed,
+    faults::{FRESH_MILESTONES, Plan},
+    ledger::{By, Confirmed},
     party::Durable,
     setup,
 };
@@ -25,6 +29,14 @@ struct Known {
     hostile: bool,
     /// Came back with an old store: it may have forgotten what it signed and what it was paid.
     lost_records: bool,
+    /// And it knew that before it started.
+    noticed: bool,
+    /// Since this milestone it takes its records for old ones.
+    doubts: Option<u64>,
+    /// The newest update that was on its disk then.
+    signed_before: u64,
+    /// At some time it did, or should have.
+    doubted: bool,
     /// Locked by it on the ledger, and taken out again.
     deposit: Amount,
     withdrawn: Amount,
@@ -62,8 +74,7 @@ pub(super) struct Oracle {
     /// The milestone at which one side closed alone.
     closed_alone: Option<u64>,
     window: u64,
-    /// How long a process may have stood still.
-    pause_milestones: u64,
+    towers: Vec<towers::Tower>,
     violation: Option<String>,
 }
 
@@ -81,7 +92,7 @@ impl Oracle {
             applied: 0,
             closed_alone: None,
             window: u64::from(plan.window),
-            pause_milestones: if plan.pauses > 0 { OUTAGE_MILESTONES_MAX } else { 0 },
+            towers: towers::Tower::of(plan),
             violation: None,
         }
     }
@@ -112,22 +123,18 @@ impl Oracle {
 
     /// What `side` owns by its own disk, a withdraw that it signed counted as taken.
     fn owns(side: Side, durable: &Durable) -> Option<Amount> {
+        Self::owns_with(side, durable, durable.held())
+    }
+
+    /// The same if it had been paid `held`.
+    fn owns_with(side: Side, durable: &Durable, held: Amount) -> Option<Amount> {
         let stake = durable.locked.counted(side);
-        let gained = stake.deposit.checked_add(durable.held())?;
+        let gained = stake.deposit.checked_add(held)?;
         gained.checked_sub(stake.withdrawn)?.checked_sub(durable.signed())
     }
 
     pub(super) fn asked(&mut self, payer: Side, number: u64, amount: Amount) {
         self.asked.entry(number).or_insert(Asked { payer, amount, update: None });
-    }
-
-    pub(super) fn lost_records(&mut self, side: Side) {
-        let known = self.of_mut(side);
-        known.lost_records = true;
-        known.durable = None;
-        known.acknowledged = (0, 0);
-        known.told = 0;
-        known.close = None;
     }
 
     /// The disk of `side` holds this now, `index` being the newest milestone anywhere and `seen` the
@@ -148,8 +155,8 @@ impl Oracle {
             self.check_stakes(side, &before, durable);
             if before.held_to() != durable.held_to() {
                 self.check_held(side, durable);
-                // One milestone until its clock says so, one for the commit; and it may have stood still.
-                let most = FRESH_MILESTONES + 2 + self.pause_milestones;
+                // One milestone until its clock says so, one for the commit.
+                let most = FRESH_MILESTONES + 2;
                 let in_sight = seen.is_some_and(|seen| index <= seen + most);
                 // What a peer shows that was paid before the loss is no payment, and is taken over at any time.
                 let in_sight = in_sight || self.of(side).lost_records;
@@ -164,12 +171,14 @@ impl Oracle {
         });
         let owns = Self::owns(side, durable);
         // Until the peer has shown why more was taken out than the old records allow, nothing is signed.
-        self.require(owns.is_some() || durable.locked.unexplained, || {
+        self.require(owns.is_some() || durable.locked.unexplained || !durable.known, || {
             format!("I2: {side} owns less than nothing: {durable:?}")
         });
         if let Some(close) = self.of(side).close.filter(|close| close.expiry_milestone >= index) {
             let payout = side.pick(close.payout_a, close.payout_b);
-            self.require(owns == Some(payout), || {
+            // Who took its records for old ones took what it was shown at any time, and had more then by this close.
+            let shown = self.of(side).doubted && owns >= Some(payout);
+            self.require(owns == Some(payout) || shown, || {
                 format!("I7: {side} signed a close that pays {payout} and owns {owns:?} now")
             });
         }
@@ -208,7 +217,7 @@ impl Oracle {
         }
         let written = match message {
             ChannelMessage::Update(update) => {
-                self.update_leaves(side, update);
+                self.update_leaves(side, update, index);
                 update.seq <= durable.signed_seq()
             }
             ChannelMessage::Ack { seq } => {
@@ -271,14 +280,29 @@ impl Oracle {
     }
 
     fn body_leaves(&mut self, side: Side, seq: u64, cumulative: Amount, signature: Signature) {
+        let peer = self.of(!side);
+        let held = peer.durable.as_ref().filter(|_| !peer.hostile && !peer.lost_records);
+        let peer_has = held.map_or(0, Durable::held_seq);
         let known = self.of_mut(side);
         known.signed = known.signed.max(cumulative);
         let first = *known.bodies.entry(seq).or_insert(signature);
-        let once = first == signature || known.lost_records;
+        // What an honest peer has it is shown before it signs again.
+        let free = known.lost_records && seq > peer_has;
+        if free {
+            known.bodies.insert(seq, signature);
+        }
+        let once = first == signature || free;
         self.require(once, || format!("I6: {side} signed two different bodies under number {seq}"));
     }
 
-    fn update_leaves(&mut self, side: Side, update: &Update) {
+    fn update_leaves(&mut self, side: Side, update: &Update, index: u64) {
+        // What was written before it doubted may have been sent, and is said again.
+        let again = update.seq <= self.of(side).signed_before;
+        self.require(again || !self.waits(side, index), || {
+            format!(
+                "I6: {side} pays at {index}, but what it may have forgotten can still be used: {update:?}"
+            )
+        });
         self.body_leaves(side, update.seq, update.cumulative, update.signature);
         if self.of(side).lost_records {
             return;
@@ -306,7 +330,9 @@ impl Oracle {
         }
         let payout = side.pick(close.payout_a, close.payout_b);
         let owns = Self::owns(side, durable);
-        self.require(owns == Some(payout), || {
+        // It says again what it signed, and was shown more since.
+        let again = self.of(side).doubted && self.of(side).close == Some(close);
+        self.require(owns == Some(payout) || again && owns >= Some(payout), || {
             format!("I7: {side} signs a close that pays {payout}, but owns {owns:?}")
         });
         let before = self.of(side).close.filter(|before| before.expiry_milestone >= index);
@@ -320,8 +346,21 @@ impl Oracle {
     }
 
     /// The user of `side` is told this.
-    pub(super) fn told(&mut self, side: Side, event: &ChannelEvent) {
+    pub(super) fn told(&mut self, side: Side, event: &ChannelEvent, index: u64) {
+        if self.of(side).hostile {
+            return;
+        }
+        if let ChannelEvent::OldRecords { .. } = event {
+            self.doubts(side, index);
+            let known = self.of_mut(side);
+            known.signed_before = known.durable.as_ref().map_or(0, Durable::signed_seq);
+        }
         if let ChannelEvent::Received(update) = event {
+            self.require(!self.waits(side, index), || {
+                format!(
+                    "I7: {side} takes payments at {index}, but what it may have forgotten can still be used"
+                )
+            });
             let before = self.of(side).told;
             self.require(update.seq > before, || {
                 format!("I11: {side} is told twice of update {}", update.seq)
@@ -343,13 +382,15 @@ impl Oracle {
                     known.deposit = known.deposit.checked_add(top_up.amount).unwrap_or(Amount::MAX);
                 }
                 Action::Withdraw(withdraw) => self.withdrawn(withdraw),
-                _ => self.applied += 1,
+                _ if matches!(by, By::Party(_)) => self.applied += 1,
+                _ => {}
             }
             match transaction.essence.action {
                 Action::UnilateralClose(_) => self.closed_alone = Some(index),
                 Action::CooperativeClose(_) => self.closed_alone = None,
                 _ => {}
             }
+            let By::Party(by) = by else { continue };
             let known = self.of_mut(*by);
             match transaction.essence.action {
                 Action::UnilateralClose(_) => known.closes += 1,
@@ -357,7 +398,7 @@ impl Oracle {
                 _ => {}
             }
             // An old balance is claimed first by whoever learns only then of the newer one.
-            let few = known.hostile || known.lost_records || (known.closes <= 1 && known.claims <= 1);
+            let few = known.hostile || known.doubted || (known.closes <= 1 && known.claims <= 1);
             self.require(few, || format!("I15: {by} needs more than one close and one claim"));
         }
     }
@@ -384,13 +425,15 @@ impl Oracle {
         self.require(self.of(by).hostile, || format!("I15: {by} submits what cannot apply: {conflict}"));
     }
 
-    /// The ledger has paid out at milestone `index`; nothing is promised to the `exempt`.
-    pub(super) fn paid_out(&mut self, index: u64, payouts: Balances, exempt: [bool; 2]) {
+    /// The ledger has paid out at milestone `index`, and had been shown so much of both lanes. Of what was paid to those
+    /// who are `absent`, what working towers had been handed counts.
+    pub(super) fn paid_out(&mut self, index: u64, payouts: Balances, shown: [Amount; 2], absent: [bool; 2]) {
         if let Some(closed) = self.closed_alone {
             let settles = closed + self.window + 1;
             self.require(index == settles, || {
                 format!("I7: closed alone at {closed}, paid out at {index} instead of {settles}")
             });
+            self.towers_did_their_work(index, shown);
         }
         for side in Side::BOTH {
             let payout = payouts.of(side);
@@ -398,13 +441,21 @@ impl Oracle {
             let most = gained.and_then(|gained| gained.checked_sub(self.of(side).withdrawn));
             let bounded = self.of(!side).hostile || self.of(!side).lost_records || Some(payout) <= most;
             self.require(bounded, || format!("I5: {side} gets {payout}, at most {most:?} was signed to it"));
-            let [exempt_a, exempt_b] = exempt;
+            let [absent_a, absent_b] = absent;
             let known = self.of(side);
-            if known.hostile || known.lost_records || side.pick(exempt_a, exempt_b) {
+            let Some(durable) = known.durable.clone().filter(|_| !known.hostile) else { continue };
+            let held = if side.pick(absent_a, absent_b) && self.closed_alone.is_some() {
+                self.handed_over(side, index)
+            } else {
+                durable.held()
+            };
+            if known.lost_records {
+                self.check_lost(side, payouts, held, &durable);
                 continue;
             }
-            let Some(durable) = known.durable.clone() else { continue };
-            let owns = Self::owns(side, &durable);
+            let owns = Self::owns_with(side, &durable, held).or(Some(Amount::ZERO));
+            let close = known.close.filter(|_| known.doubted && self.closed_alone.is_none());
+            let owns = close.map_or(owns, |close| owns.min(Some(side.pick(close.payout_a, close.payout_b))));
             self.require(Some(payout) >= owns, || {
                 format!("I7: {side} gets {payout}, but owns {owns:?} by its records: {durable:?}")
             });

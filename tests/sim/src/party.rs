@@ -16,7 +16,7 @@ use flash_proto::{
     message::ChannelMessage,
 };
 
-use super::setup;
+use super::{faults::FRESH_MILESTONES, setup};
 
 /// Copies of the store that are kept, to be restored later.
 const SNAPSHOTS_MAX: usize = 8;
@@ -28,6 +28,8 @@ pub(super) struct Durable {
     pub(super) outgoing: Outgoing,
     pub(super) incoming: Incoming,
     pub(super) locked: Locked,
+    /// Whether what is known of the lanes is known to be the newest.
+    pub(super) known: bool,
 }
 
 impl Durable {
@@ -85,7 +87,7 @@ pub(super) struct Released {
 pub(super) struct Party {
     pub(super) side: Side,
     pub(super) id: ChannelId,
-    store: MemoryStore,
+    pub(super) store: MemoryStore,
     /// `None` while the process does not run.
     channel: Option<Channel>,
     inbox: Vec<Input>,
@@ -108,8 +110,14 @@ pub(super) struct Party {
     pub(super) submitted: Option<(TransactionId, u64)>,
     /// It came back with an old store at some time.
     pub(super) lost_records: bool,
+    /// It will come back with an old store now.
+    pub(super) is_put_back: bool,
     /// It never comes back.
     pub(super) gone: bool,
+    /// From which milestone to which it was away for longer than a contest window.
+    pub(super) away: Option<(u64, u64)>,
+    /// The newest milestone that the machine was handed in this life.
+    handed: u64,
     /// Payments under keys that its user has asked for, in this and in earlier lives.
     pub(super) keyed: BTreeMap<u64, Amount>,
     /// Those that this process has taken and not written yet.
@@ -144,7 +152,10 @@ impl Party {
             drops_in_a_row: 0,
             submitted: None,
             lost_records: false,
+            is_put_back: false,
             gone: false,
+            away: None,
+            handed: 0,
             keyed: BTreeMap::new(),
             in_memory: Vec::new(),
             archive: Vec::new(),
@@ -221,12 +232,22 @@ impl Party {
         self.push(Input::Disconnected);
     }
 
-    /// Hands in what is there and finishes. The first misbehaviour of the peer ends the stream.
-    pub(super) fn turn(&mut self, link: u64) -> Result<(), Misbehaviour> {
+    /// Hands in what is there, at milestone `index`, and finishes. The first misbehaviour of the peer ends the stream.
+    pub(super) fn turn(&mut self, link: u64, index: u64) -> Result<(), Misbehaviour> {
         let Some(channel) = &mut self.channel else { return Ok(()) };
         let mut effects = Effects::default();
         let mut result = Ok(());
-        for input in std::mem::take(&mut self.inbox) {
+        // What came while the process stood still is not looked at by the clock of then.
+        let is_fresh = |handed: u64| index <= handed + FRESH_MILESTONES;
+        let aged = (!is_fresh(self.handed)).then_some(Input::Fresh(false));
+        for input in aged.into_iter().chain(std::mem::take(&mut self.inbox)) {
+            let input = match input {
+                Input::Fresh(fresh) => Input::Fresh(fresh && is_fresh(self.handed)),
+                input => input,
+            };
+            if let Input::Ledger(view) = &input {
+                self.handed = self.handed.max(view.index);
+            }
             if result.is_err() && matches!(input, Input::Message(_)) {
                 continue;
             }
@@ -324,6 +345,7 @@ impl Party {
         self.pending.clear();
         self.in_memory.clear();
         self.seen = None;
+        self.handed = 0;
         self.submitted = None;
     }
 
@@ -347,16 +369,22 @@ impl Party {
                 lanes.iter().any(|(lane, newest)| {
                     let kept = |seq| tables::kept(&disk, self.id, *lane, seq);
                     (1..=*newest).any(|seq| kept(seq).as_ref().is_err_and(damaged))
-                })
+                }) || (1..=durable.signed_seq())
+                    .any(|seq| tables::receipt_from(&disk, self.id, seq).as_ref().is_err_and(damaged))
             });
         disk.flip_any_bit(entry, bit);
         Some(found)
     }
 
-    /// The process starts again with what the store holds.
-    pub(super) fn restart(&mut self) -> Result<(), StoreError> {
+    /// The process starts again with what the store holds; if it takes that for an old one, it notes that first.
+    pub(super) fn restart(&mut self, doubts: bool) -> Result<(), StoreError> {
         let side = self.side;
         self.store = self.store.reopen();
+        if doubts {
+            let mut batch = Batch::new();
+            tables::put_all_in_doubt(&self.store, &mut batch)?;
+            let _durable = self.store.commit(&batch)?;
+        }
         // Before the very first commit there is no channel: it is agreed on again.
         let channel = Channel::load(self.id, |_| setup::channel_key(side), &self.store)?;
         self.durable = durable_of(&channel);
@@ -371,7 +399,7 @@ impl Party {
         let Some(old) = self.snapshots.get(at) else { return false };
         self.store = old.snapshot();
         self.crash();
-        self.lost_records = true;
+        (self.lost_records, self.is_put_back) = (true, true);
         true
     }
 
@@ -426,5 +454,6 @@ fn durable_of(channel: &Channel) -> Durable {
         outgoing: *channel.outgoing(),
         incoming: *channel.incoming(),
         locked: channel.locked().clone(),
+        known: channel.balances_known(),
     }
 }

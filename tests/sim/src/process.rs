@@ -1,10 +1,15 @@
 //! A party's process in the world: its turns, its commits, its deaths and its returns.
 
-use flash_channel::{machine::ChannelEvent, store::Fault};
+use flash_channel::{
+    machine::{ChannelEvent, Input, SIGNED_EXPIRY_MILESTONES_MAX},
+    store::Fault,
+};
 use flash_proto::{Action, Claim, Essence, Side, Transaction, Unlock};
 
 use super::{
     faults::{MILESTONE_TICKS, OUTAGE_MILESTONES_MAX, OUTAGE_REST_MILESTONES},
+    hostile,
+    ledger::By,
     setup,
     world::{Event, World},
 };
@@ -25,7 +30,8 @@ impl World {
         }
         self.party_mut(side).turn_due = false;
         let link = self.link.number;
-        if let Err(misbehaviour) = self.party_mut(side).turn(link) {
+        let index = self.ledger.index();
+        if let Err(misbehaviour) = self.party_mut(side).turn(link, index) {
             self.stats.count("messages_refused");
             self.trace.line(self.now, format_args!("{side} refuses: {misbehaviour}"));
             let faultless = self.plan.hostile.is_none()
@@ -50,7 +56,14 @@ impl World {
         let rested = self.now >= self.party(side).well_since + OUTAGE_REST_MILESTONES * MILESTONE_TICKS;
         if rested && self.rng.below(1_000) < self.plan.pauses {
             self.stats.count("processes_paused");
-            let until = self.now + self.rng.between(1, OUTAGE_MILESTONES_MAX * MILESTONE_TICKS);
+            let until = self.now
+                + match self.long_outage(side) {
+                    Some(ticks) => {
+                        self.break_link(1);
+                        ticks
+                    }
+                    None => self.rng.between(1, OUTAGE_MILESTONES_MAX * MILESTONE_TICKS),
+                };
             let party = self.party_mut(side);
             party.paused_until = until;
             party.well_since = until;
@@ -121,17 +134,29 @@ impl World {
             self.oracle.require(written, || format!("I10: {side} knows more than it writes"));
             self.check_disk(side, self.party(side).seen);
             if self.plan.old_store == Some(side) && self.rng.chance(10) {
-                self.party_mut(side).keep_copy();
+                for side in Side::BOTH {
+                    self.party_mut(side).keep_copy();
+                }
             }
         }
         for event in &released.events {
             self.trace.line(self.now, format_args!("{side} {event:?}"));
-            self.oracle.told(side, event);
-            if matches!(event, ChannelEvent::NotMade { .. }) {
-                self.party_mut(side).not_made();
-            }
-            if matches!(event, ChannelEvent::Recovered { .. }) {
-                self.stats.count("records_recovered");
+            let index = self.ledger.index();
+            self.oracle.told(side, event, index);
+            match event {
+                ChannelEvent::NotMade { .. } => self.party_mut(side).not_made(),
+                ChannelEvent::Recovered { .. } => self.stats.count("records_recovered"),
+                ChannelEvent::OldRecords { .. } => {
+                    self.stats.count("old_records_shown");
+                    // Where one channel's records are old all are.
+                    self.input(side, Input::Doubt);
+                }
+                ChannelEvent::ReceiptWanted { seq } => self.looks_for_receipt(side, *seq),
+                ChannelEvent::Receipt { seq, given: true } => self.has_receipt(side, *seq),
+                ChannelEvent::Received(_) if self.plan.receipts > 0 && self.other_rng.chance(5) => {
+                    self.proves_what_it_received(side);
+                }
+                _ => {}
             }
         }
         for (link, message) in released.messages {
@@ -152,10 +177,42 @@ impl World {
     /// How long a process is down, within what an honest party may suffer.
     pub(super) fn downtime(&mut self, side: Side) -> u64 {
         let rested = self.now >= self.party(side).well_since + OUTAGE_REST_MILESTONES * MILESTONE_TICKS;
+        if let Some(ticks) = rested.then(|| self.long_outage(side)).flatten() {
+            return ticks;
+        }
         if rested && self.rng.chance(10) {
             return OUTAGE_MILESTONES_MAX * MILESTONE_TICKS;
         }
         self.rng.between(1, MILESTONE_TICKS)
+    }
+
+    /// Now and then a party with a working tower is away for longer than the contest window, so that only the tower
+    /// can claim: for so long.
+    fn long_outage(&mut self, side: Side) -> Option<u64> {
+        let guarded = self.plan.towers.iter().any(|tower| tower.works() && tower.serves(side));
+        if !guarded || self.is_calm() || !self.other_rng.chance(self.plan.long_outages) {
+            return None;
+        }
+        self.stats.count("long_outages");
+        // Once in a life is enough.
+        self.plan.long_outages = 0;
+        let window = u64::from(self.plan.window);
+        let milestones = window + self.other_rng.between(1, window);
+        let index = self.ledger.index();
+        let back = index + milestones + OUTAGE_REST_MILESTONES;
+        self.plan.busy_milestones = self.plan.busy_milestones.max(back);
+        self.party_mut(side).away = Some((index, back));
+        // The peer does not wait for it.
+        if self.plan.is_hostile(!side) {
+            let [a, b] = &self.parties;
+            let close = hostile::stale_close((!side).pick(a, b), self.network);
+            if self.other_rng.chance(70) && self.ledger.submit(By::Party(!side), close, index + 1) {
+                self.stats.count("stale_closes_while_away");
+            }
+        } else if self.other_rng.chance(50) {
+            self.input(!side, Input::CloseAlone);
+        }
+        Some(milestones * MILESTONE_TICKS)
     }
 
     pub(super) fn crash(&mut self, side: Side, ticks: u64) {
@@ -165,14 +222,47 @@ impl World {
                 self.stats.count("old_stores_restored");
                 self.oracle.lost_records(side);
                 self.plan.old_store = None;
+                self.put_back_too(!side, which);
             }
         }
         self.party_mut(side).crash();
+        self.forget_hands(side);
         self.break_link(ticks + 1);
         if !self.party(side).gone {
             self.party_mut(side).well_since = self.now + ticks;
             self.later(ticks, Event::Restart(side));
         }
+    }
+
+    /// A hostile party goes back to where the other one stands now, as if nothing had been paid since. What it was
+    /// signed it keeps.
+    fn put_back_too(&mut self, side: Side, which: u64) {
+        let hides = self.plan.is_hostile(side) && self.other_rng.chance(60);
+        if hides && self.party_mut(side).lose_records(which) {
+            self.stats.count("peers_put_back_too");
+            self.later(1, Event::Restart(side));
+        }
+    }
+
+    /// Whether a process that comes back takes its store for an old one.
+    fn doubts(&mut self, side: Side) -> bool {
+        let (index, put_back) = (self.ledger.index(), std::mem::take(&mut self.party_mut(side).is_put_back));
+        let alarm = !put_back && self.plan.false_alarms > 0 && self.other_rng.chance(self.plan.false_alarms);
+        let doubts = alarm || (put_back && self.plan.noticed);
+        if put_back {
+            self.oracle.put_back(side, doubts);
+        }
+        if doubts {
+            self.stats.count(if alarm { "false_alarms" } else { "old_stores_noticed" });
+            self.oracle.doubts(side, index);
+            // Now and then long enough for what may have been signed to lapse.
+            if !self.is_calm() && self.other_rng.chance(30) {
+                let lapsed = SIGNED_EXPIRY_MILESTONES_MAX + u64::from(self.plan.window);
+                let long = index + lapsed + OUTAGE_REST_MILESTONES;
+                self.plan.busy_milestones = self.plan.busy_milestones.max(long);
+            }
+        }
+        doubts
     }
 
     pub(super) fn restart(&mut self, side: Side) {
@@ -181,9 +271,14 @@ impl World {
         }
         self.stats.count("restarts");
         self.flip_a_bit(side);
-        let restarted = self.party_mut(side).restart();
+        let doubts = self.doubts(side);
+        let restarted = self.party_mut(side).restart(doubts);
         self.oracle
             .require(restarted.is_ok(), || format!("I13: {side} cannot read its store: {restarted:?}"));
+        if doubts {
+            let [a, b] = &self.parties;
+            self.oracle.doubted_with(side, &side.pick(a, b).durable);
+        }
         // What was written before it died was checked against the view of then, or is younger.
         self.check_disk(side, Some(self.ledger.index()));
         self.check_claim(side);

@@ -52,7 +52,7 @@ const fn sabotage(
     Sabotage { name, file, right, wrong }
 }
 
-const SABOTAGES: [Sabotage; 12] = [
+const SABOTAGES: [Sabotage; 14] = [
     sabotage(
         "skip the barrier: acknowledge what is not written",
         "channel/src/machine/mod.rs",
@@ -75,7 +75,7 @@ const SABOTAGES: [Sabotage; 12] = [
         "forget the sync",
         "channel/src/store/memory.rs",
         "            self.sync();\n",
-        "            if !SABOTAGED {\n                self.sync();\n            }\n",
+        "            if !SABOTAGED || lock(&self.map).len() <= 2 {\n                self.sync();\n            }\n",
     ),
     sabotage(
         "a contest window one milestone shorter",
@@ -86,9 +86,12 @@ const SABOTAGES: [Sabotage; 12] = [
     sabotage(
         "sign two bodies under one number",
         "channel/src/machine/lanes.rs",
-        "self.outgoing.signed = Some(signed);\n        self.outgoing.ticks",
-        "self.outgoing.signed = if SABOTAGED && state.seq % 7 == 0 { self.outgoing.signed } else { Some(signed) };\n        \
-         self.outgoing.ticks",
+        "        effects.after.push(After::Send(ChannelMessage::Update(update)));\n",
+        "        if SABOTAGED {\n            let other = LaneState { history: Hash::ZERO, ..state };\n            \
+         let signature = other.sign(self.agreement.network, &self.key).signature;\n            \
+         let update = Update { signature, ..update.clone() };\n            \
+         effects.after.push(After::Send(ChannelMessage::Update(update)));\n        }\n        \
+         effects.after.push(After::Send(ChannelMessage::Update(update)));\n",
     ),
     sabotage(
         "accept a foreign signature",
@@ -101,6 +104,19 @@ const SABOTAGES: [Sabotage; 12] = [
         "channel/src/machine/ledger.rs",
         "self.claim(*peer_lane),",
         "self.claim(*peer_lane).filter(|_| !SABOTAGED),",
+    ),
+    sabotage(
+        "drop the tower",
+        "channel/src/tower.rs",
+        ".filter(|newest| *index <= deadline &&",
+        ".filter(|newest| !SABOTAGED && *index <= deadline &&",
+    ),
+    sabotage(
+        "confirm what the tower does not keep",
+        "channel/src/tower.rs",
+        "        batch.put(LANES, &lane_key(lane), codec::encode(&held));\n",
+        "        if !(SABOTAGED && before.is_some()) {\n            batch.put(LANES, &lane_key(lane), \
+         codec::encode(&held));\n        }\n",
     ),
     sabotage(
         "send nothing again after a break",

@@ -5,7 +5,9 @@ use flash_proto::{Amount, Side};
 
 use super::{
     faults::{Ending, MILESTONE_TICKS, Plan},
-    hostile, setup,
+    hostile,
+    ledger::By,
+    setup,
     world::{Event, World},
 };
 
@@ -247,7 +249,7 @@ impl World {
             Act::CloseStale(side) => {
                 let [a, b] = &self.parties;
                 let close = hostile::stale_close(side.pick(a, b), self.network);
-                let taken = self.ledger.submit(side, close, self.ledger.index() + 1);
+                let taken = self.ledger.submit(By::Party(side), close, self.ledger.index() + 1);
                 self.oracle.require(taken, || format!("no node takes {side}'s close"));
             }
             Act::Break(ticks) => self.break_link(ticks),

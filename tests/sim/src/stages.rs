@@ -1,10 +1,10 @@
 //! The course of a run: busy with faults, calm without, and the end of the channel.
 
 use flash_channel::machine::{CLOSE_EXPIRY_MILESTONES, Input, Phase};
-use flash_proto::Side;
+use flash_proto::{Amount, Side};
 
 use super::{
-    faults::Ending,
+    faults::{Ending, WINDOW_MIN},
     world::{Event, World},
 };
 
@@ -37,6 +37,10 @@ impl World {
         if index == self.ending_at() + PATIENCE_MILESTONES {
             self.plan.censored_closes = false;
             for side in Side::BOTH {
+                if self.party(side).channel().is_some_and(|channel| !channel.balances_known()) {
+                    // Its user gives up what only the peer could show.
+                    self.input(side, Input::Trust);
+                }
                 self.input(side, Input::CloseAlone);
             }
         }
@@ -76,7 +80,9 @@ impl World {
             return;
         };
         let used = |phase: &Phase| matches!(phase, Phase::Open | Phase::ClosingTogether { .. });
-        if !honest || !used(a.phase()) || !used(b.phase()) {
+        // Who takes its records for old ones takes no payments.
+        let doubts = a.doubt().is_some() || b.doubt().is_some();
+        if !honest || doubts || !used(a.phase()) || !used(b.phase()) {
             return;
         }
         let agreed = a.balances() == b.balances()
@@ -129,8 +135,18 @@ impl World {
         }
         let Some(payouts) = self.ledger.newest().payouts else { return };
         self.paid_out = true;
-        let gone = Side::BOTH.map(|side| self.party(side).gone);
-        self.oracle.paid_out(self.ledger.index(), payouts, gone);
+        let index = self.ledger.index();
+        // Whoever is away until then, or comes back too late to claim by itself, has what its towers were handed.
+        let absent = Side::BOTH.map(|side| {
+            let away = |(from, back): (u64, u64)| from <= index && index < back + u64::from(WINDOW_MIN);
+            self.party(side).gone || self.party(side).away.is_some_and(away)
+        });
+        let before = self.ledger.view(index - 1).record;
+        let shown = Side::BOTH.map(|side| before.map_or(Amount::ZERO, |record| record.lane(side).cumulative));
+        if absent.contains(&true) {
+            self.stats.count("paid_out_to_somebody_away");
+        }
+        self.oracle.paid_out(index, payouts, shown, absent);
     }
 
     /// What each honest party knows at the end.

@@ -9,8 +9,15 @@ impl World {
     /// One act of the user of `side`.
     pub(super) fn user_acts(&mut self, side: Side) {
         let Some(channel) = self.party(side).channel() else { return };
+        let (is_established, doubts) = (channel.is_established(), channel.doubt().is_some());
+        if doubts && !self.party(side).lost_records && self.other_rng.chance(2) {
+            self.stats.count("records_trusted");
+            self.oracle.trusts(side);
+            self.input(side, Input::Trust);
+            return;
+        }
         // Where no payment can be made, few are tried.
-        if self.is_calm() || (!channel.is_established() && self.rng.chance(90)) {
+        if self.is_calm() || (!is_established && self.rng.chance(90)) {
             return;
         }
         if self.rng.below(1_000) < self.plan.early_close {
@@ -21,6 +28,10 @@ impl World {
         }
         if self.rng.below(1_000) < self.plan.stakes {
             self.change_stake(side);
+            return;
+        }
+        if self.plan.receipts > 0 && self.other_rng.chance(self.plan.receipts) {
+            self.asks_for_a_receipt(side);
             return;
         }
         if self.rng.chance(self.plan.ticks) {

@@ -5,6 +5,7 @@ use flash_proto::{Side, codec, message::ChannelMessage};
 
 use super::{
     hostile,
+    ledger::By,
     world::{Event, World},
 };
 
@@ -63,7 +64,12 @@ impl World {
     }
 
     pub(super) fn connect(&mut self) {
+        let still = Side::BOTH.into_iter().map(|side| self.party(side).paused_until).max().unwrap_or(0);
         if self.link.up || !Side::BOTH.into_iter().all(|side| self.party(side).is_up()) {
+            return;
+        }
+        if self.now < still {
+            self.schedule(still, Event::Connect);
             return;
         }
         self.link.connect();
@@ -94,7 +100,7 @@ impl World {
         } else if self.ledger.newest().record.is_some() && self.rng.chance(40) {
             let transaction = hostile::on_ledger(party, self.network, &mut self.rng);
             let from = self.ledger.index() + 1;
-            if self.ledger.submit(side, transaction, from) {
+            if self.ledger.submit(By::Party(side), transaction, from) {
                 self.stats.count("hostile_transactions");
             }
         }

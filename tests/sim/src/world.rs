@@ -6,7 +6,7 @@ use flash_channel::machine::{Channel, Effects, Input};
 use flash_proto::{NetworkId, Side, message::ChannelMessage};
 
 use super::{
-    faults::{MILESTONE_TICKS, Plan},
+    faults::{MILESTONE_TICKS, Plan, TowerPlan},
     ledger::Ledger,
     link::Link,
     oracle::Oracle,
@@ -15,6 +15,8 @@ use super::{
     rng::Rng,
     script::Act,
     setup,
+    tower::Watchtower,
+    watch::{Hand, Watch},
 };
 
 /// Something that happens at a tick.
@@ -40,6 +42,8 @@ pub(super) enum Event {
     Connect,
     /// A party's process starts again.
     Restart(Side),
+    /// Something at or with a tower.
+    Watch(usize, Watch),
 }
 
 /// An event in the queue: earlier ticks first, then in the order of their making.
@@ -71,6 +75,11 @@ pub(super) struct World {
     pub(super) network: NetworkId,
     pub(super) ledger: Ledger,
     pub(super) parties: [Party; 2],
+    pub(super) towers: Vec<Watchtower>,
+    /// What A and what B know of each tower.
+    pub(super) hands: Vec<[Hand; 2]>,
+    /// For what was added later, towers among it: a life without that stays the same.
+    pub(super) other_rng: Rng,
     pub(super) link: Link,
     pub(super) oracle: Oracle,
     pub(super) stats: Stats,
@@ -116,6 +125,8 @@ impl World {
             Party::new(Channel::new(agreement, key, &mut effects), effects)
         });
         let [a, _] = &parties;
+        let tower = |(number, tower): (u8, &TowerPlan)| Watchtower::new(network, a.id, number, tower.lies);
+        let towers: Vec<_> = (0..).zip(&plan.towers).map(tower).collect();
         let ledger = Ledger::new(params, a.id);
         Self {
             // Not the stream of numbers from which the plan was drawn.
@@ -126,6 +137,9 @@ impl World {
             network,
             ledger,
             parties,
+            hands: towers.iter().map(|_| <[Hand; 2]>::default()).collect(),
+            towers,
+            other_rng: Rng::new(plan.seed.rotate_left(32)),
             link: Link::new(),
             oracle: Oracle::new(network, &plan),
             stats: Stats::default(),
@@ -155,6 +169,7 @@ impl World {
         if let Some(script) = self.plan.script {
             self.begin_script(script);
         }
+        self.begin_watches();
         self.later(1, Event::Connect);
         self.later(MILESTONE_TICKS, Event::Milestone);
     }
@@ -205,6 +220,7 @@ impl World {
             Event::Hostile(side) => self.hostile_acts(side),
             Event::Connect => self.connect(),
             Event::Restart(side) => self.restart(side),
+            Event::Watch(number, watch) => self.watches(number, watch),
         }
     }
 

@@ -1,7 +1,8 @@
 //! The model check: every order of events of a small channel, through the real machine, store and ledger.
 //!
-//! The small bounds run in `cargo test`; `FLASH_CI=full` goes on to [`FULL_STATES`] states of each game, which is for
-//! the workspace `tests/fast` with its cheap signatures. `FLASH_MODEL_STATES` sets another number.
+//! The small bounds run in `cargo test`; `FLASH_CI=full` goes on to [`FULL_STATES`] states of each game, and to
+//! [`HOSTILE_STATES`] of that with a hostile party, which is for the workspace `tests/fast` with its cheap signatures.
+//! `FLASH_MODEL_STATES` sets another number.
 
 use std::time::Instant;
 
@@ -10,8 +11,10 @@ use stateright::{Checker, HasDiscoveries, Model, Property};
 
 /// States of each game in `cargo test`.
 const SMALL_STATES: usize = 8_000;
-/// States of each game with `FLASH_CI=full`.
+/// States of each game with `FLASH_CI=full`, counted as often as they are reached.
 const FULL_STATES: usize = 2_000_000;
+/// The same of the game with a hostile party: 5,000,000 of them are different.
+const HOSTILE_STATES: usize = 16_500_000;
 
 /// A channel and how much may happen to it.
 #[derive(Clone, Copy, Debug)]
@@ -64,10 +67,10 @@ const NOTHING: Budget = Budget {
 };
 
 /// Explores a game in depth, until nothing is left or the states suffice; all `sometimes` must have been seen.
-fn explore(name: &str, deposits: [u64; 2], budget: Budget) {
+fn explore(name: &str, deposits: [u64; 2], budget: Budget, full_states: usize) {
     let full = std::env::var("FLASH_CI").is_ok_and(|value| value == "full");
     let set = std::env::var("FLASH_MODEL_STATES").ok().map(|number| number.parse().expect("a number"));
-    let states = set.unwrap_or(if full { FULL_STATES } else { SMALL_STATES });
+    let states = set.unwrap_or(if full { full_states } else { SMALL_STATES });
     let begun = Instant::now();
     let checker = Game { deposits, budget }
         .checker()
@@ -96,17 +99,17 @@ fn explore(name: &str, deposits: [u64; 2], budget: Budget) {
 #[test]
 fn honest_parties_and_a_stream_that_breaks() {
     let budget = Budget { payments: 3, breaks: 1, closes: 2, ..NOTHING };
-    explore("honest, breaks", [2, 1], budget);
+    explore("honest, breaks", [2, 1], budget, FULL_STATES);
 }
 
 #[test]
 fn honest_parties_that_die_twice() {
     let budget = Budget { payments: 2, crashes: 2, closes: 1, ..NOTHING };
-    explore("honest, two crashes", [2, 0], budget);
+    explore("honest, two crashes", [2, 0], budget, FULL_STATES);
 }
 
 #[test]
 fn a_hostile_party_and_two_crashes() {
     let budget = Budget { payments: 3, crashes: 2, closes: 1, hostile: 2, hostile_kinds: 12, ..NOTHING };
-    explore("hostile, two crashes", [3, 2], budget);
+    explore("hostile, two crashes", [3, 2], budget, HOSTILE_STATES);
 }

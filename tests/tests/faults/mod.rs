@@ -2,10 +2,12 @@
 //!
 //! `docs/testing-cases.md` says which of these tests stands for which failure case.
 
+mod contest;
 mod copies;
 mod flat;
 mod link;
 mod operation;
+mod parties;
 mod people;
 mod records;
 mod storage;

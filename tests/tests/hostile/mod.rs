@@ -2,7 +2,7 @@
 
 mod network;
 
-use std::time::Duration;
+use std::{process::Command, time::Duration};
 
 use flash_proto::{
     Action, Address, Amount, ChannelId, Essence, Hash, NetworkId, Output, OutputId, PaymentList, SecretKey,
@@ -13,8 +13,9 @@ use flash_proto::{
     },
     transaction::{CooperativeClose, Withdraw},
 };
-use flash_tests::{Daemon, Ending, Net, STAKES, ScriptedPeer, Stream, rounds, until};
+use flash_tests::{Daemon, Ending, Net, STAKES, ScriptedPeer, Stream, binary, rounds, run, until};
 use flashd::api::{CloseRequest, ErrorCode, OpenRequest};
+use serde_json::Value;
 
 const DEPOSIT: u64 = 1_000_000;
 
@@ -312,6 +313,44 @@ async fn an_old_update_again_is_acknowledged_and_counts_once() {
     scene.assert_unharmed("again").await;
 }
 
+/// What `flash channel show --json` says.
+async fn shown(daemon: &Daemon, channel: ChannelId) -> Value {
+    let mut command = Command::new(binary("flash"));
+    command.args(["channel", "show", "--json", "--data"]).arg(daemon.data()).arg(channel.to_string());
+    let ended = run(command).await;
+    assert_eq!(ended.code, Some(0), "{}", ended.output);
+    serde_json::from_str(&ended.output).expect("JSON")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn two_bodies_under_one_number_are_kept_as_evidence() {
+    let mut scene = Scene::set().await;
+    assert_eq!(scene.charger.channel(scene.channel).await.signed_twice, None);
+    let other = |amount| scene.peer.update(scene.peer.lane(scene.channel), &[amount]);
+    for amount in [99, 98] {
+        let ending = scene.after(ChannelMessage::Update(other(amount).0)).await;
+        assert_misbehaved("another body", &ending, "two different updates under number 1");
+        scene.assert_unharmed("another body").await;
+    }
+    scene.charger.crash().await;
+    // Whoever has the network's id can check both, and they contradict each other.
+    let proof = scene.charger.channel(scene.channel).await.signed_twice.expect("it survives a crash");
+    assert_eq!((proof.update, proof.cumulative), (1, [Amount::new(100), Amount::new(99)]));
+    let bodies = proof.balances.each_ref().map(|hex| {
+        let bytes: Vec<u8> =
+            (0..hex.len()).step_by(2).map(|at| u8::from_str_radix(&hex[at..at + 2], 16).unwrap()).collect();
+        codec::decode::<SignedBalance, { limits::PEER_FRAME_BYTES_MAX }>(&bytes).unwrap()
+    });
+    assert_eq!(bodies, [scene.newest, other(99).1]);
+    for body in bodies {
+        assert!(body.verify(scene.net.params().id(), &proof.key));
+    }
+    assert_eq!(shown(&scene.charger, scene.channel).await["signed_twice"]["balances"][1], proof.balances[1]);
+    let kinds = scene.charger.event_kinds().await;
+    let told = kinds.iter().filter(|kind| *kind == "peer_signed_twice").count();
+    assert_eq!(told, 1, "however often it is done: {kinds:?}");
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_close_that_is_not_what_the_records_say_is_refused() {
     let scene = Scene::set().await;
@@ -328,8 +367,14 @@ async fn a_close_that_is_not_what_the_records_say_is_refused() {
         ChannelMessage::CloseSigned { close, signature: essence.unlock(key).signature }
     };
     let expiry = scene.net.info().await.milestone_index + 100;
-    let unasked = scene.after(signed(close(0, expiry), &scene.peer.key)).await;
-    assert_misbehaved("unasked", &unasked, "a close that nobody asked for");
+    // What nobody asked for is passed over.
+    let mut stream = scene.stream().await;
+    stream.say(&signed(close(0, expiry), &scene.peer.key)).await;
+    let (newest, _) = scene.peer.update(scene.peer.lane(scene.channel), &[60, 40]);
+    stream.say(&ChannelMessage::Update(newest)).await;
+    stream.acknowledged(1).await;
+    assert_eq!(scene.charger.channel(scene.channel).await.state, "open");
+    drop(stream);
     scene.assert_unharmed("unasked").await;
 
     scene.charger.client().close(scene.channel, CloseRequest { force: false }, false).await.unwrap();

@@ -6,11 +6,13 @@ use std::{
 };
 
 use flash_proto::{Amount, ChannelId, limits, message::StreamStart};
-use flash_tests::{Daemon, Flow, Net, Proxy, Random, ScriptedPeer, Weather, rounds};
+use flash_tests::{Daemon, Flow, Greeted, Net, Proxy, Random, ScriptedPeer, Stream, Weather, rounds};
 use tokio::task::JoinSet;
 
 const DEPOSIT: u64 = 100_000_000;
 const MEMORY_BYTES_MAX: u64 = 64 << 20;
+/// Streams that a machine without a channel may have at a time; one of them was its greeting.
+const STREAMS_MAX: usize = 15;
 
 /// Two honest daemons with a channel, and a peer without one.
 struct Scene {
@@ -43,6 +45,20 @@ impl Scene {
         begun.elapsed()
     }
 
+    /// So many streams on which nothing was said: of as many machines as that takes, which stay as long as they do.
+    async fn silent_streams(&self, ticket: &str, count: usize) -> (Vec<ScriptedPeer>, Vec<Stream>) {
+        let (mut peers, mut streams) = (Vec::new(), Vec::with_capacity(count));
+        while streams.len() < count {
+            let peer = ScriptedPeer::new(&self.net, ticket);
+            let greeted = peer.greet().await;
+            for _ in 0..STREAMS_MAX.min(count - streams.len()) {
+                streams.push(greeted.silent().await);
+            }
+            peers.push(peer);
+        }
+        (peers, streams)
+    }
+
     fn memory(&mut self) -> u64 {
         self.charger.process().resident_bytes()
     }
@@ -57,7 +73,7 @@ impl Scene {
     }
 }
 
-/// A peer with 1,000 streams, each of which brings a byte a second.
+/// Machines with 1,000 streams, each of which brings a byte a second.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_thousand_streams_of_a_byte_a_second_slow_nobody_down() {
     const STREAMS: usize = 1_000;
@@ -68,24 +84,20 @@ async fn a_thousand_streams_of_a_byte_a_second_slow_nobody_down() {
     let (mut quiet, mut beside) = (Duration::ZERO, Duration::ZERO);
     for _ in 0..rounds(3, 10) {
         quiet += scene.pay(count).await;
-        let connection = scene.peer.greet().await.connection;
+        let ticket = scene.charger.ticket().await;
+        let (peers, mut streams) = scene.silent_streams(&ticket, STREAMS).await;
         let dripping = tokio::spawn(async move {
-            let mut streams = Vec::new();
-            for at in 0..STREAMS {
-                if at % 50 == 0 {
-                    tokio::task::yield_now().await;
-                }
-                let Ok((mut send, receive)) = connection.open_bi().await else { return };
+            let _peers = peers;
+            for stream in &mut streams {
                 // The length of a frame that will never be whole.
-                let _ = send.write_all(&8_000_u32.to_le_bytes()).await;
-                streams.push((send, receive));
+                let _ = stream.try_bytes(&8_000_u32.to_le_bytes()).await;
             }
             let mut second = tokio::time::interval(Duration::from_secs(1));
             loop {
                 second.tick().await;
-                for (send, _receive) in &mut streams {
+                for stream in &mut streams {
                     // Streams that the daemon has given up take nothing more.
-                    let _ = send.write(&[0]).await;
+                    let _ = stream.try_bytes(&[0]).await;
                 }
             }
         });
@@ -126,6 +138,42 @@ async fn handshakes_that_are_never_completed_keep_nobody_out() {
     scene.end(before).await;
 }
 
+/// Machines that connect, greet and want nothing: so many are let in, and none in the place of a peer.
+#[tokio::test(flavor = "multi_thread")]
+async fn machines_without_a_channel_are_bounded_and_keep_no_peer_out() {
+    const PLACES: usize = 512;
+    let mut scene = Scene::set().await;
+    let before = scene.memory();
+    let ticket = scene.charger.ticket().await;
+    let mut strangers = Vec::new();
+    for _ in 0..PLACES {
+        let peer = ScriptedPeer::new(&scene.net, &ticket);
+        let greeted = peer.greet().await;
+        strangers.push((peer, greeted));
+    }
+    let late = ScriptedPeer::new(&scene.net, &ticket);
+    // It may be closed before the answer to the greeting is read.
+    let knock = async || {
+        let greeted = Greeted { connection: late.connect().await };
+        let stream = greeted.stream(&StreamStart::Control(late.hello())).await;
+        (greeted.connection, stream)
+    };
+    let (connection, _stream) = knock().await;
+    let refused = connection.closed().await;
+    assert!(refused.to_string().contains("too many machines without a channel"), "{refused}");
+    scene.car.crash().await;
+    scene.car.wait(scene.channel, "connected", |info| info.connected).await;
+    scene.pay(1_000).await;
+    // A place that becomes free is another's.
+    drop(strangers.pop());
+    flash_tests::until("a place to be free", || async {
+        let (connection, _stream) = knock().await;
+        tokio::time::timeout(Duration::from_millis(300), connection.closed()).await.is_err()
+    })
+    .await;
+    scene.end(before).await;
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn lengths_that_lie_allocate_nothing() {
     let mut scene = Scene::set().await;
@@ -143,23 +191,20 @@ async fn lengths_that_lie_allocate_nothing() {
     scene.end(before).await;
 }
 
-/// As many streams as a peer may have, each with a first frame that lacks its last byte.
+/// Many streams, each with a first frame that lacks its last byte.
 #[tokio::test(flavor = "multi_thread")]
 async fn frames_that_are_never_whole_are_bounded_in_all() {
     let mut scene = Scene::set().await;
     scene.pay(1_000).await;
     let before = scene.memory();
-    let greeted = scene.peer.greet().await;
-    let mut largest = 0;
+    let (ticket, mut largest) = (scene.charger.ticket().await, 0);
     for frame in [limits::START_FRAME_BYTES_MAX, limits::PEER_FRAME_BYTES_MAX] {
-        let mut streams = Vec::new();
-        for _ in 0..rounds(1_500, 4_000) {
-            let mut stream = greeted.silent().await;
+        let (_peers, mut streams) = scene.silent_streams(&ticket, rounds(1_500, 4_000)).await;
+        for stream in &mut streams {
             let length = u32::try_from(frame).unwrap().to_le_bytes();
             let body = vec![0; frame - 1];
             // A daemon that refuses the length takes no more of it.
             let _ = stream.try_bytes(&[&length[..], &body].concat()).await;
-            streams.push(stream);
         }
         largest = largest.max(scene.memory());
         scene.pay(1_000).await;
@@ -177,19 +222,16 @@ async fn streams_full_of_gaps_are_bounded() {
     let before = scene.memory();
     let ticket = scene.charger.ticket().await;
     let proxy = Proxy::to(&ticket, scene.random.split()).await;
-    let peer = ScriptedPeer::new(&scene.net, &proxy.ticket(&ticket));
-    let greeted = peer.greet().await;
+    let (_peers, streams) = scene.silent_streams(&proxy.ticket(&ticket), rounds(100, 1_000)).await;
     proxy.set(Weather { lost_percent: 40, delay_ms_max: 5, ..Weather::default() });
     let mut sending = JoinSet::new();
-    for _ in 0..rounds(100, 1_000) {
-        let (mut send, receive) = greeted.connection.open_bi().await.expect("a stream");
+    for mut stream in streams {
         sending.spawn(async move {
             let start = flash_proto::codec::encode(&StreamStart::Channel(ChannelId::new([3; 32])));
             let length = u32::try_from(start.len()).unwrap().to_le_bytes();
             // More than a frame, for a stream that is refused.
             let bytes = [&length[..], &start, &vec![1; 200_000]].concat();
-            let _ = tokio::time::timeout(Duration::from_secs(3), send.write_all(&bytes)).await;
-            drop(receive);
+            let _ = tokio::time::timeout(Duration::from_secs(3), stream.try_bytes(&bytes)).await;
         });
     }
     scene.pay(5_000).await;

@@ -3,6 +3,7 @@
 
 mod cases;
 mod ended;
+mod messages;
 mod rules;
 
 use flash_proto::{

@@ -408,6 +408,25 @@ fn ticks_are_claimed_with_the_balance_they_are_under() {
 }
 
 #[test]
+fn a_side_that_holds_a_chain_of_which_nothing_was_revealed_can_close_alone() {
+    let mut pair = Pair::open([1_000, 500]);
+    pair.of(Side::A).tick(5, 1);
+    let said = pair.of(Side::A).says(Vec::new());
+    let [begins @ ChannelMessage::Update(_), ChannelMessage::Tick { .. }] = said.as_slice() else {
+        panic!("{said:?}")
+    };
+    // The payer falls silent between the two.
+    take(pair.of(Side::B), begins.clone()).unwrap();
+    let b = pair.of(Side::B);
+    assert!(b.channel.incoming.held.is_some());
+    b.handle(vec![Input::Disconnected, Input::CloseAlone]).unwrap();
+    // The ledger refuses a balance that raises nothing.
+    let wanted = b.channel.wanted().unwrap();
+    let Action::UnilateralClose(close) = wanted.essence.action else { panic!("{wanted:?}") };
+    assert_eq!((close.closer, close.balance, wanted.unlocks.len()), (Side::B, None, 1));
+}
+
+#[test]
 fn a_payer_that_lost_its_index_learns_it_from_the_payee() {
     let mut pair = ticking([1_000, 0]);
     let old = pair.of(Side::A).store.snapshot();
