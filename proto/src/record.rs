@@ -173,3 +173,30 @@ impl StateKey {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::SecretKey;
+
+    #[test]
+    fn a_settlement_pays_what_was_locked_and_moved_and_not_taken_out() {
+        let party = |deposit| Party {
+            key: SecretKey::from_bytes([1; 32]).public(),
+            payout: Address::new([1; 32]),
+            deposit: Amount::new(deposit),
+        };
+        let open = Open {
+            party_a: party(100),
+            party_b: party(50),
+            contest_window_milestones: 10,
+            expiry_milestone: 5,
+        };
+        let mut record = ChannelRecord::opened(&open);
+        record.lane_a.cumulative = Amount::new(30);
+        record.lane_b.cumulative = Amount::new(7);
+        record.withdrawn_b = Amount::new(20);
+        let paid = Balances::of_payouts(Amount::new(77), Amount::new(53));
+        assert_eq!(record.settle(), Some(paid));
+    }
+}

@@ -306,6 +306,18 @@ fn a_client_that_is_left_with_a_lane_stays_and_foreign_channels_are_not_watched(
     assert_eq!(scene.tower.records.len(), 1, "nothing is remembered of what nobody handed over");
 }
 
+/// The milestone at which a lane was taken may still be the newest after a restart.
+#[test]
+fn the_view_in_which_a_lane_was_taken_counts_again_after_a_restart_and_no_older_one() {
+    let mut scene = Scene::new(Limits::default());
+    scene.keep(&balance(Side::A, 3, 30)).unwrap();
+    scene.reload();
+    for (index, seen) in [(6, 0), (7, 1)] {
+        scene.ledger(&view(index, Some(record(ChannelPhase::Open))));
+        assert_eq!(scene.tower.records.len(), seen, "{index}");
+    }
+}
+
 #[test]
 fn every_refusal_has_its_code() {
     let codes = [

@@ -213,6 +213,11 @@ impl Duel {
         to.pick(a, b)
     }
 
+    /// Whether neither side lies.
+    pub const fn is_honest(&self) -> bool {
+        self.hostile.is_none()
+    }
+
     fn is_hostile(&self, side: Side) -> bool {
         self.hostile == Some(side)
     }

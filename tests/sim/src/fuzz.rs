@@ -78,7 +78,7 @@ pub fn transaction(bytes: &[u8]) {
 }
 
 /// Two parties: the first byte chooses who they are, each further byte one of the steps that are possible then. At the
-/// end whatever waits is done, and at rest both must agree.
+/// end whatever waits is done; two honest parties come to rest, and at rest both must agree.
 ///
 /// # Panics
 /// If a rule is broken; the steps are in the message.
@@ -103,7 +103,8 @@ pub fn duel(bytes: &[u8]) {
         };
         step(&mut duel, next);
     }
-    panic!("I9: two parties do not come to rest, after {taken:?}");
+    // Whoever has lied may connect and be refused for ever.
+    assert!(!duel.is_honest(), "I9: two parties do not come to rest, after {taken:?}");
 }
 
 /// One of a dozen beginnings; each is made once.
