@@ -32,7 +32,7 @@ pub use liar::LyingNode;
 pub use net::{Net, NetOptions, Node};
 pub use payments::{Flow, Lane, Payer, Wish};
 pub use poll::{poll, until};
-pub use process::{Ended, Process, copy, kill_all_on_panic, run};
+pub use process::{Ended, Process, copy, kill_all_on_panic, run, wait_unlocked};
 pub use proxy::{Proxy, Weather};
 pub use random::{Random, full, rounds};
 pub use raw::RawNode;

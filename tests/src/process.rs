@@ -6,10 +6,13 @@ use std::{
     path::{Path, PathBuf},
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Mutex, MutexGuard, PoisonError},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use crate::poll;
+
+/// So long a process that is being started may have the locks of this one.
+const LOCKED_MAX: Duration = Duration::from_secs(10);
 
 /// Processes that run, by their ids.
 static RUNNING: Mutex<BTreeSet<u32>> = Mutex::new(BTreeSet::new());
@@ -126,4 +129,15 @@ pub async fn run(mut command: Command) -> Ended {
     let output = done.expect("a command ends").expect("it can be waited for").expect("it starts");
     let text = [output.stdout, output.stderr].concat();
     Ended { code: output.status.code(), output: String::from_utf8_lossy(&text).into_owned() }
+}
+
+/// Waits until nobody has the lock of a store that was open in this program: a process that another test starts at that
+/// moment has it, too, until it is another program.
+pub fn wait_unlocked(store: &Path) {
+    let Ok(file) = File::open(store.join("db")) else { return };
+    let begun = Instant::now();
+    while file.try_lock().is_err() {
+        assert!(begun.elapsed() < LOCKED_MAX, "{} stays locked", store.display());
+        std::thread::sleep(Duration::from_millis(1));
+    }
 }

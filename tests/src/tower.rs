@@ -20,7 +20,7 @@ use flash_proto::{
 };
 use flashd::watchtower::alone::TowerReady;
 
-use crate::{Daemon, Net, Process, binary, poll};
+use crate::{Daemon, Net, Process, binary, poll, wait_unlocked};
 
 /// `flashd tower`, running or not.
 #[derive(Debug)]
@@ -70,8 +70,12 @@ impl Tower {
     pub fn stored_lanes(&self) -> usize {
         let key = self.home.key(Account::Node, 0);
         let identity = [self.network.as_bytes().as_slice(), key.public().as_bytes()].concat();
-        let store = SledStore::open(&self.data.join("store"), &identity).expect("its store");
-        Lanes::load(&store, self.network, key, Limits::default()).expect("its lanes").lanes()
+        let path = self.data.join("store");
+        let store = SledStore::open(&path, &identity).expect("its store");
+        let lanes = Lanes::load(&store, self.network, key, Limits::default()).expect("its lanes").lanes();
+        drop(store);
+        wait_unlocked(&path);
+        lanes
     }
 
     /// One of its metrics.

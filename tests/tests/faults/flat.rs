@@ -13,7 +13,7 @@ use flash_channel::{
 };
 use flash_node_client::ledger::{Checked, LedgerState, genesis::genesis_entries};
 use flash_proto::{Action, Amount, BlockId, Side};
-use flash_tests::{Daemon, Flow, Net, Random, rounds};
+use flash_tests::{Daemon, Flow, Net, Random, rounds, wait_unlocked};
 
 use super::parties::{Party, agreements, params, run};
 
@@ -109,7 +109,11 @@ fn updates() -> u64 {
 fn after_any_number_of_updates_the_records_are_what_they_were_at_first() {
     let count = updates();
     let dir = tempfile::tempdir().expect("a directory");
-    let open = |side: Side| SledStore::open(&dir.path().join(side.to_string()), b"flat").expect("a store");
+    let open = |side: Side| {
+        let path = dir.path().join(side.to_string());
+        wait_unlocked(&path);
+        SledStore::open(&path, b"flat").expect("a store")
+    };
     let params = params();
     let agreements = agreements(&params);
     let mut ledger = LedgerState::from_entries(genesis_entries(&params));

@@ -10,7 +10,7 @@ use std::{
 
 use flash_channel::store::{Batch, SledStore, Store, Table};
 use flash_proto::{Amount, ChannelId};
-use flash_tests::{Daemon, Net, copy, rounds, run};
+use flash_tests::{Daemon, Net, copy, rounds, run, wait_unlocked};
 use flashd::{
     api::{ChannelInfo, ErrorCode, PayRequest, ReceiptRequest},
     client::{Client, Ready},
@@ -24,21 +24,32 @@ const VERSION_AT: usize = 2;
 const VALUE_AT: usize = 7;
 const DEPOSIT: u64 = 1_000_000;
 
+/// Does something with a store that no daemon has open.
+fn with<T>(store: &Path, work: impl FnOnce(&sled::Db) -> T) -> T {
+    let db = sled::open(store).expect("a store");
+    let done = work(&db);
+    drop(db);
+    wait_unlocked(store);
+    done
+}
+
 /// The newest entry of each table in a store, by the table's number.
 fn one_of_each(store: &Path) -> BTreeMap<u8, (sled::IVec, sled::IVec)> {
-    let db = sled::open(store).expect("a store");
-    let entries = db.iter().map(|entry| entry.expect("an entry"));
-    entries.filter_map(|(key, value)| Some((*key.first()?, (key, value)))).collect()
+    with(store, |db| {
+        let entries = db.iter().map(|entry| entry.expect("an entry"));
+        entries.filter_map(|(key, value)| Some((*key.first()?, (key, value)))).collect()
+    })
 }
 
 /// Puts a value in its place, or nothing.
 fn change(store: &Path, key: &[u8], value: Option<&[u8]>) {
-    let db = sled::open(store).expect("a store");
-    match value {
-        Some(value) => db.insert(key, value).expect("room"),
-        None => db.remove(key).expect("room"),
-    };
-    db.flush().expect("room");
+    with(store, |db| {
+        match value {
+            Some(value) => db.insert(key, value).expect("room"),
+            None => db.remove(key).expect("room"),
+        };
+        db.flush().expect("room");
+    });
 }
 
 /// A daemon that has used its wallet, a channel and payment keys, and is stopped.
@@ -167,11 +178,12 @@ async fn a_damaged_or_newer_record_of_any_kind_is_named_and_stops_the_daemon() {
 
 /// Removes all records of a table.
 fn lose(store: &Path, table: u8) {
-    let db = sled::open(store).expect("a store");
-    for entry in db.scan_prefix([table]) {
-        db.remove(entry.expect("an entry").0).expect("room");
-    }
-    db.flush().expect("room");
+    with(store, |db| {
+        for entry in db.scan_prefix([table]) {
+            db.remove(entry.expect("an entry").0).expect("room");
+        }
+        db.flush().expect("room");
+    });
 }
 
 /// What the ledger knows as well is read from there again, and a channel of which a part is gone is not passed over.
@@ -222,6 +234,7 @@ fn numbered(directory: &Path, commits: u64) -> PathBuf {
 
 /// The newest commit in a store, if it can be read and is whole.
 fn newest(directory: &Path) -> Result<u64, String> {
+    wait_unlocked(directory);
     let store = SledStore::open(directory, b"numbered").map_err(|error| error.to_string())?;
     let head = store.get(HEAD, b"head").map_err(|error| error.to_string())?;
     let number = head.map_or(0, |head| u64::from_le_bytes(head.try_into().unwrap()));
