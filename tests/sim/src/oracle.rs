@@ -16,7 +16,7 @@ use flash_proto::{
 };
 
 use super::{
-    faults::{FRESH_MILESTONES, Plan},
+    faults::{FRESH_MILESTONES, Plan, WINDOW_MIN},
     ledger::{By, Confirmed},
     party::Durable,
     setup,
@@ -52,6 +52,8 @@ struct Known {
     close: Option<CooperativeClose>,
     /// What its disk held last.
     durable: Option<Durable>,
+    /// The most of the peer's that its disk held while there was time to claim it.
+    held_in_time: Amount,
     closes: u64,
     claims: u64,
 }
@@ -159,7 +161,7 @@ impl Oracle {
                 let most = FRESH_MILESTONES + 2;
                 let in_sight = seen.is_some_and(|seen| index <= seen + most);
                 // What a peer shows that was paid before the loss is no payment, and is taken over at any time.
-                let in_sight = in_sight || self.of(side).lost_records;
+                let in_sight = in_sight || self.of(side).lost_records || before.in_doubt;
                 self.require(in_sight, || {
                     format!("I4: {side} takes payments at {index}, but saw {seen:?} last")
                 });
@@ -182,7 +184,12 @@ impl Oracle {
                 format!("I7: {side} signed a close that pays {payout} and owns {owns:?} now")
             });
         }
-        self.of_mut(side).durable = Some(durable.clone());
+        let known = self.of_mut(side);
+        if !matches!(durable.phase, Phase::Contested { deadline, .. } if index + u64::from(WINDOW_MIN) > deadline)
+        {
+            known.held_in_time = durable.held();
+        }
+        known.durable = Some(durable.clone());
     }
 
     /// Nobody counts more as locked, or less as taken out, than the ledger does or did.

@@ -30,6 +30,8 @@ pub(super) struct Durable {
     pub(super) locked: Locked,
     /// Whether what is known of the lanes is known to be the newest.
     pub(super) known: bool,
+    /// Whether the records may be old ones.
+    pub(super) in_doubt: bool,
 }
 
 impl Durable {
@@ -455,5 +457,6 @@ fn durable_of(channel: &Channel) -> Durable {
         incoming: *channel.incoming(),
         locked: channel.locked().clone(),
         known: channel.balances_known(),
+        in_doubt: channel.doubt().is_some(),
     }
 }

@@ -12,6 +12,7 @@ impl Oracle {
         known.lost_records = true;
         known.doubted = true;
         known.durable = None;
+        known.held_in_time = Amount::ZERO;
         known.acknowledged = (0, 0);
         known.told = 0;
         known.close = None;
@@ -51,7 +52,8 @@ impl Oracle {
     }
 
     /// What was paid out to a side with old records that holds `held` now: whatever the peer hid, it gets what it locked,
-    /// less the most that it ever signed, and what it holds.
+    /// less the most that it ever signed, and what it holds. What the peer shows only when it is too late to be claimed
+    /// is as good as hidden.
     pub(super) fn check_lost(&mut self, side: Side, payouts: Balances, held: Amount, durable: &Durable) {
         let known = self.of(side);
         if !known.noticed && self.closed_alone.is_none() {
@@ -59,6 +61,7 @@ impl Oracle {
             return;
         }
         let signed = known.signed.max(durable.signed());
+        let held = held.min(known.held_in_time);
         let gained = known.deposit.checked_add(held).unwrap_or(Amount::MAX);
         let owns = gained.saturating_sub(known.withdrawn).saturating_sub(signed);
         // So may a withdraw, if it does not know that there may be one.
