@@ -240,6 +240,7 @@ async fn serve(shared: &Arc<Shared>, link: &Link, mut stranger: Option<OwnedSema
     let mut added = shared.views.added();
     let negotiations = Arc::new(Semaphore::new(NEGOTIATIONS_MAX));
     let mut places = 0;
+    let mut idle = std::pin::pin!(tokio::time::sleep(STRANGER_IDLE_MAX));
     loop {
         added.mark_unchanged();
         let channels = shared.views.live_with(&link.peer);
@@ -262,8 +263,8 @@ async fn serve(shared: &Arc<Shared>, link: &Link, mut stranger: Option<OwnedSema
                 tasks.spawn(start_stream(Arc::clone(shared), link.clone(), streams, Arc::clone(&negotiations)));
             }
             _ = added.changed() => {}
-            Some(_) = tasks.join_next() => {}
-            () = tokio::time::sleep(STRANGER_IDLE_MAX), if stranger.is_some() && tasks.is_empty() => {
+            Some(_) = tasks.join_next() => idle.as_mut().reset(tokio::time::Instant::now() + STRANGER_IDLE_MAX),
+            () = idle.as_mut(), if stranger.is_some() && tasks.is_empty() => {
                 link.close("there is no channel between us");
                 break;
             }
