@@ -182,14 +182,8 @@ impl EngineThread {
         self.age = self.tip.as_ref().map(Tip::age);
     }
 
-    /// A channel that is about to be handed an input. It knows first how old its view of the ledger is by now: what
-    /// is taken or signed depends on that.
     fn slot(&mut self, id: ChannelId) -> Option<&mut Slot> {
-        let slot = self.slots.get_mut(&id)?;
-        if slot.is_live() {
-            slot.freshness(self.age, &self.timing);
-        }
-        Some(slot)
+        ready(&mut self.slots, id, self.age, &self.timing)
     }
 
     fn command(&mut self, command: Command, touched: &mut Vec<ChannelId>) {
@@ -224,10 +218,9 @@ impl EngineThread {
                 touched.push(channel);
             }
             Command::Pay { channel, order } => {
-                let store = Arc::clone(&self.store);
-                match self.slot(channel) {
+                match ready(&mut self.slots, channel, self.age, &self.timing) {
                     Some(slot) => {
-                        slot.pay(order, store.as_ref());
+                        slot.pay(order, self.store.as_ref());
                         touched.push(channel);
                     }
                     None => {
@@ -335,6 +328,21 @@ impl EngineThread {
             }
         }
     }
+}
+
+/// A channel that is about to be handed an input. It knows first how old its view of the ledger is by now: what is taken
+/// or signed depends on that.
+fn ready<'a>(
+    slots: &'a mut BTreeMap<ChannelId, Slot>,
+    id: ChannelId,
+    age: Option<Duration>,
+    timing: &Timing,
+) -> Option<&'a mut Slot> {
+    let slot = slots.get_mut(&id)?;
+    if slot.is_live() {
+        slot.freshness(age, timing);
+    }
+    Some(slot)
 }
 
 fn unknown(channel: ChannelId) -> ApiError {
