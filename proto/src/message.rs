@@ -7,8 +7,8 @@
 use bincode::{Decode, Encode};
 
 use crate::{
-    Address, Amount, ChannelId, Essence, NetworkId, Output, OutputId, PaymentList, PublicKey, Side,
-    Signature, SignedBalance, TickProof, TickStep, Unlock, limits,
+    Address, Amount, ChannelId, Essence, LaneState, NetworkId, Output, OutputId, PaymentList, PublicKey,
+    Side, Signature, SignedBalance, TickProof, TickStep, Unlock, limits,
     payment::PaymentError,
     record::Party,
     transaction::{Action, CooperativeClose, Open, Withdraw, commit_inputs},
@@ -138,6 +138,14 @@ pub struct Update {
 }
 
 impl Update {
+    /// The lane's state after it.
+    ///
+    /// # Errors
+    /// [`PaymentError`] if it cannot follow.
+    pub fn after(&self, before: &LaneState) -> Result<LaneState, PaymentError> {
+        before.step(&self.payments, &self.ticks.unwrap_or_default())
+    }
+
     /// How many payments it makes; each tick that it folds is one.
     ///
     /// # Errors

@@ -4,7 +4,7 @@
 //! its operator should hear of it: somebody else uses the same key, or it means to cheat.
 
 use bincode::{Decode, Encode};
-use flash_proto::{LaneState, SignedBalance, TickStep, message::Update};
+use flash_proto::{LaneState, SignedBalance, message::Update};
 
 use super::{
     After, Channel, ChannelEvent, Effects, Misbehaviour,
@@ -74,8 +74,7 @@ impl Channel {
         if newest.is_none_or(|held| held.signature == update.signature) {
             return Ok(());
         }
-        let ticks = update.ticks.unwrap_or(TickStep::NONE);
-        let state = self.evidence.before.and_then(|before| before.step(&update.payments, &ticks).ok());
+        let state = self.evidence.before.and_then(|before| update.after(&before).ok());
         if let Some(state) = state {
             self.check_one_body(&SignedBalance { state, signature: update.signature }, effects)?;
         }

@@ -228,10 +228,10 @@ impl Channel {
                 Err(Misbehaviour::Gap { got: update.seq, held: before.seq })
             };
         }
-        let ticks = update.ticks.unwrap_or_default();
-        let new_ticks = self.check_folded(ticks.folded.as_ref())?;
+        let folded = update.ticks.and_then(|ticks| ticks.folded);
+        let new_ticks = self.check_folded(folded.as_ref())?;
         let listed = update.payments.total()?;
-        let state = before.step(&update.payments, &ticks)?;
+        let state = update.after(&before)?;
         if state.cumulative != update.cumulative {
             return Err(Misbehaviour::Cumulative { got: update.cumulative, wanted: state.cumulative });
         }

@@ -270,7 +270,7 @@ impl Lane {
 impl Kept {
     /// The lane's state after the update; `None` if it does not follow, which no update that was kept does not.
     pub fn after(&self) -> Option<LaneState> {
-        self.before.step(&self.update.payments, &self.update.ticks.unwrap_or_default()).ok()
+        self.update.after(&self.before).ok()
     }
 
     /// Payments on the lane before the update.
