@@ -29,6 +29,18 @@ pub enum Fault {
     Io,
 }
 
+impl Fault {
+    /// All of them.
+    pub const ALL: [Self; 6] = [
+        Self::CrashBefore,
+        Self::CrashUnsynced,
+        Self::CrashUnsyncedKept,
+        Self::CrashAfter,
+        Self::Full,
+        Self::Io,
+    ];
+}
+
 /// A store in memory. Clones share the content, as processes that open one directory after another do.
 ///
 /// As on a disk, a batch is written first and then synced, and one that is not synced may be lost; all of it or

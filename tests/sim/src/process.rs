@@ -93,15 +93,7 @@ impl World {
         }
         let rested = self.now >= self.party(side).well_since + 2 * MILESTONE_TICKS;
         if rested && self.rng.chance(self.plan.crashes) {
-            let faults = [
-                Fault::CrashBefore,
-                Fault::CrashUnsynced,
-                Fault::CrashUnsyncedKept,
-                Fault::CrashAfter,
-                Fault::Full,
-                Fault::Io,
-            ];
-            return self.rng.pick(&faults).copied();
+            return self.rng.pick(&Fault::ALL).copied();
         }
         None
     }

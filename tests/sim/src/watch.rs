@@ -192,15 +192,7 @@ impl World {
         if self.is_calm() || !rested || !self.other_rng.chance(plan.crashes) {
             return None;
         }
-        let faults = [
-            Fault::CrashBefore,
-            Fault::CrashUnsynced,
-            Fault::CrashUnsyncedKept,
-            Fault::CrashAfter,
-            Fault::Full,
-            Fault::Io,
-        ];
-        self.other_rng.pick(&faults).copied()
+        self.other_rng.pick(&Fault::ALL).copied()
     }
 
     fn tower_writes(&mut self, number: usize) {

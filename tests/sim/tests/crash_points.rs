@@ -18,15 +18,6 @@ use flash_channel::store::Fault;
 use flash_proto::Side;
 use flash_sim::{Plan, SCRIPTS, Script, Stats, checked};
 
-const FAULTS: [Fault; 6] = [
-    Fault::CrashBefore,
-    Fault::CrashUnsynced,
-    Fault::CrashUnsyncedKept,
-    Fault::CrashAfter,
-    Fault::Full,
-    Fault::Io,
-];
-
 /// What the faults are counted as.
 const CRASHES: [&str; 6] = [
     "crashes_before_the_write",
@@ -67,7 +58,7 @@ fn every_crash_point_of_every_script() {
             let (calm, commits) = run(seed, script, &[]);
             stats.merge(&calm);
             for (side, commit) in places(commits) {
-                for fault in FAULTS {
+                for fault in Fault::ALL {
                     let (with, _) = run(seed, script, &[(side, commit, fault)]);
                     let died: u64 = CRASHES.iter().map(|what| with.of(what)).sum();
                     assert_eq!(died, 1, "{}: {side} {commit} {fault:?}", script.name);
@@ -100,8 +91,12 @@ fn double_crashes() {
             if first == second {
                 continue;
             }
-            let fault = |n: usize| FAULTS[n % FAULTS.len()];
-            run(7, script, &[(first.0, first.1, fault(at)), (second.0, second.1, fault(at / FAULTS.len()))]);
+            let fault = |n: usize| Fault::ALL[n % Fault::ALL.len()];
+            run(
+                7,
+                script,
+                &[(first.0, first.1, fault(at)), (second.0, second.1, fault(at / Fault::ALL.len()))],
+            );
             crashes += 2;
         }
     }
