@@ -31,6 +31,7 @@ use flash_proto::{
     message::ChannelMessage, tower::Claimable,
 };
 pub use outbox::Outbox;
+use run::{EngineThread, Timing, Tip};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 pub use view::{View, Views};
 pub use writer::{Stopped, Writer};
@@ -100,7 +101,7 @@ enum Command {
     Unlinked { channel: ChannelId, number: u64 },
     Message { channel: ChannelId, number: u64, message: ChannelMessage, room: OwnedSemaphorePermit },
     Pay { channel: ChannelId, order: Order },
-    Milestone { index: u64, age: Duration, views: Vec<(ChannelId, LedgerView)> },
+    Milestone { index: u64, tip: Tip, views: Vec<(ChannelId, LedgerView)> },
     Close { channel: ChannelId, alone: bool, done: oneshot::Sender<Result<(), ApiError>> },
     Receipt { channel: ChannelId, state: Box<LaneState>, done: oneshot::Sender<Result<(), ApiError>> },
     Change { channel: ChannelId, change: Change, done: oneshot::Sender<Result<(), ApiError>> },
@@ -160,8 +161,8 @@ pub fn start(config: EngineConfig) -> Result<Started, StoreError> {
     let (writer, writer_thread) =
         Writer::start(Arc::clone(&store), log, backup, outlets, metrics.clone(), stop.clone())?;
     let (mailbox, commands) = mpsc::channel(MAILBOX_MAX);
-    let timing = run::Timing { milestone_interval_ms, freshness_max };
-    let mut thread = run::EngineThread::new(
+    let timing = Timing { milestone_interval_ms, freshness_max };
+    let mut thread = EngineThread::new(
         store,
         keys,
         (timing, history),
@@ -247,7 +248,7 @@ impl Engine {
         age: Duration,
         views: Vec<(ChannelId, LedgerView)>,
     ) -> Result<(), ApiError> {
-        self.command(Command::Milestone { index, age, views }).await
+        self.command(Command::Milestone { index, tip: Tip::told(age), views }).await
     }
 
     /// The user wishes to close a channel; returns once the wish is durable.

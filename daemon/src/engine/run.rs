@@ -38,13 +38,19 @@ pub(super) struct Timing {
 }
 
 /// When a milestone was told of.
-struct Tip {
+#[derive(Debug)]
+pub(super) struct Tip {
     arrived: Instant,
     arrived_ms: u64,
     age: Duration,
 }
 
 impl Tip {
+    /// A milestone that is told of now. Taken by who tells: the engine may come to it only after a long sleep.
+    pub(super) fn told(age: Duration) -> Self {
+        Self { arrived: Instant::now(), arrived_ms: now_ms(), age }
+    }
+
     /// How old the milestone is now, by the clock that says more: the monotonic one stands still while
     /// the machine sleeps, and the other one may be set back.
     fn age(&self) -> Duration {
@@ -228,7 +234,7 @@ impl EngineThread {
                     }
                 }
             }
-            Command::Milestone { index, age, views } => self.milestone(index, age, views, touched),
+            Command::Milestone { index, tip, views } => self.milestone(index, tip, views, touched),
             Command::Close { channel, alone, done } => {
                 self.asked(channel, done, touched, |slot, done| slot.close(alone, done));
             }
@@ -302,11 +308,11 @@ impl EngineThread {
     fn milestone(
         &mut self,
         index: u64,
-        age: Duration,
+        tip: Tip,
         views: Vec<(ChannelId, flash_channel::machine::LedgerView)>,
         touched: &mut Vec<ChannelId>,
     ) {
-        self.tip = Some(Tip { arrived: Instant::now(), arrived_ms: now_ms(), age });
+        self.tip = Some(tip);
         let mut proven: BTreeMap<ChannelId, _> = views.into_iter().collect();
         for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_live()) {
             slot.milestone(index, proven.remove(id));

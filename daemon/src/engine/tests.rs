@@ -56,7 +56,8 @@ fn key(side: Side) -> SecretKey {
     SecretKey::from_bytes([side.pick(1, 2); 32])
 }
 
-fn agreement() -> Agreement {
+/// Another channel for each index.
+fn agreement(key_index: u32) -> Agreement {
     let party = |side: Side| {
         let key = key(side).public();
         Party { key, payout: Address::of(&key), deposit: Amount::new(1_000) }
@@ -65,7 +66,7 @@ fn agreement() -> Agreement {
         party_a: party(Side::A),
         party_b: party(Side::B),
         contest_window_milestones: 10,
-        expiry_milestone: 50,
+        expiry_milestone: 50 + u64::from(key_index),
     };
     let essence = Essence {
         network: NETWORK,
@@ -78,19 +79,19 @@ fn agreement() -> Agreement {
         network: NETWORK,
         side: Side::A,
         peer: key(Side::B).public(),
-        key_index: 0,
+        key_index,
         origin: Origin::Agreed(Box::new(Transaction { essence, unlocks: Vec::new() })),
         open,
     }
 }
 
-fn started(store: Arc<dyn Store>, stop: &Stop) -> Started {
+fn started(store: Arc<dyn Store>, keys: ChannelKeys, stop: &Stop) -> Started {
     let (log, _) = EventLog::open(&store).unwrap();
     start(EngineConfig {
         store,
         log,
         backup: None,
-        keys: Arc::new(|_| key(Side::A)),
+        keys,
         milestone_interval_ms: 1_000,
         freshness_max: None,
         history: HistoryRule::default(),
@@ -106,12 +107,13 @@ async fn a_channel_is_listed_once_it_is_durable() {
     let (let_through, gate) = std_mpsc::channel();
     let store = Arc::new(GatedStore { inner: MemoryStore::new(), began, gate: Mutex::new(gate) });
     let stop = Stop::default();
-    let Started { engine, writer, views, threads, submissions } = started(store, &stop);
-    let (id, added) = (agreement().channel(), views.added());
+    let Started { engine, writer, views, threads, submissions } =
+        started(store, Arc::new(|_| key(Side::A)), &stop);
+    let (id, added) = (agreement(0).channel(), views.added());
 
     let adding = tokio::spawn({
         let engine = engine.clone();
-        async move { engine.add(agreement(), Batch::new(), 7).await }
+        async move { engine.add(agreement(0), Batch::new(), 7).await }
     });
     commits.recv().await.unwrap();
     assert!(views.get(id).is_err() && views.live().is_empty(), "it is not on the disk yet");
@@ -126,30 +128,48 @@ async fn a_channel_is_listed_once_it_is_durable() {
     tokio::task::spawn_blocking(|| threads.into_iter().for_each(|it| it.join().unwrap())).await.unwrap();
 }
 
-/// A machine that slept wakes to all that came meanwhile. Nothing of it is taken by the view of before, though nobody
-/// had the time to look at the age yet (§4.7).
-#[tokio::test]
-async fn what_came_while_the_machine_slept_is_not_taken_by_an_old_view() {
+/// What a peer's payment gets that comes to a machine after it slept until its view of the ledger was too old (§4.7).
+/// It may have slept before it came to the milestone that it was told of.
+async fn paid_after_a_sleep(before_the_milestone: bool) -> Result<u64, PauseReason> {
     const SLEPT: Duration = Duration::from_millis(60);
+    const SLEEPS: u32 = 1;
     let stop = Stop::default();
+    let (wake, asleep) = std_mpsc::channel::<()>();
+    let asleep = Mutex::new(asleep);
+    let keys: ChannelKeys = Arc::new(move |index| {
+        if index == SLEEPS {
+            let _ = asleep.lock().unwrap().recv();
+        }
+        key(Side::A)
+    });
     let Started { engine, writer, views, threads, submissions } =
-        started(Arc::new(MemoryStore::new()), &stop);
-    let (id, open) = (agreement().channel(), agreement().open);
-    engine.add(agreement(), Batch::new(), 7).await.unwrap();
-    let half = Duration::from_millis(u64::from(open.contest_window_milestones) * 1_000 / 2);
-    let view = LedgerView { index: 1, record: Some(ChannelRecord::opened(&open)), payouts: None };
+        started(Arc::new(MemoryStore::new()), keys, &stop);
+    let (id, open) = (agreement(0).channel(), agreement(0).open);
+    engine.add(agreement(0), Batch::new(), 7).await.unwrap();
     let (outbox, mut sent, _closed) = Outbox::new();
     let number = engine.linked(id, outbox).await.unwrap();
-    engine.milestone(1, half.checked_sub(SLEPT).unwrap(), vec![(id, view)]).await.unwrap();
-    let room = || Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
     let standing = loop {
         if let ChannelMessage::Reestablish(standing) = sent.recv().await.unwrap() {
             break standing;
         }
     };
-    engine.message(id, number, ChannelMessage::Reestablish(standing), room()).await.unwrap();
 
+    let adding = before_the_milestone.then(|| {
+        let engine = engine.clone();
+        tokio::spawn(async move { engine.add(agreement(SLEEPS), Batch::new(), 7).await })
+    });
+    tokio::task::yield_now().await; // the other channel's command is first in the queue
+    let half = Duration::from_millis(u64::from(open.contest_window_milestones) * 1_000 / 2);
+    let view = LedgerView { index: 1, record: Some(ChannelRecord::opened(&open)), payouts: None };
+    engine.milestone(1, half.checked_sub(SLEPT).unwrap(), vec![(id, view)]).await.unwrap();
+    let room = || Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+    engine.message(id, number, ChannelMessage::Reestablish(standing), room()).await.unwrap();
     thread::sleep(SLEPT); // as the whole machine does
+    drop(wake);
+    if let Some(adding) = adding {
+        adding.await.unwrap().unwrap();
+    }
+
     let mut payments = PaymentList::new();
     payments.push(&Payment { amount: Amount::new(5), reference: Reference::new(b"r").unwrap() }).unwrap();
     let state = LaneState::new(id, Side::B).advance(&payments).unwrap();
@@ -163,10 +183,22 @@ async fn what_came_while_the_machine_slept_is_not_taken_by_an_old_view() {
             _ => {}
         }
     };
-    assert_eq!(answer, Err(PauseReason::StaleLedgerView));
-    assert!(views.get(id).unwrap().info.received.cumulative.is_zero());
+    assert_eq!(views.get(id).unwrap().info.received.cumulative.is_zero(), answer.is_err());
 
     stop.stop();
     drop((engine, writer, submissions));
     tokio::task::spawn_blocking(|| threads.into_iter().for_each(|it| it.join().unwrap())).await.unwrap();
+    answer
+}
+
+/// A machine that slept wakes to all that came meanwhile. Nothing of it is taken by the view of before, though nobody
+/// had the time to look at the age yet.
+#[tokio::test]
+async fn what_came_while_the_machine_slept_is_not_taken_by_an_old_view() {
+    assert_eq!(paid_after_a_sleep(false).await, Err(PauseReason::StaleLedgerView));
+}
+
+#[tokio::test]
+async fn a_milestone_grows_old_in_the_queue_as_well() {
+    assert_eq!(paid_after_a_sleep(true).await, Err(PauseReason::StaleLedgerView));
 }
