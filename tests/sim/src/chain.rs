@@ -109,14 +109,14 @@ impl World {
 
     /// I15: no fee-like waste; an honest party asks for nothing that it was shown to be pointless.
     pub(super) fn check_use(&mut self, by: Side, transaction: &Transaction, seen: u64) {
-        let Some(record) = self.ledger.view(seen).record else { return };
-        if let Action::Claim(claim @ Claim { state, .. }) = transaction.essence.action {
-            if record.phase == ChannelPhase::Open {
-                self.oracle.useless(by, Conflict::ChannelOpen);
-            }
-            if claim.total().is_ok_and(|total| total <= record.lane(state.payer).cumulative) {
-                self.oracle.useless(by, Conflict::NotHigher);
-            }
+        let Action::Claim(claim @ Claim { state, .. }) = transaction.essence.action else { return };
+        // A contest that was seen in an earlier life is not over, whatever old view is shown in this one.
+        if self.ledger.view(self.ledger.index()).record.is_some_and(|it| it.phase == ChannelPhase::Open) {
+            self.oracle.useless(by, Conflict::ChannelOpen);
+        }
+        let known = self.ledger.view(seen).record.map(|it| it.lane(state.payer).cumulative);
+        if claim.total().is_ok_and(|total| known.is_some_and(|known| total <= known)) {
+            self.oracle.useless(by, Conflict::NotHigher);
         }
     }
 }

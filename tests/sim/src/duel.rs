@@ -227,6 +227,16 @@ impl Duel {
         self.oracle.violation()
     }
 
+    /// From here on there may be so much of everything.
+    pub const fn allow(&mut self, budget: Budget) {
+        self.left = budget;
+    }
+
+    /// Whether the ledger has paid out, or this side knows that it never will.
+    pub fn is_over(&self, side: Side) -> bool {
+        self.paid_out || self.party(side).channel().is_some_and(|it| *it.phase() == Phase::Lapsed)
+    }
+
     /// Whether the ledger has paid out.
     pub const fn is_paid_out(&self) -> bool {
         self.paid_out
@@ -520,8 +530,13 @@ impl Duel {
         let started = self.party_mut(side).restart(false);
         self.oracle.require(started.is_ok(), || format!("I13: {side} cannot read its store"));
         let index = self.ledger.index();
+        let put_back = std::mem::take(&mut self.party_mut(side).is_put_back);
         let [a, b] = &self.parties;
-        self.oracle.durable(side, &side.pick(a, b).durable, index, Some(index));
+        let durable = &side.pick(a, b).durable;
+        if put_back {
+            self.oracle.starts_with(side, durable);
+        }
+        self.oracle.durable(side, durable, index, Some(index));
         self.changed(side);
     }
 

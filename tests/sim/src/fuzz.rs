@@ -15,8 +15,8 @@ use flash_proto::{
 
 use super::{Budget, Duel, Step, setup};
 
-/// More steps than a channel needs to come to rest.
-const STEPS_TO_REST_MAX: usize = 2_000;
+/// More steps than a channel needs to come to rest, or to be over.
+const STEPS_TO_THE_END_MAX: usize = 2_000;
 
 /// What is done with an input.
 pub type Target = fn(&[u8]);
@@ -78,7 +78,7 @@ pub fn transaction(bytes: &[u8]) {
 }
 
 /// Two parties: the first byte chooses who they are, each further byte one of the steps that are possible then. At the
-/// end whatever waits is done; two honest parties come to rest, and at rest both must agree.
+/// end whatever waits is done; two honest parties come to rest, and at rest both must agree. A side whose peer is hostile can leave.
 ///
 /// # Panics
 /// If a rule is broken; the steps are in the message.
@@ -97,14 +97,33 @@ pub fn duel(bytes: &[u8]) {
         };
         step(&mut duel, *chosen);
     }
-    for _ in 0..STEPS_TO_REST_MAX {
-        let Some(next) = duel.steps().into_iter().find(|step| step.is_due()) else {
-            return;
-        };
-        step(&mut duel, next);
+    if let Err(broken) = ends(&mut duel, step) {
+        panic!("I9: {broken}, after {taken:?}");
     }
-    // Whoever has lied may connect and be refused for ever.
-    assert!(!duel.is_honest(), "I9: two parties do not come to rest, after {taken:?}");
+}
+
+/// Two honest parties come to rest. A peer that has lied may connect and be refused for ever, but the other side can
+/// close alone then, and is paid out.
+fn ends(duel: &mut Duel, mut step: impl FnMut(&mut Duel, Step)) -> Result<(), &'static str> {
+    if duel.is_honest() {
+        for _ in 0..STEPS_TO_THE_END_MAX {
+            let Some(next) = duel.steps().into_iter().find(|step| step.is_due()) else { return Ok(()) };
+            step(duel, next);
+        }
+        return Err("two parties do not come to rest");
+    }
+    duel.allow(Budget { closes: 2, milestones: u8::MAX, ..NOTHING });
+    step(duel, Step::CloseAlone(Side::A));
+    let goes_on =
+        |step: &Step| (step.is_due() && *step != Step::Connect) || *step == Step::CloseAlone(Side::A);
+    for _ in 0..STEPS_TO_THE_END_MAX {
+        if duel.is_over(Side::A) {
+            return Ok(());
+        }
+        let next = duel.steps().into_iter().find(goes_on).unwrap_or(Step::Milestone);
+        step(duel, next);
+    }
+    Err("an honest side cannot leave")
 }
 
 /// One of a dozen beginnings; each is made once.
@@ -123,13 +142,23 @@ fn begin(choice: u8) -> Duel {
     beginnings.get(at).cloned().unwrap_or_else(|| Duel::new([3, 3], BUDGET))
 }
 
+const NOTHING: Budget = Budget {
+    payments: 0,
+    breaks: 0,
+    crashes: 0,
+    closes: 0,
+    hostile: 0,
+    hostile_kinds: 0,
+    restores: 0,
+    milestones: 0,
+};
+
 const BUDGET: Budget = Budget {
     payments: 200,
     breaks: 50,
     crashes: 50,
     closes: 4,
-    hostile: 0,
     hostile_kinds: 60,
-    restores: 0,
     milestones: 40,
+    ..NOTHING
 };

@@ -178,9 +178,7 @@ impl Oracle {
         });
         if let Some(close) = self.of(side).close.filter(|close| close.expiry_milestone >= index) {
             let payout = side.pick(close.payout_a, close.payout_b);
-            // Who took its records for old ones took what it was shown at any time, and had more then by this close.
-            let shown = self.of(side).doubted && owns >= Some(payout);
-            self.require(owns == Some(payout) || shown, || {
+            self.require(owns == Some(payout) || self.was_shown_more(side, owns >= Some(payout)), || {
                 format!("I7: {side} signed a close that pays {payout} and owns {owns:?} now")
             });
         }
@@ -330,6 +328,13 @@ impl Oracle {
         }
     }
 
+    /// Whether `side` may own something else by now than when it signed a close, `more` or not. Who takes its records for
+    /// old ones takes what it is shown at any time; what it is shown may be its own payments if they are old.
+    fn was_shown_more(&self, side: Side, more: bool) -> bool {
+        let known = self.of(side);
+        known.doubted && (more || known.lost_records)
+    }
+
     fn close_leaves(&mut self, side: Side, close: CooperativeClose, durable: &Durable, index: u64) -> bool {
         if close.expiry_milestone < index {
             // Said again after a break, while the ledger showed that it had lapsed: it can do nothing.
@@ -338,8 +343,8 @@ impl Oracle {
         let payout = side.pick(close.payout_a, close.payout_b);
         let owns = Self::owns(side, durable);
         // It says again what it signed, and was shown more since.
-        let again = self.of(side).doubted && self.of(side).close == Some(close);
-        self.require(owns == Some(payout) || again && owns >= Some(payout), || {
+        let again = self.of(side).close == Some(close) && self.was_shown_more(side, owns >= Some(payout));
+        self.require(owns == Some(payout) || again, || {
             format!("I7: {side} signs a close that pays {payout}, but owns {owns:?}")
         });
         let before = self.of(side).close.filter(|before| before.expiry_milestone >= index);
@@ -469,9 +474,9 @@ impl Oracle {
         }
     }
 
-    /// The run is over: how many transactions the channel took, if nobody was hostile.
+    /// The run is over: how many transactions the channel took, if nobody was hostile or claimed what it was shown late.
     pub(super) fn over(&mut self) {
-        if self.known.iter().all(|known| !known.hostile && !known.lost_records) {
+        if self.known.iter().all(|known| !known.hostile && !known.doubted) {
             let alone = self.known.iter().any(|known| known.closes > 0);
             let (applied, most) = (self.applied, if alone { 4 } else { 2 });
             self.require(applied <= most, || format!("I15: the channel took {applied} transactions"));

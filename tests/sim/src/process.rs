@@ -236,9 +236,9 @@ impl World {
         }
     }
 
-    /// Whether a process that comes back takes its store for an old one.
-    fn doubts(&mut self, side: Side) -> bool {
-        let (index, put_back) = (self.ledger.index(), std::mem::take(&mut self.party_mut(side).is_put_back));
+    /// Whether a process that comes back takes its store for an old one, that was `put_back` or not.
+    fn doubts(&mut self, side: Side, put_back: bool) -> bool {
+        let index = self.ledger.index();
         let alarm = !put_back && self.plan.false_alarms > 0 && self.other_rng.chance(self.plan.false_alarms);
         let doubts = alarm || (put_back && self.plan.noticed);
         if put_back {
@@ -263,13 +263,14 @@ impl World {
         }
         self.stats.count("restarts");
         self.flip_a_bit(side);
-        let doubts = self.doubts(side);
+        let put_back = std::mem::take(&mut self.party_mut(side).is_put_back);
+        let doubts = self.doubts(side, put_back);
         let restarted = self.party_mut(side).restart(doubts);
         self.oracle
             .require(restarted.is_ok(), || format!("I13: {side} cannot read its store: {restarted:?}"));
-        if doubts {
+        if put_back || doubts {
             let [a, b] = &self.parties;
-            self.oracle.doubted_with(side, &side.pick(a, b).durable);
+            self.oracle.starts_with(side, &side.pick(a, b).durable);
         }
         // What was written before it died was checked against the view of then, or is younger.
         self.check_disk(side, Some(self.ledger.index()));

@@ -21,13 +21,18 @@ const FULL_SEEDS: u64 = 5_000;
 /// - 26040, 27344: the peer shows what only lost records proved when it is too late to claim it.
 /// - 36567: in doubt what is shown is taken over by any view of the ledger.
 /// - 40577: after a restart the first view of the ledger is from before the opening.
+/// - 209101: a close is said again from old records, whose side is shown then that it owns more.
+/// - 218387: a contest that an earlier life saw is claimed in while an old view shows the channel open.
+/// - 222019: who takes its records for old ones claims twice.
+/// - 235838: a close is signed by old records, before the peer shows what was paid since.
+/// - 241334: a hostile payee gives a receipt for an update of which it was shown only the balance.
 /// - 1002604, 1006046: an old balance is claimed before the newer one is learnt.
 /// - 1003936: a withdraw is signed in the batch in which the close is seen.
 /// - 1004216: what was paid before the loss is shown while the ledger is out of sight.
 /// - 1007227: more was taken out than old records explain.
-const REGRESSIONS: [u64; 14] = [
-    321, 2_217, 3_345, 10_869, 12_160, 26_040, 27_344, 36_567, 40_577, 1_002_604, 1_003_936, 1_004_216,
-    1_006_046, 1_007_227,
+const REGRESSIONS: [u64; 19] = [
+    321, 2_217, 3_345, 10_869, 12_160, 26_040, 27_344, 36_567, 40_577, 209_101, 218_387, 222_019, 235_838,
+    241_334, 1_002_604, 1_003_936, 1_004_216, 1_006_046, 1_007_227,
 ];
 
 /// What must happen now and then, or the runs show nothing.

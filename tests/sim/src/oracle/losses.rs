@@ -30,8 +30,8 @@ impl Oracle {
         known.doubted = true;
     }
 
-    /// That is what was on its disk when it began to doubt.
-    pub(crate) fn doubted_with(&mut self, side: Side, durable: &Durable) {
+    /// A side starts with old records, or such that it takes for old ones.
+    pub(crate) fn starts_with(&mut self, side: Side, durable: &Durable) {
         let known = self.of_mut(side);
         known.signed_before = durable.signed_seq();
         if let Phase::ClosingTogether { close, .. } = durable.phase {

@@ -23,8 +23,10 @@ impl Oracle {
             return;
         }
         let number = proven.reference.as_bytes().try_into().map_or(0, u64::from_be_bytes);
-        let as_asked = self.asked.get(&number).is_some_and(|asked| {
-            (asked.payer, asked.amount, asked.update) == (payer, proven.amount, Some(proven.seq))
+        let as_asked = self.asked.get_mut(&number).is_some_and(|asked| {
+            // A hostile payee may use what it was shown of an update that never left.
+            let update = *asked.update.get_or_insert(proven.seq);
+            (asked.payer, asked.amount, update) == (payer, proven.amount, proven.seq)
         });
         self.require(as_asked, || format!("I11: a payment is proven that nobody asked for: {proven:?}"));
     }
