@@ -145,12 +145,13 @@ async fn machines_without_a_channel_are_bounded_and_keep_no_peer_out() {
     let mut scene = Scene::set().await;
     let before = scene.memory();
     let ticket = scene.charger.ticket().await;
-    let mut strangers = Vec::new();
+    // All within the minute that one who wants nothing may stay.
+    let mut greeting = JoinSet::new();
     for _ in 0..PLACES {
         let peer = ScriptedPeer::new(&scene.net, &ticket);
-        let greeted = peer.greet().await;
-        strangers.push((peer, greeted));
+        greeting.spawn(async move { (peer.greet().await, peer) });
     }
+    let mut strangers = greeting.join_all().await;
     let late = ScriptedPeer::new(&scene.net, &ticket);
     // It may be closed before the answer to the greeting is read.
     let knock = async || {
