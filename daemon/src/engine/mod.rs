@@ -27,8 +27,8 @@ use flash_channel::{
     store::{Batch, Store, StoreError},
 };
 use flash_proto::{
-    Amount, ChannelId, Essence, LaneState, PublicKey, SecretKey, Transaction, TransactionId, Unlock,
-    message::ChannelMessage, tower::Claimable,
+    Amount, ChannelId, Essence, LaneState, PaymentList, PublicKey, SecretKey, Transaction, TransactionId,
+    Unlock, message::ChannelMessage, tower::Claimable,
 };
 pub use outbox::Outbox;
 use run::{EngineThread, Timing, Tip};
@@ -101,6 +101,7 @@ enum Command {
     Unlinked { channel: ChannelId, number: u64 },
     Message { channel: ChannelId, number: u64, message: ChannelMessage, room: OwnedSemaphorePermit },
     Pay { channel: ChannelId, order: Order },
+    PayAll { channel: ChannelId, payments: PaymentList, callers: Callers },
     Milestone { index: u64, tip: Tip, views: Vec<(ChannelId, LedgerView)> },
     Close { channel: ChannelId, alone: bool, done: oneshot::Sender<Result<(), ApiError>> },
     Receipt { channel: ChannelId, state: Box<LaneState>, done: oneshot::Sender<Result<(), ApiError>> },
@@ -123,7 +124,13 @@ enum Change {
 pub(crate) struct Order {
     pub(crate) item: Item,
     pub(crate) key: Option<PaymentKey>,
-    /// Told its number once it is queued, or why it is not.
+    pub(crate) callers: Callers,
+}
+
+/// Those who wait for a payment, or for many that are made together.
+#[derive(Debug)]
+pub(crate) struct Callers {
+    /// Told its number, or the last one's, once it is queued, or why it is not.
     pub(crate) queued: oneshot::Sender<Result<Placed, ApiError>>,
     /// Told when the peer has it on its disk.
     pub(crate) acknowledged: oneshot::Sender<Result<(), ApiError>>,
@@ -235,6 +242,15 @@ impl Engine {
 
     pub(crate) async fn pay(&self, channel: ChannelId, order: Order) -> Result<(), ApiError> {
         self.command(Command::Pay { channel, order }).await
+    }
+
+    pub(crate) async fn pay_all(
+        &self,
+        channel: ChannelId,
+        payments: PaymentList,
+        callers: Callers,
+    ) -> Result<(), ApiError> {
+        self.command(Command::PayAll { channel, payments, callers }).await
     }
 
     /// A verified milestone of this age, with what it changed. A channel that is not among the views is

@@ -230,10 +230,19 @@ impl EngineThread {
                         touched.push(channel);
                     }
                     None => {
-                        let _ = order.queued.send(Err(unknown(channel)));
+                        let _ = order.callers.queued.send(Err(unknown(channel)));
                     }
                 }
             }
+            Command::PayAll { channel, payments, callers } => match self.slot(channel) {
+                Some(slot) => {
+                    slot.pay_all(payments, callers);
+                    touched.push(channel);
+                }
+                None => {
+                    let _ = callers.queued.send(Err(unknown(channel)));
+                }
+            },
             Command::Milestone { index, tip, views } => self.milestone(index, tip, views, touched),
             Command::Close { channel, alone, done } => {
                 self.asked(channel, done, touched, |slot, done| slot.close(alone, done));

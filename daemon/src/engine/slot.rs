@@ -18,14 +18,14 @@ use flash_channel::{
     store::{Barrier, Batch, Store, StoreError},
 };
 use flash_proto::{
-    PublicKey, SignedBalance, Transaction, TransactionId,
+    PaymentList, PublicKey, SignedBalance, Transaction, TransactionId,
     message::{ChannelMessage, Refusal, RefusalCode},
     tower::Claimable,
 };
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::{
-    Change, Events, Order, Outbox, Placed, View, Views, describe,
+    Callers, Change, Events, Order, Outbox, Placed, View, Views, describe,
     run::Timing,
     view::Publication,
     writer::{Afterwards, Job},
@@ -377,12 +377,24 @@ impl Slot {
 
     /// Queues a payment, unless one was made under the same key.
     pub(super) fn pay(&mut self, order: Order, store: &dyn Store) {
-        let Order { item, key, queued, acknowledged } = order;
+        let Order { item, key, callers } = order;
         let placed = match self.made_under(key.as_deref(), item, store) {
             Ok(Some(number)) => Ok(Placed { number, repeated: true }),
             Ok(None) => self.queue(item, key),
             Err(error) => Err(error),
         };
+        self.placed(placed, callers);
+    }
+
+    /// Queues many payments.
+    pub(super) fn pay_all(&mut self, payments: PaymentList, callers: Callers) {
+        let number = self.channel.pay_all(payments).map_err(|error| pay_error(&error));
+        self.dirty |= number.is_ok();
+        self.placed(number.map(|number| Placed { number, repeated: false }), callers);
+    }
+
+    fn placed(&mut self, placed: Result<Placed, ApiError>, callers: Callers) {
+        let Callers { queued, acknowledged } = callers;
         if let Ok(placed) = &placed {
             let at = self.waiting.partition_point(|(number, _)| *number <= placed.number);
             self.waiting.insert(at, (placed.number, acknowledged));
