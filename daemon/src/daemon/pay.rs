@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 use super::{Answer, Daemon};
 use crate::{
     api::{self, ApiError, ErrorCode},
-    engine::{Callers, Order, Placed, stopping},
+    engine::{Callers, Order, Pays, Placed, stopping},
 };
 
 /// How long a call waits for a peer's acknowledgement.
@@ -79,7 +79,7 @@ impl Daemon {
             return Err(ApiError::new(ErrorCode::InvalidRequest, "the payment key is empty", hint));
         }
         let (callers, placed, acknowledged) = callers();
-        self.0.engine.pay(id, Order { item, key, callers }).await?;
+        self.0.engine.pay(id, Order { pays: Pays::One(item, key), callers }).await?;
         let queued = self.0.metrics.payments_queued.clone();
         Ok(Ordered { item, placed, acknowledged, queued })
     }
@@ -98,7 +98,8 @@ impl Daemon {
         let total = payments.total().map_err(|error| malformed(&error))?;
         let (placed, acknowledged) = loop {
             let (callers, placed, acknowledged) = callers();
-            self.0.engine.pay_all(id, payments.clone(), callers).await?;
+            let pays = Pays::All(payments.clone());
+            self.0.engine.pay(id, Order { pays, callers }).await?;
             match placed.await.map_err(stopping)? {
                 Err(error) if error.code == ErrorCode::Busy => tokio::time::sleep(QUEUE_PAUSE).await,
                 placed => break (placed?, acknowledged),

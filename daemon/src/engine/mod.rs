@@ -101,7 +101,6 @@ enum Command {
     Unlinked { channel: ChannelId, number: u64 },
     Message { channel: ChannelId, number: u64, message: ChannelMessage, room: OwnedSemaphorePermit },
     Pay { channel: ChannelId, order: Order },
-    PayAll { channel: ChannelId, payments: PaymentList, callers: Callers },
     Milestone { index: u64, tip: Tip, views: Vec<(ChannelId, LedgerView)> },
     Close { channel: ChannelId, alone: bool, done: oneshot::Sender<Result<(), ApiError>> },
     Receipt { channel: ChannelId, state: Box<LaneState>, done: oneshot::Sender<Result<(), ApiError>> },
@@ -119,12 +118,18 @@ enum Change {
     Withdraw { amount: Amount, left_min: Amount },
 }
 
-/// A payment, or ticks, that somebody asked for.
+/// What somebody asked to be paid.
 #[derive(Debug)]
 pub(crate) struct Order {
-    pub(crate) item: Item,
-    pub(crate) key: Option<PaymentKey>,
+    pub(crate) pays: Pays,
     pub(crate) callers: Callers,
+}
+
+/// One thing, perhaps under a key, or many payments that are all made or none.
+#[derive(Debug)]
+pub(crate) enum Pays {
+    One(Item, Option<PaymentKey>),
+    All(PaymentList),
 }
 
 /// Those who wait for a payment, or for many that are made together.
@@ -242,15 +247,6 @@ impl Engine {
 
     pub(crate) async fn pay(&self, channel: ChannelId, order: Order) -> Result<(), ApiError> {
         self.command(Command::Pay { channel, order }).await
-    }
-
-    pub(crate) async fn pay_all(
-        &self,
-        channel: ChannelId,
-        payments: PaymentList,
-        callers: Callers,
-    ) -> Result<(), ApiError> {
-        self.command(Command::PayAll { channel, payments, callers }).await
     }
 
     /// A verified milestone of this age, with what it changed. A channel that is not among the views is

@@ -234,15 +234,6 @@ impl EngineThread {
                     }
                 }
             }
-            Command::PayAll { channel, payments, callers } => match self.slot(channel) {
-                Some(slot) => {
-                    slot.pay_all(payments, callers);
-                    touched.push(channel);
-                }
-                None => {
-                    let _ = callers.queued.send(Err(unknown(channel)));
-                }
-            },
             Command::Milestone { index, tip, views } => self.milestone(index, tip, views, touched),
             Command::Close { channel, alone, done } => {
                 self.asked(channel, done, touched, |slot, done| slot.close(alone, done));

@@ -118,10 +118,10 @@ pub(super) fn answer(body: Body, payer: impl Payer, stop: CancellationToken) -> 
     tokio::spawn(async move {
         let lines = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
         let room = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
-        let taker = Taker { payer, taken, room, together: Together::default() };
+        let stream = Taker { payer, taken, room, together: Together::default() };
         tokio::select! {
             () = stop.cancelled() => {}
-            _ended = taker.take_lines(Lines::new(lines)) => {}
+            _ended = stream.take_lines(Lines::new(lines)) => {}
         }
     });
     let answers = UnboundedReceiverStream::new(results)
@@ -157,12 +157,11 @@ impl<P: Payer> Taker<P> {
     /// Plain payments that have arrived already are handed on together.
     async fn take_lines<R: AsyncBufRead + Unpin>(mut self, mut lines: Lines<R>) -> Result<(), Unheard> {
         for line in 1_u64.. {
-            let read = match lines.next().now_or_never() {
-                Some(read) => read,
-                None => {
-                    self.hand_on().await?;
-                    lines.next().await
-                }
+            let read = if let Some(read) = lines.next().now_or_never() {
+                read
+            } else {
+                self.hand_on().await?;
+                lines.next().await
             };
             let request = match read {
                 Ok(Line::End) => break,
@@ -177,12 +176,11 @@ impl<P: Payer> Taker<P> {
                     return self.one(line, Err(invalid(format!("the request broke off: {error}")))).await;
                 }
             };
-            match request.as_ref().ok().and_then(plain) {
-                Some(payment) => self.with_others(line, &payment).await?,
-                None => {
-                    self.hand_on().await?;
-                    self.one(line, request).await?;
-                }
+            if let Some(payment) = request.as_ref().ok().and_then(plain) {
+                self.with_others(line, &payment).await?;
+            } else {
+                self.hand_on().await?;
+                self.one(line, request).await?;
             }
         }
         self.hand_on().await

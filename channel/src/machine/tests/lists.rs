@@ -18,7 +18,7 @@ fn all_are_made_by_one_signature() {
     assert_eq!(pair.of(Side::A).channel.pay_all(list([10, 20, 30])), Ok(3));
     assert_eq!(pair.of(Side::A).channel.available(), amount(940));
     pair.run();
-    let outgoing = pair.of(Side::A).channel.outgoing().clone();
+    let outgoing = *pair.of(Side::A).channel.outgoing();
     assert_eq!((outgoing.acknowledged_payments, outgoing.acknowledged), (3, 1));
     assert_eq!(pair.of(Side::B).channel.incoming().payments, 3);
     assert_eq!(pair.balances(), [940, 60]);
