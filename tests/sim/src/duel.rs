@@ -73,10 +73,12 @@ pub enum Step {
     Restore(Side),
     /// A hands the newest that it was paid to its watchtower, which keeps it.
     Hand,
-    /// The watchtower sees the newest milestone and does what it must; if it was down, it starts again.
+    /// The watchtower sees the newest milestone and does what it must.
     Watch,
-    /// The watchtower dies.
-    TowerDies,
+    /// A goes away, or comes back. Meanwhile its watchtower must keep up.
+    Leave(bool),
+    /// The watchtower dies, or starts again. Meanwhile A must keep up.
+    Outage(bool),
 }
 
 impl Step {
@@ -89,10 +91,10 @@ impl Step {
     /// What brings the channel on comes last: whoever searches in depth from the end gets far at once.
     const fn progress(self) -> u8 {
         match self {
-            Self::Publish(_) | Self::Say(_) => 0,
-            Self::Crash(..) | Self::Break | Self::Copy(_) | Self::Restore(_) | Self::TowerDies => 1,
+            Self::Publish(_) | Self::Say(_) | Self::Leave(false) | Self::Outage(false) => 0,
+            Self::Crash(..) | Self::Break | Self::Copy(_) | Self::Restore(_) | Self::Outage(true) => 1,
             Self::Milestone => 2,
-            Self::Close(_) | Self::CloseAlone(_) => 3,
+            Self::Close(_) | Self::CloseAlone(_) | Self::Leave(true) => 3,
             Self::Pay(..) | Self::Hand => 4,
             Self::See(_) | Self::Watch => 5,
             Self::Restart(_) | Self::Connect | Self::Deliver(_) | Self::Commit(_) => 6,
@@ -158,6 +160,8 @@ struct Watched {
     well: u64,
     /// It has claimed something.
     claimed: bool,
+    /// A is away.
+    alone: bool,
 }
 
 impl Clone for Duel {
@@ -353,7 +357,9 @@ impl Duel {
         let [to_a, to_b] = &self.wires;
         let (party, left) = (self.party(side), &self.left);
         let Some(channel) = party.channel() else {
-            steps.push(Step::Restart(side));
+            if side == Side::B || !self.tower_is_alone() {
+                steps.push(Step::Restart(side));
+            }
             return;
         };
         if !side.pick(to_a, to_b).is_empty() {
@@ -433,7 +439,8 @@ impl Duel {
             Step::Milestone => self.milestone(),
             Step::Hand => self.hand(),
             Step::Watch => self.watch(),
-            Step::TowerDies => self.tower_dies(),
+            Step::Leave(leaves) => self.leave(leaves),
+            Step::Outage(begins) => self.outage(begins),
             Step::See(side) => {
                 let view = self.ledger.newest();
                 self.party_mut(side).seen = Some(view.index);

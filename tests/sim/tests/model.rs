@@ -122,6 +122,6 @@ fn a_hostile_party_and_two_crashes() {
 /// Each of them may be late or down for any time, but never both.
 #[test]
 fn a_watchtower_and_its_client_take_turns() {
-    let crowd = Budget { payments: 2, crashes: 1, closes: 1, hostile: 2, hostile_kinds: 12, ..NOTHING };
+    let crowd = Budget { payments: 2, crashes: 2, closes: 1, hostile: 2, hostile_kinds: 12, ..NOTHING };
     explore("hostile, tower", [2, 3], Budget { hands: 2, ..crowd }, FULL_STATES);
 }
