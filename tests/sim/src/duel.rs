@@ -125,6 +125,21 @@ pub struct Budget {
     pub hands: u8,
 }
 
+impl Budget {
+    /// Nothing happens but what must.
+    pub const NOTHING: Self = Self {
+        payments: 0,
+        breaks: 0,
+        crashes: 0,
+        closes: 0,
+        hostile: 0,
+        hostile_kinds: 0,
+        restores: 0,
+        milestones: 0,
+        hands: 0,
+    };
+}
+
 /// Two parties, a stream and a ledger.
 pub struct Duel {
     network: NetworkId,

@@ -55,18 +55,8 @@ impl Model for Game {
     }
 }
 
-/// Nothing but what is named.
-const NOTHING: Budget = Budget {
-    payments: 0,
-    breaks: 0,
-    crashes: 0,
-    closes: 0,
-    hostile: 0,
-    hostile_kinds: 0,
-    restores: 0,
-    milestones: 10,
-    hands: 0,
-};
+/// Nothing but what is named, and time to settle.
+const NOTHING: Budget = Budget { milestones: 10, ..Budget::NOTHING };
 
 /// Explores a game in depth, until nothing is left or the states suffice; all `sometimes` must have been seen.
 fn explore(name: &str, deposits: [u64; 2], budget: Budget, full_states: usize) {
