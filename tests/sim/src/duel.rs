@@ -456,24 +456,13 @@ impl Duel {
             Step::Watch => self.watch(),
             Step::Leave(leaves) => self.leave(leaves),
             Step::Outage(begins) => self.outage(begins),
-            Step::See(side) => {
-                let view = self.ledger.newest();
-                self.party_mut(side).seen = Some(view.index);
-                self.party_mut(side).push(Input::Ledger(view));
-                self.input(side, Input::Fresh(true));
-            }
+            Step::See(side) => self.see(side),
             Step::Close(side) | Step::CloseAlone(side) => {
                 self.left.closes = self.left.closes.saturating_sub(1);
                 let alone = matches!(step, Step::CloseAlone(_));
                 self.input(side, if alone { Input::CloseAlone } else { Input::Close });
             }
-            Step::Publish(kind) => {
-                self.left.hostile = self.left.hostile.saturating_sub(1);
-                let transaction =
-                    hostile::on_ledger(self.party(Side::B), self.network, &mut Rng::new(kind.into()));
-                let from = self.ledger.index() + 1;
-                Arc::make_mut(&mut self.ledger).submit(By::Party(Side::B), transaction, from);
-            }
+            Step::Publish(kind) => self.publish(kind),
             Step::Say(kind) => {
                 self.left.hostile = self.left.hostile.saturating_sub(1);
                 let said = hostile::message(self.party(Side::B), self.network, &mut Rng::new(kind.into()));
@@ -499,6 +488,20 @@ impl Duel {
             let agrees = self.agrees();
             self.oracle.require(agrees, || "I8: the parties disagree at rest".into());
         }
+    }
+
+    fn see(&mut self, side: Side) {
+        let view = self.ledger.newest();
+        self.party_mut(side).seen = Some(view.index);
+        self.party_mut(side).push(Input::Ledger(view));
+        self.input(side, Input::Fresh(true));
+    }
+
+    fn publish(&mut self, kind: u8) {
+        self.left.hostile = self.left.hostile.saturating_sub(1);
+        let transaction = hostile::on_ledger(self.party(Side::B), self.network, &mut Rng::new(kind.into()));
+        let from = self.ledger.index() + 1;
+        Arc::make_mut(&mut self.ledger).submit(By::Party(Side::B), transaction, from);
     }
 
     fn look_well(&mut self) {
