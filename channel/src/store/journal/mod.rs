@@ -16,7 +16,8 @@
 //!   once. If the tree is older than the journal's oldest file, or the journal shorter than the tree says, the
 //!   store refuses to open.
 //! - A value carries its checksum wherever it stands, and so does each block of the tree.
-//! - What cannot be told from a torn write is damage to the very last commit before a crash.
+//! - What cannot be told from a torn write is damage to the very last commit before a crash; after an orderly end it is
+//!   noticed.
 
 mod base;
 mod keeper;
@@ -24,6 +25,8 @@ mod merge;
 mod overlay;
 mod recovery;
 mod segment;
+#[cfg(test)]
+mod tests;
 
 use std::{
     collections::BTreeMap,
@@ -65,7 +68,7 @@ struct Sizes {
 }
 
 const SIZES: Sizes =
-    Sizes { segment: 16 << 20, overlay: 24 << 20, journal: 128 << 20, spare: 64 << 20, again: 1 << 20 };
+    Sizes { segment: 32 << 20, overlay: 24 << 20, journal: 128 << 20, spare: 64 << 20, again: 1 << 20 };
 /// For tests: all that happens now and then happens often.
 const SMALL_SIZES: Sizes =
     Sizes { segment: 64 << 10, overlay: 96 << 10, journal: 256 << 10, spare: 128 << 10, again: 16 << 10 };
