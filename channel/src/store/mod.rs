@@ -29,6 +29,8 @@ mod directory;
 mod envelope;
 #[cfg(feature = "journal")]
 mod journal;
+#[cfg(all(feature = "journal", feature = "sled"))]
+mod kind;
 mod memory;
 pub mod records;
 #[cfg(feature = "sled")]
@@ -40,6 +42,8 @@ use std::io;
 
 #[cfg(feature = "journal")]
 pub use journal::JournalStore;
+#[cfg(all(feature = "journal", feature = "sled"))]
+pub use kind::StoreKind;
 pub use memory::{Fault, MemoryStore};
 #[cfg(feature = "sled")]
 pub use sled_store::SledStore;
@@ -237,19 +241,6 @@ impl<S: Store + ?Sized> Store for Box<S> {
     fn last(&self, table: Table, prefix: &[u8]) -> Result<Option<Entry>, StoreError> {
         (**self).last(table, prefix)
     }
-}
-
-/// Opens the store in `directory` for `identity`, whichever made it, or creates a [`JournalStore`].
-///
-/// # Errors
-/// As [`JournalStore::open`] and [`SledStore::open`].
-#[cfg(all(feature = "journal", feature = "sled"))]
-pub fn open(directory: &std::path::Path, identity: &[u8]) -> Result<Box<dyn Store>, StoreError> {
-    Ok(if SledStore::made(directory) {
-        Box::new(SledStore::open(directory, identity)?)
-    } else {
-        Box::new(JournalStore::open(directory, identity)?)
-    })
 }
 
 /// Why the store could not do what it was asked.

@@ -65,7 +65,7 @@ pub struct SledStore {
 
 impl SledStore {
     /// Whether a directory has a store of this kind.
-    pub fn made(directory: &Path) -> bool {
+    pub(super) fn made(directory: &Path) -> bool {
         ["conf", "db"].iter().any(|name| directory.join(name).exists())
     }
 
@@ -90,7 +90,7 @@ impl SledStore {
     fn open_with(directory: &Path, identity: &[u8], sync: bool) -> Result<Self, StoreError> {
         directory::create_private(directory)?;
         let lock = directory::lock(directory)?;
-        if directory.join("journal").exists() && !Self::made(directory) {
+        if directory.join("journal").exists() {
             return Err(StoreError::OtherKind { directory: directory.display().to_string(), made_by: "journal" });
         }
         remove_unfinished(directory)?;

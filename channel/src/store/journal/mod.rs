@@ -172,7 +172,8 @@ impl JournalStore {
     fn open_with(directory: &Path, identity: &[u8], sizes: Sizes, sync: bool) -> Result<Self, StoreError> {
         directory::create_private(directory)?;
         let lock = directory::lock(directory)?;
-        if ["conf", "db"].iter().any(|name| directory.join(name).exists()) {
+        #[cfg(feature = "sled")]
+        if super::SledStore::made(directory) {
             return Err(StoreError::OtherKind { directory: directory.display().to_string(), made_by: "sled" });
         }
         let journal = directory.join(JOURNAL);

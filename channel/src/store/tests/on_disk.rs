@@ -111,12 +111,21 @@ fn a_directory_is_opened_by_the_store_that_made_it_or_not_at_all() {
     let refused = SledStore::open(&journal, b"me").unwrap_err().to_string();
     assert!(refused.contains("was made by the store journal"), "{refused}");
     for (path, value) in [(&sled, 1), (&journal, 2), (&directory.path().join("new"), 3)] {
-        let store = open(path, b"me").unwrap();
+        let store = StoreKind::open(None, path, b"me").unwrap();
         if value == 3 {
             put(&store, value);
         }
         assert_eq!(store.get(SMALL, b"k").unwrap(), Some(vec![value]));
     }
+    for kind in [StoreKind::Journal, StoreKind::Sled] {
+        assert_eq!(kind.to_string().parse(), Ok(kind));
+        let path = directory.path().join(format!("new {kind}"));
+        drop(StoreKind::open(Some(kind), &path, b"me").unwrap());
+        assert_eq!(SledStore::made(&path), kind == StoreKind::Sled);
+    }
+    let refused = StoreKind::open(Some(StoreKind::Journal), &sled, b"me").err();
+    assert!(matches!(refused, Some(StoreError::OtherKind { .. })), "{refused:?}");
+    assert!("redb".parse::<StoreKind>().unwrap_err().contains("neither `journal` nor `sled`"));
     assert!(directory.path().join("new/journal").exists(), "new ones are made by the journal");
 }
 
