@@ -68,9 +68,8 @@ async fn dead(process: &mut Process) {
 
 /// The boundaries of one commit: before its bytes are handed to the system, before they are on the disk, and
 /// after that, when nothing has left yet.
-const BOUNDARIES: [(&str, &str); 4] = [
+const BOUNDARIES: [(&str, &str); 3] = [
     ("pwrite64", "signal=KILL:when=1"),
-    ("sync_file_range", "signal=KILL:when=1"),
     ("fdatasync", "signal=KILL:when=1"),
     ("fdatasync", "delay_exit=5000000:when=1"),
 ];

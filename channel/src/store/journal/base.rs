@@ -9,7 +9,7 @@ use lsm_tree::{
 
 use super::{
     super::StoreError,
-    overlay::{Overlay, Slot},
+    overlay::{Overlay, Slot, TableKey, table_key},
     segment::Place,
 };
 
@@ -43,8 +43,8 @@ impl Base {
     /// Takes over all of an overlay, and `mark` with it.
     pub(super) fn take(&self, overlay: &Overlay, mark: &[u8]) -> Result<(), StoreError> {
         let mut run = self.tree.ingestion().map_err(refusal)?;
-        for ((table, key), entry) in overlay.iter() {
-            let key = entry_key(*table, key);
+        for (key, entry) in overlay.iter() {
+            let key = key.clone();
             match &entry.slot {
                 Slot::Here(value) => run.write(key, [&[HERE], &value[..]].concat()),
                 Slot::At(place) => run.write(key, [&[AT], &place.to_bytes()[..]].concat()),
@@ -66,8 +66,8 @@ impl Base {
         self.tree.compact(Arc::new(Leveled::default()), self.sequence.get()).map_err(refusal)
     }
 
-    pub(super) fn get(&self, table: u8, key: &[u8]) -> Result<Slot, StoreError> {
-        let found = self.tree.get(entry_key(table, key), SeqNo::MAX).map_err(refusal)?;
+    pub(super) fn get(&self, at: &TableKey) -> Result<Slot, StoreError> {
+        let found = self.tree.get(at, SeqNo::MAX).map_err(refusal)?;
         found.map_or(Ok(Slot::Gone), |stored| slot(&stored))
     }
 
@@ -79,8 +79,8 @@ impl Base {
         start: Bound<Vec<u8>>,
         reverse: bool,
     ) -> impl Iterator<Item = Result<(Vec<u8>, Slot), StoreError>> {
-        let start = start.map(|key| entry_key(table, &key));
-        let prefix = entry_key(table, prefix);
+        let start = start.map(|key| table_key(table, &key).to_vec());
+        let prefix = table_key(table, prefix);
         let end = match after_all(&prefix) {
             Some(end) => Bound::Excluded(end),
             None => Bound::Unbounded,
@@ -95,10 +95,6 @@ impl Base {
     pub(super) fn disk_bytes(&self) -> u64 {
         self.tree.disk_space()
     }
-}
-
-fn entry_key(table: u8, key: &[u8]) -> Vec<u8> {
-    [&[table], key].concat()
 }
 
 /// The first key above all that begin with `prefix`.

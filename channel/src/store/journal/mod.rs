@@ -44,7 +44,7 @@ use std::{
 
 use self::{
     base::Base,
-    overlay::{Entry as Known, Overlay, Slot},
+    overlay::{Overlay, Slot, table_key},
     segment::{HEADER_BYTES, Place, Segment, Written},
 };
 use super::{Batch, Durable, Entries, Entry, Store, StoreError, Table, directory, envelope};
@@ -339,10 +339,10 @@ impl Shared {
 impl State {
     /// What stands under a key.
     fn slot(&self, base: &Base, table: u8, key: &[u8]) -> Result<Slot, StoreError> {
-        let at = (table, key.to_vec());
+        let at = table_key(table, key);
         match self.overlay.get(&at).or_else(|| self.moving.as_ref()?.get(&at)) {
             Some(known) => Ok(known.slot.clone()),
-            None => base.get(table, key),
+            None => base.get(&at),
         }
     }
 
@@ -361,7 +361,6 @@ impl State {
     }
 
     fn take(&mut self, base: &Base, segment: u64, written: &Written<'_>) -> Result<(), StoreError> {
-        let at = (written.table, written.key.to_vec());
         let slot = match written.value {
             None => Slot::Gone,
             Some((value, offset)) if written.large && value.len() > HERE_BYTES_MAX => {
@@ -370,23 +369,21 @@ impl State {
             }
             Some((value, _)) => Slot::Here(value.to_vec()),
         };
-        // Only a large table has places, so that of the others nothing need be known.
-        let below = if !written.large {
-            true
-        } else if let Some(known) = self.overlay.get(&at) {
-            let (place, below) = (known.slot.place(), known.below);
-            self.count(place, u64::saturating_sub);
-            below
-        } else {
-            let before = match self.moving.as_ref().and_then(|moving| moving.get(&at)) {
+        let place = slot.place();
+        let moving = self.moving.as_deref();
+        let before = self.overlay.replace(table_key(written.table, written.key), slot, |at| {
+            if !written.large {
+                // Has no places, so that nothing need be known of what was there.
+                return Ok((None, true));
+            }
+            let before = match moving.and_then(|moving| moving.get(at)) {
                 Some(known) => known.slot.clone(),
-                None => base.get(written.table, written.key)?,
+                None => base.get(at)?,
             };
-            self.count(before.place(), u64::saturating_sub);
-            before != Slot::Gone
-        };
-        self.count(slot.place(), u64::saturating_add);
-        self.overlay.set(at, Known { slot, below });
+            Ok::<_, StoreError>((before.place(), before != Slot::Gone))
+        })?;
+        self.count(before, u64::saturating_sub);
+        self.count(place, u64::saturating_add);
         Ok(())
     }
 

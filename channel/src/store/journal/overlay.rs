@@ -1,6 +1,9 @@
 //! What the journal has and the base does not yet: the newest state of each key that was changed.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::{
+    collections::{BTreeMap, btree_map::Entry as MapEntry},
+    ops::Bound,
+};
 
 use super::{super::KEY_BYTES_MAX, segment::Place};
 
@@ -35,8 +38,12 @@ pub(super) struct Entry {
     pub(super) below: bool,
 }
 
-/// Table number and key.
-pub(super) type TableKey = (u8, Vec<u8>);
+/// The number of the table and the key. Its first bytes are compared without looking up the others.
+pub(super) type TableKey = lsm_tree::UserKey;
+
+pub(super) fn table_key(table: u8, key: &[u8]) -> TableKey {
+    TableKey::from([&[table], key].concat())
+}
 
 /// Newest states, in order.
 #[derive(Debug, Default)]
@@ -50,17 +57,35 @@ impl Overlay {
         self.entries.get(at)
     }
 
-    /// Puts an entry in its place. What is gone here and was never below leaves no trace.
-    pub(super) fn set(&mut self, at: TableKey, entry: Entry) {
-        let key_bytes = at.1.len();
-        let before = if entry.slot == Slot::Gone && !entry.below {
-            self.entries.remove(&at)
-        } else {
-            self.bytes = self.bytes.saturating_add(size(key_bytes, &entry));
-            self.entries.insert(at, entry)
-        };
-        let freed = before.map_or(0, |before| size(key_bytes, &before));
-        self.bytes = self.bytes.saturating_sub(freed);
+    /// Puts a state in its place, and gives back the place of the value before. `below` says, for a key that is new here, where
+    /// the base has a value and whether it may have any. What is gone here and was never below leaves no trace.
+    pub(super) fn replace<E>(
+        &mut self,
+        at: TableKey,
+        slot: Slot,
+        below: impl FnOnce(&TableKey) -> Result<(Option<Place>, bool), E>,
+    ) -> Result<Option<Place>, E> {
+        match self.entries.entry(at) {
+            MapEntry::Occupied(mut known) => {
+                let before = known.get().slot.place();
+                self.bytes = self.bytes.saturating_sub(size(known.key(), &known.get().slot));
+                if slot == Slot::Gone && !known.get().below {
+                    known.remove();
+                } else {
+                    self.bytes = self.bytes.saturating_add(size(known.key(), &slot));
+                    known.get_mut().slot = slot;
+                }
+                Ok(before)
+            }
+            MapEntry::Vacant(new) => {
+                let (before, below) = below(new.key())?;
+                if slot != Slot::Gone || below {
+                    self.bytes = self.bytes.saturating_add(size(new.key(), &slot));
+                    new.insert(Entry { slot, below });
+                }
+                Ok(before)
+            }
+        }
     }
 
     /// Memory that it takes, about.
@@ -82,18 +107,18 @@ impl Overlay {
         reverse: bool,
     ) -> impl Iterator<Item = (&[u8], &Slot)> {
         // Above all keys with the prefix: none of them is longer.
-        let end = [prefix, &[u8::MAX; KEY_BYTES_MAX]].concat();
-        let range = (start.map(|key| (table, key)), Bound::Included((table, end)));
+        let end = table_key(table, &[prefix, &[u8::MAX; KEY_BYTES_MAX]].concat());
+        let range = (start.map(|key| table_key(table, &key)), Bound::Included(end));
         let mut found = self.entries.range(range);
         std::iter::from_fn(move || if reverse { found.next_back() } else { found.next() })
-            .map(|((_, key), entry)| (key.as_slice(), &entry.slot))
+            .map(|(key, entry)| (key.get(1..).unwrap_or_default(), &entry.slot))
     }
 }
 
-const fn size(key_bytes: usize, entry: &Entry) -> u64 {
-    let value_bytes = match &entry.slot {
+fn size(key: &TableKey, slot: &Slot) -> u64 {
+    let value_bytes = match slot {
         Slot::Here(value) => value.len(),
         Slot::At(_) | Slot::Gone => 0,
     };
-    ENTRY_BYTES.saturating_add(key_bytes).saturating_add(value_bytes) as u64
+    ENTRY_BYTES.saturating_add(key.len()).saturating_add(value_bytes) as u64
 }

@@ -54,8 +54,10 @@ impl Killed {
         Self { store: open(&dir.path().join("store")).unwrap(), dir }
     }
 
-    /// The directory as it is now.
+    /// The directory as it is now, with the keeper at rest.
     fn copied(&self) -> PathBuf {
+        let shared = &self.store.shared;
+        drop(shared.done.wait_while(shared.signal(), |signal| signal.due).unwrap());
         let to = self.dir.path().join("copy");
         let _ = fs::remove_dir_all(&to);
         copy(&self.dir.path().join("store"), &to);
