@@ -59,7 +59,8 @@ struct Append(File, Vec<u8>);
 impl Append {
     fn open(path: &Path) -> Self {
         std::fs::create_dir_all(path).expect("a directory");
-        let mut file = File::options().create(true).truncate(false).read(true).write(true).open(path.join("log"));
+        let mut file =
+            File::options().create(true).truncate(false).read(true).write(true).open(path.join("log"));
         let file = file.as_mut().expect("a file");
         file.seek(std::io::SeekFrom::End(0)).expect("its end");
         Self(file.try_clone().expect("a handle"), Vec::new())

@@ -10,7 +10,10 @@ use super::{
 };
 
 pub(crate) const WORKLOADS: [(&str, &str); 4] = [
-    ("saturated", "one channel, 98 to 164 kB of payments in each commit, 256 kept, and its lanes and a counter"),
+    (
+        "saturated",
+        "one channel, 98 to 164 kB of payments in each commit, 256 kept, and its lanes and a counter",
+    ),
     ("single", "one channel, one small update in each commit, 256 kept"),
     ("many", "10,000 channels at random, 256 small updates in each commit, 4 kept of each channel"),
     ("million", "1,000,000 channels at rest: an agreement, a phase and two lanes each; opened again"),

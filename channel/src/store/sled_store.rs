@@ -91,7 +91,10 @@ impl SledStore {
         directory::create_private(directory)?;
         let lock = directory::lock(directory)?;
         if directory.join("journal").exists() {
-            return Err(StoreError::OtherKind { directory: directory.display().to_string(), made_by: "journal" });
+            return Err(StoreError::OtherKind {
+                directory: directory.display().to_string(),
+                made_by: "journal",
+            });
         }
         remove_unfinished(directory)?;
         let db = open_sled(directory)?;

@@ -156,7 +156,8 @@ async fn a_sync_that_fails_once_stops_the_daemon_which_never_tries_again() {
         let ended = daemon.process().wait().await;
         assert_eq!(ended.code, Some(5), "{}", ended.output);
         assert!(ended.output.contains("Input/output error"), "{}", ended.output);
-        let syncs: Vec<_> = tampering.calls().into_iter().filter(|call| call.contains("store/journal")).collect();
+        let syncs: Vec<_> =
+            tampering.calls().into_iter().filter(|call| call.contains("store/journal")).collect();
         assert!(syncs.len() <= 1, "{syncs:?}");
         drop(tampering);
         if stops == "car" {

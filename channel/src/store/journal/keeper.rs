@@ -102,9 +102,9 @@ fn drop_unneeded(shared: &Shared, before: u64) -> Result<(), StoreError> {
         let mut state = shared.state_mut();
         let unneeded = state.segments.range(..before).filter(|(_, extent)| extent.live == 0);
         let unneeded: Vec<u64> = unneeded.map(|(number, _)| *number).collect();
-        unneeded.iter().for_each(|number| {
+        for number in &unneeded {
             state.segments.remove(number);
-        });
+        }
         unneeded
     };
     let mut paths = unneeded.into_iter().map(|number| segment::path(&shared.directory, number));
@@ -151,7 +151,12 @@ fn write_again(shared: &Shared, number: u64) -> Result<(), StoreError> {
             let table = Table::large(written.table, "journal");
             if shared.state().slot(&shared.base, table.id, written.key)? == Slot::At(place) {
                 bytes = wrapped.len().saturating_add(bytes);
-                values.push((table, written.key.to_vec(), envelope::unwrap(table, written.key, wrapped)?, place));
+                values.push((
+                    table,
+                    written.key.to_vec(),
+                    envelope::unwrap(table, written.key, wrapped)?,
+                    place,
+                ));
             }
         }
         if bytes >= shared.sizes.again {

@@ -174,7 +174,10 @@ impl JournalStore {
         let lock = directory::lock(directory)?;
         #[cfg(feature = "sled")]
         if super::SledStore::made(directory) {
-            return Err(StoreError::OtherKind { directory: directory.display().to_string(), made_by: "sled" });
+            return Err(StoreError::OtherKind {
+                directory: directory.display().to_string(),
+                made_by: "sled",
+            });
         }
         let journal = directory.join(JOURNAL);
         directory::create_private(&journal)?;
@@ -195,7 +198,8 @@ impl JournalStore {
             failure: Mutex::new(None),
         });
         let keeping = Arc::clone(&shared);
-        let keeper = thread::Builder::new().name("flash-store".to_owned()).spawn(move || keeper::run(&keeping))?;
+        let keeper =
+            thread::Builder::new().name("flash-store".to_owned()).spawn(move || keeper::run(&keeping))?;
         let store = Self { shared, keeper: Some(keeper), _lock: lock };
         store.check_identity(directory, identity)?;
         Ok(store)
@@ -261,7 +265,8 @@ impl Shared {
         let synced = written.and_then(|()| if self.sync { writer.segment.file.sync_data() } else { Ok(()) });
         synced.map_err(|error| self.poison(error.into()))?;
         let mut state = self.state_mut();
-        let taken = state.take_frame(&self.base, writer.segment.number, writer.end, segment::body(&writer.buffer));
+        let taken =
+            state.take_frame(&self.base, writer.segment.number, writer.end, segment::body(&writer.buffer));
         writer.newest = number;
         writer.end = writer.end.saturating_add(writer.buffer.len() as u64);
         taken.map_err(|error| self.poison(error))
@@ -408,7 +413,8 @@ impl State {
             _ => Bound::Included(prefix.to_vec()),
         };
         let moving = self.moving.as_deref();
-        let moving = moving.into_iter().flat_map(|moving| moving.range(table.id, prefix, start.clone(), false));
+        let moving =
+            moving.into_iter().flat_map(|moving| moving.range(table.id, prefix, start.clone(), false));
         let overlay = self.overlay.range(table.id, prefix, start.clone(), false);
         merge::newest(overlay, moving, base.range(table.id, prefix, start.clone(), false), false, limit)
     }

@@ -77,8 +77,10 @@ pub(super) fn recover(directory: &Path, base: &Base) -> Result<(Writer, State), 
         state.segments.entry(*segment).or_default().live = *live;
     }
     let writer = replay(directory, base, &mark, &numbers, &mut state)?;
-    if let Some((missing, _)) =
-        state.segments.iter().find(|(number, extent)| extent.live > 0 && numbers.binary_search(number).is_err())
+    if let Some((missing, _)) = state
+        .segments
+        .iter()
+        .find(|(number, extent)| extent.live > 0 && numbers.binary_search(number).is_err())
     {
         return Err(damaged(format!("file {missing} of the journal is missing")));
     }
@@ -124,7 +126,9 @@ fn replay(
     }
     match last {
         Some(writer) if numbers.last() == Some(&writer.segment.number) => Ok(writer),
-        _ => Err(damaged(format!("commits after {newest}, from file {wanted} of the journal on, are missing"))),
+        _ => {
+            Err(damaged(format!("commits after {newest}, from file {wanted} of the journal on, are missing")))
+        }
     }
 }
 

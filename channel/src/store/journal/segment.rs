@@ -10,7 +10,6 @@
 //! begins with the salt of its file: what a peer has put into a payment is never taken for a frame.
 
 use std::{
-    collections::hash_map::RandomState,
     fs::{self, File},
     hash::{BuildHasher, Hasher},
     io,
@@ -83,6 +82,15 @@ pub(super) enum Frame {
     None,
 }
 
+/// A number that nobody can know before.
+#[allow(
+    clippy::disallowed_types,
+    reason = "nothing is put in order by it: it is the randomness of the standard library"
+)]
+fn random() -> u64 {
+    std::hash::RandomState::new().build_hasher().finish()
+}
+
 pub(super) fn path(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("{number:012}"))
 }
@@ -100,9 +108,13 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<u64>> {
 impl Segment {
     /// Makes a file; it and its name are on the disk when this returns.
     pub(super) fn create(directory: &Path, number: u64, first: u64) -> io::Result<Self> {
-        let salt = RandomState::new().build_hasher().finish();
-        let file =
-            File::options().create(true).truncate(true).read(true).write(true).open(path(directory, number))?;
+        let salt = random();
+        let file = File::options()
+            .create(true)
+            .truncate(true)
+            .read(true)
+            .write(true)
+            .open(path(directory, number))?;
         let mut header = MAGIC.to_vec();
         for field in [number, first, salt] {
             header.extend_from_slice(&field.to_le_bytes());
@@ -198,7 +210,9 @@ impl Segment {
         // No file has room for more frames than bytes.
         let numbers = number.saturating_add(1)..=number.saturating_add(len);
         for (at, window) in (offset..).zip(rest.windows(FRAME_HEADER_BYTES)) {
-            let Some(found) = window.last_chunk::<8>().map(|found| u64::from_le_bytes(*found)) else { continue };
+            let Some(found) = window.last_chunk::<8>().map(|found| u64::from_le_bytes(*found)) else {
+                continue;
+            };
             if numbers.contains(&found) && matches!(self.read(found, at)?, Frame::Whole(_)) {
                 return Ok(true);
             }

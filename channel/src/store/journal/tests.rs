@@ -246,7 +246,8 @@ fn a_disk_that_refuses_poisons_the_store_and_loses_nothing_acknowledged() {
 fn a_tree_that_takes_nothing_stops_the_store() {
     let killed = Killed::new();
     fs::remove_dir_all(killed.dir.path().join("store").join(BASE).join("tables")).unwrap();
-    let refused = (0..100_000_u32).find_map(|n| put(&killed.store, SMALL, &n.to_be_bytes(), vec![7; 500]).err());
+    let refused =
+        (0..100_000_u32).find_map(|n| put(&killed.store, SMALL, &n.to_be_bytes(), vec![7; 500]).err());
     assert!(matches!(refused, Some(StoreError::Io(_))), "{refused:?}");
     assert!(matches!(killed.store.get(SMALL, b"k"), Err(StoreError::Poisoned)));
 }
