@@ -166,7 +166,7 @@ impl JournalStore {
     /// As [`JournalStore::open`].
     #[doc(hidden)]
     pub fn danger_open_without_sync(directory: &Path, identity: &[u8]) -> Result<Self, StoreError> {
-        Self::open_with(directory, identity, SMALL_SIZES, false)
+        Self::open_with(directory, identity, SIZES, false)
     }
 
     fn open_with(directory: &Path, identity: &[u8], sizes: Sizes, sync: bool) -> Result<Self, StoreError> {
