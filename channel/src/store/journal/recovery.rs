@@ -96,13 +96,13 @@ fn replay(
     numbers: &[u64],
     state: &mut State,
 ) -> Result<Writer, StoreError> {
-    let (mut newest, mut wanted, mut last) = (mark.newest, mark.segment, None);
+    let (mut newest, mut last) = (mark.newest, None);
     for number in numbers.iter().copied().filter(|number| *number >= mark.segment) {
         let segment = Segment::open(directory, number)?
             .ok_or_else(|| damaged(format!("the head of file {number} of the journal")))?;
         let offset = if number == mark.segment { mark.offset } else { HEADER_BYTES };
         let first = newest.saturating_add(1);
-        if number != wanted || segment.file.metadata()?.len() < offset {
+        if segment.file.metadata()?.len() < offset {
             break;
         }
         if number != mark.segment && segment.first != first {
@@ -121,14 +121,11 @@ fn replay(
             segment.file.sync_all()?;
         }
         state.segments.entry(number).or_default().bytes = end;
-        wanted = wanted.saturating_add(1);
         last = Some(Writer { segment, end, newest, buffer: Vec::new() });
     }
     match last {
         Some(writer) if numbers.last() == Some(&writer.segment.number) => Ok(writer),
-        _ => {
-            Err(damaged(format!("commits after {newest}, from file {wanted} of the journal on, are missing")))
-        }
+        _ => Err(damaged(format!("the commits after {newest} are missing from the journal"))),
     }
 }
 
