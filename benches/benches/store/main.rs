@@ -37,7 +37,9 @@ fn main() {
         println!("{workload}: {explained}");
         for store in NAMES.into_iter().filter(|name| picked(name, &NAMES)) {
             if workload == "million" && store == "sled" && !given("sled") {
-                println!("  sled       takes 11 GB of memory and ten minutes, and is left out unless it is named");
+                println!(
+                    "  sled       takes 11 GB of memory and ten minutes, and is left out unless it is named"
+                );
                 continue;
             }
             let mut one = one_of(&format!("{workload} {store}"));

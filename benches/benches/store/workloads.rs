@@ -111,6 +111,7 @@ pub(crate) fn run(workload: &str, store: &str, short: bool) {
 }
 
 /// Makes so many commits and prints what they cost.
+#[allow(clippy::cast_precision_loss, reason = "it is printed with three digits")]
 fn measured(
     name: &str,
     path: &Path,
