@@ -7,10 +7,11 @@ use std::{
 
 use super::{
     super::{Batch, StoreError, Table, envelope},
-    HERE_BYTES_MAX, Shared, Signal,
+    Shared, Signal,
     overlay::Slot,
     recovery::Mark,
     segment::{self, Frame, HEADER_BYTES, Place, Segment},
+    state::HERE_BYTES_MAX,
 };
 
 /// Lets nobody wait for a keeper that has died.

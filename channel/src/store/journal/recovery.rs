@@ -4,9 +4,10 @@ use std::{fs, path::Path};
 
 use super::{
     super::StoreError,
-    Extent, State, Writer,
+    Writer,
     base::Base,
     segment::{self, Frame, HEADER_BYTES, Segment, body_offset},
+    state::{Extent, State},
 };
 
 /// How far the tree is, and how much of each file of the journal is needed by what it has.
