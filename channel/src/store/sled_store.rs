@@ -19,7 +19,7 @@
 //!   the store is poisoned and nothing is tried again.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{
@@ -30,7 +30,7 @@ use std::{
     time::Duration,
 };
 
-use super::{Batch, Change, Durable, Entries, Entry, Store, StoreError, Table, envelope};
+use super::{Batch, Change, Durable, Entries, Entry, Store, StoreError, Table, directory, envelope};
 
 /// Bytes of one entry in sled: 17 of them with their keys stay below the blob threshold.
 const CHUNK_BYTES: usize = 6 * 1024;
@@ -64,6 +64,11 @@ pub struct SledStore {
 }
 
 impl SledStore {
+    /// Whether a directory has a store of this kind.
+    pub(super) fn made(directory: &Path) -> bool {
+        ["conf", "db"].iter().any(|name| directory.join(name).exists())
+    }
+
     /// Opens or creates the store in `directory` for `identity` (who and which network it belongs to).
     ///
     /// # Errors
@@ -83,18 +88,21 @@ impl SledStore {
     }
 
     fn open_with(directory: &Path, identity: &[u8], sync: bool) -> Result<Self, StoreError> {
-        create_private(directory)?;
-        let lock = lock(directory)?;
+        directory::create_private(directory)?;
+        let lock = directory::lock(directory)?;
+        if directory.join("journal").exists() {
+            return Err(StoreError::OtherKind {
+                directory: directory.display().to_string(),
+                made_by: "journal",
+            });
+        }
         remove_unfinished(directory)?;
         let db = open_sled(directory)?;
         File::open(directory.join("conf"))?.sync_all()?;
         let data = File::options().read(true).write(true).open(directory.join("db"))?;
         data.sync_all()?;
         // sled made the files; their names must survive a power cut as well.
-        File::open(directory)?.sync_all()?;
-        if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            File::open(parent)?.sync_all()?;
-        }
+        directory::sync_names(directory)?;
         let (poisoned, commits) = (AtomicBool::new(false), Mutex::new(0));
         let store = Self { db, data, poisoned, sync, commits, directory: directory.to_owned(), _lock: lock };
         if let Err(error) = store.check_commits() {
@@ -238,27 +246,6 @@ fn chunk_key(table: Table, key: &[u8], index: u16) -> Vec<u8> {
     [&[CHUNK_SPACE, table.id][..], key, &index.to_be_bytes()].concat()
 }
 
-fn create_private(directory: &Path) -> io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
-    }
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
-}
-
-/// Takes the directory for this process, until the file is dropped or the process ends.
-fn lock(directory: &Path) -> Result<File, StoreError> {
-    let file = File::options().create(true).truncate(false).write(true).open(directory.join("lock"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(directory.display().to_string())),
-        Err(TryLockError::Error(error)) => Err(StoreError::Io(error)),
-    }
-}
-
 /// Removes what an opening that was cut short left behind and sled would refuse: a snapshot that was still
 /// being written, and the `conf` as long as `db` is empty, so that nothing was ever acknowledged.
 fn remove_unfinished(directory: &Path) -> io::Result<()> {
@@ -302,8 +289,7 @@ fn open_sled(directory: &Path) -> Result<sled::Db, StoreError> {
 
 fn from_sled(error: sled::Error) -> StoreError {
     match error {
-        sled::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull => StoreError::Full,
-        sled::Error::Io(error) => StoreError::Io(error),
+        sled::Error::Io(error) => error.into(),
         other => StoreError::Io(io::Error::other(other)),
     }
 }
