@@ -6,7 +6,10 @@ use std::{
     path::Path,
 };
 
-use super::StoreError;
+use super::{Batch, Store, StoreError, Table};
+
+/// What a store keeps about itself.
+pub(super) const IDENTITY: Table = Table::small(255, "identity");
 
 pub(super) fn create_private(directory: &Path) -> io::Result<()> {
     if directory.is_dir() {
@@ -39,5 +42,22 @@ pub(super) fn sync_names(directory: &Path) -> io::Result<()> {
     match directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         Some(parent) => File::open(parent)?.sync_all(),
         None => Ok(()),
+    }
+}
+
+/// Refuses a store that belongs to another identity; a new one belongs to this one from now on.
+pub(super) fn check_identity(
+    store: &impl Store,
+    directory: &Path,
+    identity: &[u8],
+) -> Result<(), StoreError> {
+    match store.get(IDENTITY, b"identity")? {
+        Some(found) if found == identity => Ok(()),
+        Some(_) => Err(StoreError::WrongIdentity(directory.display().to_string())),
+        None => {
+            let mut batch = Batch::new();
+            batch.put(IDENTITY, b"identity", identity.to_vec());
+            store.commit(&batch).map(|_durable| ())
+        }
     }
 }

@@ -30,7 +30,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Batch, Change, Durable, Entries, Entry, Store, StoreError, Table, directory, envelope};
+use super::{
+    Batch, Change, Durable, Entries, Entry, Store, StoreError, Table,
+    directory::{self, IDENTITY},
+    envelope,
+};
 
 /// Bytes of one entry in sled: 17 of them with their keys stay below the blob threshold.
 const CHUNK_BYTES: usize = 6 * 1024;
@@ -39,8 +43,6 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// How often and how long a sled that is closing in this process is waited for: five seconds in all.
 const CLOSING_TRIES: u32 = 1_000;
 const CLOSING_WAIT: Duration = Duration::from_millis(5);
-/// Table id of the identity that a directory belongs to.
-const IDENTITY: Table = Table::small(255, "identity");
 /// The key, beside that of the identity, under which the number of the newest commit is.
 const COMMITS: &[u8] = b"commits";
 /// The file that has the number of the last commit while the store is closed.
@@ -110,7 +112,7 @@ impl SledStore {
             store.poisoned.store(true, Ordering::Release);
             return Err(error);
         }
-        store.check_identity(directory, identity)?;
+        directory::check_identity(&store, directory, identity)?;
         Ok(store)
     }
 
@@ -143,18 +145,6 @@ impl SledStore {
         file.write_all(format!("{newest}\n").as_bytes())?;
         file.sync_all()?;
         File::open(&self.directory)?.sync_all()
-    }
-
-    fn check_identity(&self, directory: &Path, identity: &[u8]) -> Result<(), StoreError> {
-        match self.get(IDENTITY, b"identity")? {
-            Some(found) if found == identity => Ok(()),
-            Some(_) => Err(StoreError::WrongIdentity(directory.display().to_string())),
-            None => {
-                let mut batch = Batch::new();
-                batch.put(IDENTITY, b"identity", identity.to_vec());
-                self.commit(&batch).map(|_durable| ())
-            }
-        }
     }
 
     /// Bytes that the store takes on the disk.

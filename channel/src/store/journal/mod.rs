@@ -70,8 +70,6 @@ const SIZES: Sizes =
 /// For tests: all that happens now and then happens often.
 const SMALL_SIZES: Sizes =
     Sizes { segment: 64 << 10, overlay: 96 << 10, journal: 256 << 10, spare: 128 << 10, again: 16 << 10 };
-/// Table id of what the store keeps about itself.
-const IDENTITY: Table = Table::small(255, "identity");
 /// In the directory of a store, the files of its journal and of its tree.
 const JOURNAL: &str = "journal";
 const BASE: &str = "base";
@@ -179,20 +177,8 @@ impl JournalStore {
         let keeper =
             thread::Builder::new().name("flash-store".to_owned()).spawn(move || keeper::run(&keeping))?;
         let store = Self { shared, keeper: Some(keeper), _lock: lock };
-        store.check_identity(directory, identity)?;
+        directory::check_identity(&store, directory, identity)?;
         Ok(store)
-    }
-
-    fn check_identity(&self, directory: &Path, identity: &[u8]) -> Result<(), StoreError> {
-        match self.get(IDENTITY, b"identity")? {
-            Some(found) if found == identity => Ok(()),
-            Some(_) => Err(StoreError::WrongIdentity(directory.display().to_string())),
-            None => {
-                let mut batch = Batch::new();
-                batch.put(IDENTITY, b"identity", identity.to_vec());
-                self.commit(&batch).map(|_durable| ())
-            }
-        }
     }
 
     /// Bytes that the store takes on the disk.
