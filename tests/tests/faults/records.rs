@@ -77,7 +77,7 @@ fn declared_tables() -> BTreeMap<u8, String> {
     let files = [
         "channel/src/machine/tables.rs",
         "channel/src/tower.rs",
-        "channel/src/store/sled_store.rs",
+        "channel/src/store/directory.rs",
         "daemon/src/tables.rs",
     ];
     let declared = |file| {
@@ -88,7 +88,7 @@ fn declared_tables() -> BTreeMap<u8, String> {
         declarations
     };
     let number_and_name = |line: String| {
-        let (number, name) = line.split_once('(')?.1.split_once(", \"")?;
+        let (number, name) = line.rsplit_once('(')?.1.split_once(", \"")?;
         Some((number.parse().ok()?, name.split_once('"')?.0.to_owned()))
     };
     files.into_iter().flat_map(declared).map(|line| number_and_name(line).expect("a number")).collect()
