@@ -161,8 +161,9 @@ impl PaymentList {
             return Err(PaymentError::Full);
         }
         let mut total = Total { count: 0, amount: Amount::ZERO };
-        for payment in self {
-            total.amount = total.amount.checked_add(payment?.amount).ok_or(PaymentError::Overflow)?;
+        let mut payments = self.iter();
+        while let Some((amount, _)) = payments.step()? {
+            total.amount = total.amount.checked_add(amount).ok_or(PaymentError::Overflow)?;
             total.count = total.count.checked_add(1).ok_or(PaymentError::Overflow)?;
         }
         Ok(total)
@@ -194,14 +195,25 @@ pub struct Total {
 #[derive(Clone, Debug)]
 pub struct Payments<'a>(&'a [u8]);
 
-impl Payments<'_> {
-    fn take(&mut self) -> Result<Payment, PaymentError> {
+impl<'a> Payments<'a> {
+    /// The next payment where it stands, checked and not copied.
+    fn step(&mut self) -> Result<Option<(Amount, &'a [u8])>, PaymentError> {
+        if self.0.is_empty() {
+            return Ok(None);
+        }
         let (header, rest) = self.0.split_first_chunk::<HEADER_BYTES>().ok_or(PaymentError::Truncated)?;
         let [a0, a1, a2, a3, a4, a5, a6, a7, len] = *header;
         let len = usize::from(len);
         let (reference, rest) = rest.split_at_checked(len).ok_or(PaymentError::Truncated)?;
+        let amount = Amount::new(u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7]));
+        if amount.is_zero() {
+            return Err(PaymentError::ZeroAmount);
+        }
+        if len > limits::REFERENCE_BYTES_MAX {
+            return Err(PaymentError::ReferenceTooLong(len));
+        }
         self.0 = rest;
-        Payment::new(Amount::new(u64::from_le_bytes([a0, a1, a2, a3, a4, a5, a6, a7])), reference)
+        Ok(Some((amount, reference)))
     }
 }
 
@@ -209,10 +221,8 @@ impl Iterator for Payments<'_> {
     type Item = Result<Payment, PaymentError>;
 
     fn next(&mut self) -> Option<Self::Item> {
-        if self.0.is_empty() {
-            return None;
-        }
-        let payment = self.take();
+        let taken = self.step().transpose()?;
+        let payment = taken.and_then(|(amount, reference)| Payment::new(amount, reference));
         if payment.is_err() {
             self.0 = &[];
         }
