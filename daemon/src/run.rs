@@ -82,9 +82,32 @@ pub(crate) struct Assembled {
 /// # Errors
 /// [`Failure`].
 pub async fn run(dir: DataDir, config: Config) -> Result<(), Failure> {
+    run_with(dir, config, |_daemon| std::future::pending()).await
+}
+
+/// The same with the program that embeds the daemon beside it: `embedder` makes of the running daemon what is cancelled
+/// when the daemon stops. Its end does not stop the daemon.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn run_with<F>(
+    dir: DataDir,
+    config: Config,
+    embedder: impl FnOnce(Daemon) -> F,
+) -> Result<(), Failure>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut assembled = assemble(&dir, &config).await?;
     let stop = assembled.stop.clone();
     assembled.tasks.spawn(stop_on_signal(stop.clone()));
+    let (beside, stopping) = (embedder(assembled.daemon.clone()), stop.clone());
+    assembled.tasks.spawn(async move {
+        tokio::select! {
+            () = beside => {}
+            () = stopping.stopped() => {}
+        }
+    });
     let served = serve(&dir, &config, assembled.daemon.clone(), &stop).await;
     assembled.end().await;
     served?;
