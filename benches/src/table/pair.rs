@@ -147,8 +147,9 @@ impl Pair {
     /// Fails unless both sides count exactly these payments of [`AMOUNT`] on each channel and, once all are closed, are
     /// paid out accordingly, to the unit. Ends everything.
     pub(crate) async fn finish(self, bench: &Bench, payments: &[[u64; 2]]) -> Done {
-        bench.progress.say("closing, and checking every sum");
+        bench.progress.say("checking every sum");
         self.agree(payments).await?;
+        bench.progress.say("closing");
         let paid: Vec<[Amount; 2]> = payments
             .iter()
             .map(|lanes| lanes.map(|count| AMOUNT.checked_mul(count).unwrap_or_default()))
@@ -156,7 +157,9 @@ impl Pair {
         for channels in self.opened.chunks(AT_ONCE) {
             channels::close(&self.daemons[0].client, channels).await?;
         }
+        bench.progress.say("checking what was paid out");
         channels::check(self.both(), &self.opened, &self.plan, Some(&paid)).await?;
+        bench.progress.say("stopping");
         self.stop().await
     }
 

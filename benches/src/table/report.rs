@@ -45,25 +45,36 @@ impl fmt::Display for Report {
         writeln!(f, "{}\nsettings: {}", self.surroundings, self.settings)?;
         let mut table = Table::new();
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
-        table.set_header(["row", "what", "value", "bar", "", "ratio to", "", "CPU each"]);
-        for column in [2, 3, 6] {
+        table.set_header(["row", "what", "value", "bar", "", "ratio to", "", "CPU each", "how"]);
+        for column in [2, 3, 6, 8] {
             if let Some(column) = table.column_mut(column) {
                 column.set_cell_alignment(CellAlignment::Right);
             }
         }
+        let mut notes: Vec<&str> = Vec::new();
         for line in &self.lines {
-            table.add_row(cells(line));
+            let note = match &line.outcome {
+                Outcome::Measured(_) => line.how.as_str(),
+                Outcome::NotMeasured(reason) | Outcome::Failed(reason) => reason.as_str(),
+            };
+            if !note.is_empty() && !notes.contains(&note) {
+                notes.push(note);
+            }
+            let number = notes.iter().position(|known| *known == note).map(|at| format!("[{}]", at + 1));
+            table.add_row(cells(line).into_iter().chain([number.unwrap_or_default()]));
         }
-        write!(f, "{}", table.trim_fmt())
+        writeln!(f, "{}", table.trim_fmt())?;
+        notes.iter().zip(1..).try_for_each(|(note, number)| writeln!(f, "[{number}] {note}"))
     }
 }
 
+/// All but how it was measured.
 fn cells(line: &Line) -> [String; 8] {
     let (row, what) = (line.row.to_owned(), line.what.clone());
     let Measured { value, unit, bar, against, cpu } = match &line.outcome {
         Outcome::Measured(measured) => measured,
-        Outcome::NotMeasured(reason) => return said(row, what, "not measured", reason),
-        Outcome::Failed(reason) => return said(row, what, "FAILED", reason),
+        Outcome::NotMeasured(_) => return said(row, what, "not measured"),
+        Outcome::Failed(_) => return said(row, what, "FAILED"),
     };
     let bar_text = bar.map_or_else(String::new, |bar| match bar {
         Bar::AtLeast(bar) => format!("≥ {}", number(bar)),
@@ -75,12 +86,13 @@ fn cells(line: &Line) -> [String; 8] {
         .map_or_else(Default::default, |against| (against.what.clone(), number(against.ratio)));
     let cpu: Vec<String> =
         cpu.iter().map(|cpu| format!("{} {} µs", cpu.process, number(cpu.us_each))).collect();
-    [row, what, format!("{} {unit}", number(*value)), bar_text, holds.to_owned(), to, ratio, cpu.join(" + ")]
+    let value = format!("{} {unit}", number(*value));
+    [row, what, value, bar_text, holds.to_owned(), to, ratio, cpu.join(" + ")]
 }
 
-fn said(row: String, what: String, how: &str, reason: &str) -> [String; 8] {
-    let [bar, holds, ratio, cpu] = Default::default();
-    [row, what, how.to_owned(), bar, holds, reason.to_owned(), ratio, cpu]
+fn said(row: String, what: String, outcome: &str) -> [String; 8] {
+    let [bar, holds, to, ratio, cpu] = Default::default();
+    [row, what, outcome.to_owned(), bar, holds, to, ratio, cpu]
 }
 
 /// Three digits at least, and thousands apart.

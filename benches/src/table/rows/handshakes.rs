@@ -17,6 +17,7 @@ use quinn::Connection;
 use crate::table::{
     Bench, Done,
     line::Line,
+    meter::Meter,
     pair::{Pair, Wish},
 };
 
@@ -47,7 +48,7 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
 
     let count = bench.options.handshakes();
     bench.progress.say(format!("{count} handshakes"));
-    let meter = pair.meter(true).await?;
+    let meter = Meter::start(&[("daemon", daemon)], true).await?;
     let started = Instant::now();
     dialler.greet(IDLE..IDLE.saturating_add(count)).await?;
     let took = started.elapsed();

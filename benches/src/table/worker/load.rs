@@ -18,8 +18,8 @@ use tokio::task::JoinSet;
 
 use crate::table::{Done, pair::AMOUNT};
 
-/// Of so many payments of a saturated lane the time of one is taken.
-const TIMED: u64 = 64;
+/// Of all calls that are under way on a saturated lane, so many are timed.
+const TIMED: u32 = 256;
 
 /// How to pay. Each payment is of one [`AMOUNT`], and so is each tick.
 #[derive(Debug, Serialize, Deserialize)]
@@ -100,14 +100,17 @@ async fn saturate(
     in_flight: u32,
     limit: Limit,
 ) -> Done<Paid> {
+    let every = u64::from(in_flight.div_ceil(TIMED));
     let in_flight = usize::try_from(in_flight).unwrap_or(usize::MAX);
+    let mut calls = 0_u64;
     let mut waiting = VecDeque::new();
     let (mut made, mut latencies_us) = (0_u64, Vec::new());
     let started = Instant::now();
     loop {
         let goes_on = limit.goes_on(made, started);
         if goes_on {
-            let asked = (made % TIMED == 0).then(Instant::now);
+            let asked = calls.is_multiple_of(every).then(Instant::now);
+            calls = calls.saturating_add(1);
             waiting.push_back((asked, daemon.queue_payment(channel, request.clone()).await?));
             made = made.saturating_add(u64::from(count));
         }

@@ -18,6 +18,7 @@ pub(crate) use load::{Load, Paid};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
+    task::JoinSet,
 };
 
 use super::Done;
@@ -49,10 +50,12 @@ pub(crate) fn embedded(mut arguments: Vec<OsString>) -> ExitCode {
 
 async fn serve(daemon: &Daemon, socket: &Path) -> std::io::Result<()> {
     let listener = UnixListener::bind(socket)?;
+    // They end with the daemon, which waits until nobody has a handle to it.
+    let mut answering = JoinSet::new();
     loop {
         let (stream, _) = listener.accept().await?;
         let daemon = daemon.clone();
-        tokio::spawn(async move {
+        answering.spawn(async move {
             if let Err(error) = answer(&daemon, stream).await {
                 eprintln!("error: {error}");
             }
