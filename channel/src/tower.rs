@@ -62,7 +62,7 @@ struct Held {
 type Lane = (ChannelId, Side);
 
 /// A watchtower.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Tower {
     network: NetworkId,
     key: SecretKey,

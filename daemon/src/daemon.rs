@@ -1,28 +1,24 @@
 //! The running daemon as its RPC sees it.
 
 mod data;
+mod pay;
 mod receipt;
 mod stakes;
 
 use std::{sync::Arc, time::Duration};
 
-use flash_channel::{
-    machine::{Item, PaymentKey},
-    store::Store,
-};
+use flash_channel::store::Store;
 use flash_node_client::{
     client::{ClientError, NodeClient, TransactionStatus},
     quic::PeerAddress,
 };
-use flash_proto::{
-    Block, BlockId, ChannelId, NetworkParams, Payload, Payment, PublicKey, Transaction, TransactionId,
-};
-use prometheus_client::metrics::counter::Counter;
-use tokio::sync::{oneshot, watch};
+use flash_proto::{Block, BlockId, ChannelId, NetworkParams, Payload, PublicKey, Transaction, TransactionId};
+use tokio::sync::watch;
 
+pub use self::pay::PaidAll;
 use crate::{
     api::{self, ApiError, ErrorCode},
-    engine::{Engine, Order, Placed, View, Views, stopping},
+    engine::{Engine, View, Views, stopping},
     events::{Events, now_ms},
     metrics::Metrics,
     opening::{Opening, Wish},
@@ -33,13 +29,8 @@ use crate::{
     wallet::WalletService,
 };
 
-/// How long a call waits for a peer's acknowledgement.
-const ACKNOWLEDGE_WAIT: Duration = Duration::from_secs(30);
 /// How long a call waits for the ledger.
 const LEDGER_WAIT: Duration = Duration::from_secs(180);
-/// Pause before a payment of a stream is offered again to a full queue.
-const QUEUE_PAUSE: Duration = Duration::from_millis(2);
-
 type Answer<T> = Result<T, ApiError>;
 
 /// A handle to the running daemon; cheap to clone.
@@ -301,75 +292,6 @@ impl Daemon {
         self.channel(id)
     }
 
-    /// Returns when the payee has acknowledged the payment.
-    ///
-    /// # Errors
-    /// [`ApiError`]; [`ErrorCode::Timeout`] if it is queued but not acknowledged yet.
-    pub async fn pay(&self, id: ChannelId, request: api::PayRequest) -> Answer<api::PayResult> {
-        self.order(id, api::StreamRequest::Payment(request)).await?.placed().await?.acknowledged().await
-    }
-
-    /// Pays by ticks; returns when the payee has acknowledged the last of them.
-    ///
-    /// # Errors
-    /// As for [`Daemon::pay`].
-    pub async fn tick(&self, id: ChannelId, request: api::TickRequest) -> Answer<api::PayResult> {
-        self.order(id, api::StreamRequest::Ticks(request)).await?.placed().await?.acknowledged().await
-    }
-
-    /// For streams of payments: asks for the payment, so that thousands can be on their way, in the order
-    /// of the calls. What it gives back waits until the payee has acknowledged the payment; one that finds
-    /// the queue full is asked for again, behind those that came meanwhile.
-    ///
-    /// # Errors
-    /// [`ApiError`].
-    pub async fn queue_payment(
-        &self,
-        id: ChannelId,
-        request: api::StreamRequest,
-    ) -> Answer<impl Future<Output = Answer<api::PayResult>> + use<>> {
-        let mut ordered = self.order(id, request.clone()).await?;
-        let daemon = self.clone();
-        Ok(async move {
-            loop {
-                match ordered.placed().await {
-                    Err(error) if error.code == ErrorCode::Busy => tokio::time::sleep(QUEUE_PAUSE).await,
-                    placed => return placed?.acknowledged().await,
-                }
-                ordered = daemon.order(id, request.clone()).await?;
-            }
-        })
-    }
-
-    /// Hands a payment to the engine and does not wait for its answer: whoever has many wakes the engine
-    /// once for all of them.
-    async fn order(&self, id: ChannelId, request: api::StreamRequest) -> Answer<Ordered> {
-        let (item, key) = match request {
-            api::StreamRequest::Payment(api::PayRequest { amount, reference, key }) => {
-                let reference = reference.unwrap_or_default();
-                let payment = Payment::new(amount, reference.as_bytes()).map_err(|error| {
-                    let hint = "an amount is at least 1i, and a reference has at most 32 bytes";
-                    ApiError::new(ErrorCode::InvalidRequest, error.to_string(), hint)
-                })?;
-                (Item::Payment(payment), key)
-            }
-            api::StreamRequest::Ticks(api::TickRequest { unit, count, key }) => {
-                (Item::Ticks { unit, count }, key)
-            }
-        };
-        let key: Option<PaymentKey> = key.map(String::into_bytes);
-        if key.as_ref().is_some_and(Vec::is_empty) {
-            let hint = "leave it out, or use a new one for each payment";
-            return Err(ApiError::new(ErrorCode::InvalidRequest, "the payment key is empty", hint));
-        }
-        let (queued, placed) = oneshot::channel();
-        let (acknowledge, acknowledged) = oneshot::channel();
-        let order = Order { item, key, queued, acknowledged: acknowledge };
-        self.0.engine.pay(id, order).await?;
-        let queued = self.0.metrics.payments_queued.clone();
-        Ok(Ordered { item, placed, acknowledged, queued })
-    }
-
     /// Events after number `after`, at most `limit`, oldest first.
     ///
     /// # Errors
@@ -475,55 +397,6 @@ impl Daemon {
     /// Begins an orderly stop: no new work, everything durable, connections closed.
     pub fn shutdown(&self) {
         self.0.stop.stop();
-    }
-}
-
-/// A payment that the engine was asked for.
-struct Ordered {
-    item: Item,
-    placed: oneshot::Receiver<Answer<Placed>>,
-    acknowledged: oneshot::Receiver<Answer<()>>,
-    queued: Counter,
-}
-
-impl Ordered {
-    /// Waits until it is queued.
-    async fn placed(self) -> Answer<PendingPayment> {
-        let Self { item, placed, acknowledged, queued } = self;
-        let Placed { number, repeated } = placed.await.map_err(stopping)??;
-        let (payments, amount) = item.worth();
-        if !repeated {
-            queued.inc_by(payments);
-        }
-        let ticks = match item {
-            Item::Payment(_) => None,
-            Item::Ticks { count, .. } => Some(count),
-        };
-        Ok(PendingPayment { result: api::PayResult { number, amount, ticks, repeated }, acknowledged })
-    }
-}
-
-/// A payment on its way.
-struct PendingPayment {
-    result: api::PayResult,
-    acknowledged: oneshot::Receiver<Answer<()>>,
-}
-
-impl PendingPayment {
-    /// Waits until the payee has it on its disk.
-    ///
-    /// # Errors
-    /// [`ErrorCode::Timeout`] if the peer does not acknowledge it; it may still.
-    async fn acknowledged(self) -> Answer<api::PayResult> {
-        let waited = tokio::time::timeout(ACKNOWLEDGE_WAIT, self.acknowledged).await;
-        let acknowledged = waited.map_err(|_| {
-            let (number, seconds) = (self.result.number, ACKNOWLEDGE_WAIT.as_secs());
-            let message = format!("payment {number} is not acknowledged after {seconds} s");
-            let hint = "it may still be: ask again with the same --key, which never pays twice";
-            ApiError::new(ErrorCode::Timeout, message, hint)
-        })?;
-        acknowledged.map_err(stopping)??;
-        Ok(self.result)
     }
 }
 

@@ -66,8 +66,8 @@ pub fn read_seed(dir: &DataDir) -> Result<Seed, Failure> {
     Seed::from_words(&words, "").map_err(Failure::new)
 }
 
-/// A daemon that is put together and running, but for its RPC.
-pub(crate) struct Assembled {
+/// A running daemon without its RPC, for programs that have one inside. It stops by [`Running::end`].
+pub struct Running {
     pub(crate) daemon: Daemon,
     peers: Peers,
     /// The node of its own.
@@ -85,8 +85,8 @@ pub async fn run(dir: DataDir, config: Config) -> Result<(), Failure> {
     run_with(dir, config, |_daemon| std::future::pending()).await
 }
 
-/// The same with the program that embeds the daemon beside it: `embedder` makes of the running daemon what is cancelled
-/// when the daemon stops. Its end does not stop the daemon.
+/// The same in a program that has the daemon inside: `embedder` makes of the running daemon what runs beside it and is
+/// dropped when it stops. Its end does not stop the daemon.
 ///
 /// # Errors
 /// [`Failure`].
@@ -98,24 +98,26 @@ pub async fn run_with<F>(
 where
     F: Future<Output = ()> + Send + 'static,
 {
-    let mut assembled = assemble(&dir, &config).await?;
-    let stop = assembled.stop.clone();
-    assembled.tasks.spawn(stop_on_signal(stop.clone()));
-    let (beside, stopping) = (embedder(assembled.daemon.clone()), stop.clone());
-    assembled.tasks.spawn(async move {
+    let mut running = start(&dir, &config).await?;
+    let stop = running.stop.clone();
+    running.tasks.spawn(stop_on_signal(stop.clone()));
+    let (beside, stopping) = (embedder(running.daemon.clone()), stop.clone());
+    running.tasks.spawn(async move {
         tokio::select! {
             () = beside => {}
             () = stopping.stopped() => {}
         }
     });
-    let served = serve(&dir, &config, assembled.daemon.clone(), &stop).await;
-    assembled.end().await;
-    served?;
-    stop.outcome()
+    let served = serve(&dir, &config, running.daemon.clone(), &stop).await;
+    let ended = running.end().await;
+    served.and(ended)
 }
 
-/// Puts the daemon together, from the disk outwards.
-pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled, Failure> {
+/// Puts the daemon together, from the disk outwards, and starts it in this process.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn start(dir: &DataDir, config: &Config) -> Result<Running, Failure> {
     let seed = read_seed(dir)?;
     let params = Arc::new(dir.network()?);
     let node_key = seed.key(Account::Node, 0, 0);
@@ -183,7 +185,7 @@ pub(crate) async fn assemble(dir: &DataDir, config: &Config) -> Result<Assembled
         backup,
         stop: stop.clone(),
     });
-    Ok(Assembled { daemon, peers, node, tasks, threads, stop })
+    Ok(Running { daemon, peers, node, tasks, threads, stop })
 }
 
 /// What watchtowers need of the process that they are in.
@@ -235,9 +237,17 @@ fn start_towers(
     Ok(towers)
 }
 
-impl Assembled {
+impl Running {
+    /// The daemon, to be asked things.
+    pub const fn daemon(&self) -> &Daemon {
+        &self.daemon
+    }
+
     /// Takes the daemon apart in order.
-    pub(crate) async fn end(self) {
+    ///
+    /// # Errors
+    /// [`Failure`]: why it had stopped by itself, if it had.
+    pub async fn end(self) -> Result<(), Failure> {
         let Self { daemon, peers, node, mut tasks, threads, stop } = self;
         stop.stop();
         peers.close().await;
@@ -249,6 +259,7 @@ impl Assembled {
         }
         let ended = tokio::task::spawn_blocking(move || threads.into_iter().for_each(|it| drop(it.join())));
         let _ = tokio::time::timeout(ENDING_MAX, ended).await;
+        stop.outcome()
     }
 }
 
@@ -424,7 +435,7 @@ pub(crate) mod tests {
 
     /// A daemon on a new data directory in `dir`, which follows a node that is never there. It runs
     /// until the test's runtime ends.
-    pub(crate) async fn assembled(dir: &Path) -> Assembled {
+    pub(crate) async fn started(dir: &Path) -> Running {
         let dev = DevNetwork { milestone_interval_ms: 1_000, pow_bits: 0 };
         let made = dev.make(0, [[1; 32], [2; 32], [3; 32]]);
         let data = dir.join("data");
@@ -440,17 +451,17 @@ pub(crate) mod tests {
         let data = DataDir::open(&data).unwrap();
         let flags = BTreeMap::from([("listen", "127.0.0.1:0".to_owned())]);
         let config = Config::load(&datadir::config_path(data.path()), true, &flags, &|_| None).unwrap();
-        assemble(&data, &config).await.unwrap()
+        start(&data, &config).await.unwrap()
     }
 
     #[tokio::test]
     async fn a_daemon_without_its_node_answers_and_ends_in_order() {
         let dir = tempfile::tempdir().unwrap();
-        let assembled = assembled(dir.path()).await;
-        let info = assembled.daemon.info().unwrap();
+        let running = started(dir.path()).await;
+        let info = running.daemon.info().unwrap();
         assert!(!info.ledger.fresh && info.ledger.node.is_none());
-        assert!(assembled.daemon.wallet_balance().await.is_err(), "there is no ledger to look at");
-        assembled.end().await;
+        assert!(running.daemon.wallet_balance().await.is_err(), "there is no ledger to look at");
+        running.end().await.unwrap();
         let data = DataDir::open(&dir.path().join("data")).unwrap();
         assert!(data.store_path().exists());
     }

@@ -125,6 +125,18 @@ impl PaymentList {
         Ok(())
     }
 
+    /// Appends the payments of another list.
+    ///
+    /// # Errors
+    /// [`PaymentError::Full`]; the list is then unchanged.
+    pub fn append(&mut self, other: &Self) -> Result<(), PaymentError> {
+        if self.0.len().saturating_add(other.0.len()) > limits::UPDATE_PAYMENTS_BYTES_MAX {
+            return Err(PaymentError::Full);
+        }
+        self.0.extend_from_slice(&other.0);
+        Ok(())
+    }
+
     /// Whether no payment is in the list.
     pub const fn is_empty(&self) -> bool {
         self.0.is_empty()
@@ -260,6 +272,22 @@ mod tests {
         assert_eq!(list.push(&payment(1, &[7; 32])), Err(PaymentError::Full));
         assert_eq!(list, before);
         assert!(list.as_bytes().len() <= limits::UPDATE_PAYMENTS_BYTES_MAX);
+        assert_eq!(
+            (list.append(&before), list.append(&PaymentList::new())),
+            (Err(PaymentError::Full), Ok(()))
+        );
+        assert_eq!(list, before);
+    }
+
+    #[test]
+    fn a_list_is_appended_as_if_payment_by_payment() {
+        let (mut one, mut other, mut both) = (PaymentList::new(), PaymentList::new(), PaymentList::new());
+        for (list, amount) in [(&mut one, 1), (&mut other, 2)] {
+            list.push(&payment(amount, b"r")).unwrap();
+            both.push(&payment(amount, b"r")).unwrap();
+        }
+        one.append(&other).unwrap();
+        assert_eq!(one, both);
     }
 
     #[test]

@@ -34,8 +34,11 @@ pub(crate) struct Options {
     /// Seconds of each load [default: 10; quick: 2]
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     seconds: Option<u64>,
+    /// Payments of one call that saturates a lane
+    #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u16).range(1..=14_000))]
+    pub(crate) per_call: u16,
     /// Payments of one lane that wait for their answer at once
-    #[arg(long, value_name = "K", default_value_t = 16_384, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "K", default_value_t = 32_768, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) in_flight: u32,
     /// Channels that pay at random times [default: 10000; quick: 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
@@ -101,9 +104,12 @@ impl Options {
 /// What the table says of how it was made.
 impl std::fmt::Display for Options {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        let Self { in_flight, .. } = self;
+        let Self { in_flight, per_call, .. } = self;
         let (seconds, quick) = (self.seconds(), if self.quick { "quick, " } else { "" });
-        write!(f, "{quick}{seconds} s of each load, up to {in_flight} payments of a lane in flight")
+        write!(
+            f,
+            "{quick}{seconds} s of each load, up to {in_flight} payments of a lane in flight, {per_call} by a call"
+        )
     }
 }
 

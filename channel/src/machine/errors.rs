@@ -29,6 +29,9 @@ pub enum PayError {
     /// No ticks, or too many at a time.
     #[error("1 to {max} ticks of at least 1i each can be paid at a time", max = limits::TICKS_MAX)]
     Ticks,
+    /// The packed payments are none, or malformed.
+    #[error("the payments cannot be made: {0}")]
+    Payments(#[from] flash_proto::payment::PaymentError),
     /// The key is too long.
     #[error("a payment key has at most {max} bytes", max = PAYMENT_KEY_BYTES_MAX)]
     KeyTooLong,

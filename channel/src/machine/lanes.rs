@@ -1,13 +1,14 @@
 //! Paying and being paid.
 
 use flash_proto::{
-    Amount, Hash, LaneState, Payment, Side, SignedBalance, TickStep, TickTerms, limits,
+    Amount, Hash, LaneState, Payment, PaymentList, Side, SignedBalance, TickStep, TickTerms, limits,
     message::{ChannelMessage, PauseReason, Update},
+    payment::PaymentError,
 };
 
 use super::{
     After, Channel, ChannelEvent, Effects, Item, Link, Misbehaviour, PAYMENT_KEY_BYTES_MAX, PayError,
-    PaymentKey, Phase, Queued, Sent, tables, ticks::Next,
+    PaymentKey, Phase, Queued, Sent, Wanted, tables, ticks::Next,
 };
 
 impl Channel {
@@ -25,6 +26,35 @@ impl Channel {
     /// # Errors
     /// [`PayError`]; nothing is queued.
     pub fn order(&mut self, item: Item, key: Option<PaymentKey>) -> Result<u64, PayError> {
+        if let Item::Ticks { unit, count } = item
+            && (unit.is_zero() || !(1..=limits::TICKS_MAX).contains(&count))
+        {
+            return Err(PayError::Ticks);
+        }
+        if key.as_ref().is_some_and(|key| key.len() > PAYMENT_KEY_BYTES_MAX) {
+            return Err(PayError::KeyTooLong);
+        }
+        let (payments, amount) = item.worth();
+        self.queue(Queued { what: Wanted::Item(item, key), payments, amount, room: 1 })
+    }
+
+    /// [`Channel::order`] of many payments: all of them or none are made, by one update. Whoever has them at hand
+    /// spares the machine a step for each.
+    ///
+    /// # Errors
+    /// [`PayError`]; nothing is queued.
+    pub fn pay_all(&mut self, payments: PaymentList) -> Result<u64, PayError> {
+        let total = payments.total()?;
+        if total.count == 0 {
+            return Err(PaymentError::Empty.into());
+        }
+        // Of what is packed it takes about as much as so many single payments.
+        let room = usize::try_from(total.count).unwrap_or(usize::MAX);
+        let (count, amount) = (total.count, total.amount);
+        self.queue(Queued { what: Wanted::Payments(payments), payments: count, amount, room })
+    }
+
+    fn queue(&mut self, wanted: Queued) -> Result<u64, PayError> {
         if self.phase != Phase::Open || self.wants_close || self.peer_wants_close || self.doubt.is_some() {
             let state =
                 if self.phase == Phase::Open && self.doubt.is_none() { "closing" } else { self.state() };
@@ -34,19 +64,10 @@ impl Channel {
         if self.link == Link::Down {
             return Err(PayError::NotConnected);
         }
-        if let Item::Ticks { unit, count } = item
-            && (unit.is_zero() || !(1..=limits::TICKS_MAX).contains(&count))
-        {
-            return Err(PayError::Ticks);
-        }
-        if self.queue.len() >= limits::PAYMENTS_QUEUED_MAX {
+        if self.queue_room >= limits::PAYMENTS_QUEUED_MAX {
             return Err(PayError::Full);
         }
-        if key.as_ref().is_some_and(|key| key.len() > PAYMENT_KEY_BYTES_MAX) {
-            return Err(PayError::KeyTooLong);
-        }
-        let (payments, amount) = item.worth();
-        let available = self.available();
+        let (amount, available) = (wanted.amount, self.available());
         let queued = self.queued_amount.checked_add(amount);
         let total = queued.and_then(|queued| queued.checked_add(self.outgoing.total()));
         let (Some(queued), Some(_)) = (queued.filter(|_| amount <= available), total) else {
@@ -54,8 +75,9 @@ impl Channel {
         };
         self.queued_amount = queued;
         // Counts of payments stay far below 2^64.
-        self.queued_payments = self.queued_payments.saturating_add(payments);
-        self.queue.push_back(Queued { item, key });
+        self.queued_payments = self.queued_payments.saturating_add(wanted.payments);
+        self.queue_room = self.queue_room.saturating_add(wanted.room);
+        self.queue.push_back(wanted);
         Ok(self.outgoing.payments.saturating_add(self.queued_payments))
     }
 
@@ -113,12 +135,12 @@ impl Channel {
 
     /// Takes entries from the queue that the batch pays.
     pub(super) fn take_queued(&mut self, entries: usize, effects: &mut Effects) {
-        for Queued { item, key } in self.queue.drain(..entries) {
-            let (payments, amount) = item.worth();
+        for Queued { what, payments, amount, room } in self.queue.drain(..entries) {
+            self.queue_room = self.queue_room.saturating_sub(room);
             self.queued_payments = self.queued_payments.saturating_sub(payments);
             self.queued_amount = self.queued_amount.saturating_sub(amount);
             self.outgoing.payments = self.outgoing.payments.saturating_add(payments);
-            if let Some(key) = key {
+            if let Wanted::Item(item, Some(key)) = what {
                 tables::put_key(&mut effects.batch, self.id, &key, self.outgoing.payments, &item);
             }
         }
@@ -133,6 +155,7 @@ impl Channel {
             self.queue.clear();
             self.queued_amount = Amount::ZERO;
             self.queued_payments = 0;
+            self.queue_room = 0;
         }
     }
 

@@ -51,7 +51,7 @@ use std::collections::{BTreeMap, VecDeque};
 pub use errors::{CommandError, Misbehaviour, PayError};
 pub use evidence::SignedTwice;
 use flash_proto::{
-    Amount, Balances, ChannelId, LaneState, SecretKey, Side, Verifier,
+    Amount, Balances, ChannelId, LaneState, PaymentList, SecretKey, Side, Verifier,
     balance::Totals,
     message::{ChannelMessage, PauseReason, Stake, Stakes, Update},
 };
@@ -69,8 +69,21 @@ use crate::store::{Store, StoreError};
 /// What waits to be paid.
 #[derive(Clone, Debug)]
 struct Queued {
-    item: Item,
-    key: Option<PaymentKey>,
+    what: Wanted,
+    /// Payments on the lane, each tick counted as one, and what they pay in all.
+    payments: u64,
+    amount: Amount,
+    /// What it takes of the queue's room.
+    room: usize,
+}
+
+/// What somebody wants to pay.
+#[derive(Clone, Debug)]
+enum Wanted {
+    /// One thing, perhaps under a key.
+    Item(Item, Option<PaymentKey>),
+    /// Many payments, by one update.
+    Payments(PaymentList),
 }
 
 /// An update that the peer is not known to hold.
@@ -119,6 +132,8 @@ pub struct Channel {
     queued_amount: Amount,
     /// Payments that wait, each tick counted as one.
     queued_payments: u64,
+    /// What is taken of the queue's room.
+    queue_room: usize,
     sent: VecDeque<Sent>,
     history: History,
     /// States of the own lane for which the payee was asked for a receipt, by their number.
@@ -219,6 +234,7 @@ impl Channel {
             queue: VecDeque::new(),
             queued_amount: Amount::ZERO,
             queued_payments: 0,
+            queue_room: 0,
             sent,
             history: History::default(),
             asked: BTreeMap::new(),

@@ -2,6 +2,7 @@
 
 mod edges;
 mod evidence;
+mod lists;
 mod opening;
 mod receipts;
 mod restored;
@@ -551,7 +552,7 @@ fn what_breaks_the_protocol_is_refused_and_changes_nothing() {
     pair.of(Side::A).pay(100);
     pair.run();
     let good = |pair: &Pair, units: u64, seq_step: u64| {
-        let mut list = flash_proto::PaymentList::new();
+        let mut list = PaymentList::new();
         list.push(&payment(units)).unwrap();
         let mut state = pair.halves[0].channel.outgoing_state();
         state.seq += seq_step;
@@ -580,10 +581,7 @@ fn what_breaks_the_protocol_is_refused_and_changes_nothing() {
     let overspend = good(&pair, 901, 0);
     let gap = good(&pair, 50, 1);
     let wrong_total = Update { cumulative: amount(151), ..base.clone() };
-    let packed = |bytes: &[u8]| Update {
-        payments: flash_proto::PaymentList::from_packed(bytes.to_vec()),
-        ..base.clone()
-    };
+    let packed = |bytes: &[u8]| Update { payments: PaymentList::from_packed(bytes.to_vec()), ..base.clone() };
     let other_channel = SignedBalance {
         state: LaneState { channel: ChannelId::new([9; 32]), ..held.state },
         signature: held.signature,

@@ -19,6 +19,7 @@ use flash_proto::{
 
 use super::{
     After, Channel, ChannelEvent, Effects, Incoming, Item, Misbehaviour, Outgoing, PayError, PaymentKey,
+    Wanted,
 };
 
 /// The chain under the newest balance.
@@ -114,13 +115,18 @@ impl Channel {
         let mut room = self.ticks_left();
         let unit = self.outgoing_state().ticks.unit;
         for queued in &self.queue {
-            match queued.item {
-                Item::Payment(payment) => {
-                    if !may_sign || next.payments.push(&payment).is_err() {
+            match &queued.what {
+                Wanted::Item(Item::Payment(payment), _) => {
+                    if !may_sign || next.payments.push(payment).is_err() {
                         break; // full; the rest waits for the next update
                     }
                 }
-                Item::Ticks { unit: wanted, count } => {
+                Wanted::Payments(payments) => {
+                    if !may_sign || next.payments.append(payments).is_err() {
+                        break;
+                    }
+                }
+                &Wanted::Item(Item::Ticks { unit: wanted, count }, _) => {
                     let Some(left) = room.checked_sub(count).filter(|_| wanted == unit) else {
                         next.anchor = may_sign.then_some(wanted);
                         break;

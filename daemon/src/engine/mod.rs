@@ -27,8 +27,8 @@ use flash_channel::{
     store::{Batch, Store, StoreError},
 };
 use flash_proto::{
-    Amount, ChannelId, Essence, LaneState, PublicKey, SecretKey, Transaction, TransactionId, Unlock,
-    message::ChannelMessage, tower::Claimable,
+    Amount, ChannelId, Essence, LaneState, PaymentList, PublicKey, SecretKey, Transaction, TransactionId,
+    Unlock, message::ChannelMessage, tower::Claimable,
 };
 pub use outbox::Outbox;
 use run::{EngineThread, Timing, Tip};
@@ -118,12 +118,24 @@ enum Change {
     Withdraw { amount: Amount, left_min: Amount },
 }
 
-/// A payment, or ticks, that somebody asked for.
+/// What somebody asked to be paid.
 #[derive(Debug)]
 pub(crate) struct Order {
-    pub(crate) item: Item,
-    pub(crate) key: Option<PaymentKey>,
-    /// Told its number once it is queued, or why it is not.
+    pub(crate) pays: Pays,
+    pub(crate) callers: Callers,
+}
+
+/// One thing, perhaps under a key, or many payments that are all made or none.
+#[derive(Debug)]
+pub(crate) enum Pays {
+    One(Item, Option<PaymentKey>),
+    All(PaymentList),
+}
+
+/// Those who wait for a payment, or for many that are made together.
+#[derive(Debug)]
+pub(crate) struct Callers {
+    /// Told its number, or the last one's, once it is queued, or why it is not.
     pub(crate) queued: oneshot::Sender<Result<Placed, ApiError>>,
     /// Told when the peer has it on its disk.
     pub(crate) acknowledged: oneshot::Sender<Result<(), ApiError>>,

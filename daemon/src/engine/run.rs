@@ -230,7 +230,7 @@ impl EngineThread {
                         touched.push(channel);
                     }
                     None => {
-                        let _ = order.queued.send(Err(unknown(channel)));
+                        let _ = order.callers.queued.send(Err(unknown(channel)));
                     }
                 }
             }

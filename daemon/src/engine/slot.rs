@@ -25,7 +25,7 @@ use flash_proto::{
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::{
-    Change, Events, Order, Outbox, Placed, View, Views, describe,
+    Callers, Change, Events, Order, Outbox, Pays, Placed, View, Views, describe,
     run::Timing,
     view::Publication,
     writer::{Afterwards, Job},
@@ -375,13 +375,12 @@ impl Slot {
         }
     }
 
-    /// Queues a payment, unless one was made under the same key.
+    /// Queues payments, unless one was made under the same key.
     pub(super) fn pay(&mut self, order: Order, store: &dyn Store) {
-        let Order { item, key, queued, acknowledged } = order;
-        let placed = match self.made_under(key.as_deref(), item, store) {
-            Ok(Some(number)) => Ok(Placed { number, repeated: true }),
-            Ok(None) => self.queue(item, key),
-            Err(error) => Err(error),
+        let Order { pays, callers: Callers { queued, acknowledged } } = order;
+        let placed = match pays {
+            Pays::One(item, key) => self.pay_one(item, key, store),
+            Pays::All(payments) => self.queued(|channel| channel.pay_all(payments)),
         };
         if let Ok(placed) = &placed {
             let at = self.waiting.partition_point(|(number, _)| *number <= placed.number);
@@ -391,11 +390,27 @@ impl Slot {
         self.acknowledge();
     }
 
-    fn queue(&mut self, item: Item, key: Option<PaymentKey>) -> Result<Placed, ApiError> {
-        let number = self.channel.order(item, key.clone()).map_err(|error| pay_error(&error))?;
-        if let Some(key) = key {
-            self.keys.insert(key, KeyRecord::of(number, &item));
+    fn pay_one(
+        &mut self,
+        item: Item,
+        key: Option<PaymentKey>,
+        store: &dyn Store,
+    ) -> Result<Placed, ApiError> {
+        if let Some(number) = self.made_under(key.as_deref(), item, store)? {
+            return Ok(Placed { number, repeated: true });
         }
+        let placed = self.queued(|channel| channel.order(item, key.clone()))?;
+        if let Some(key) = key {
+            self.keys.insert(key, KeyRecord::of(placed.number, &item));
+        }
+        Ok(placed)
+    }
+
+    fn queued(
+        &mut self,
+        order: impl FnOnce(&mut Channel) -> Result<u64, PayError>,
+    ) -> Result<Placed, ApiError> {
+        let number = order(&mut self.channel).map_err(|error| pay_error(&error))?;
         self.dirty = true;
         Ok(Placed { number, repeated: false })
     }

@@ -1,7 +1,9 @@
 //! A stream of payments over one request: lines in, one result line each out, in order, while the
 //! request is still being sent.
 
-use std::{convert::Infallible, io};
+mod lines;
+
+use std::{convert::Infallible, io, sync::Arc};
 
 use axum::{
     body::{Body, Bytes},
@@ -9,34 +11,83 @@ use axum::{
     http::header,
     response::{IntoResponse, Response},
 };
-use flash_proto::ChannelId;
-use futures_util::{StreamExt, TryStreamExt};
+use flash_proto::{Amount, ChannelId, Payment, PaymentList};
+use futures_util::{FutureExt, StreamExt, TryStreamExt, future::BoxFuture};
+use serde::Serialize;
 use serde_json::Value;
 use tokio::{
-    io::{AsyncBufRead, AsyncBufReadExt},
-    sync::mpsc,
+    io::AsyncBufRead,
+    sync::{OwnedSemaphorePermit, Semaphore, mpsc},
 };
-use tokio_stream::wrappers::ReceiverStream;
+use tokio_stream::wrappers::UnboundedReceiverStream;
 use tokio_util::{io::StreamReader, sync::CancellationToken};
+
+pub use self::lines::LINE_BYTES_MAX;
+use self::lines::{Line, Lines};
 
 use super::{
     Rpc,
     request::{Id, invalid, parse_json},
     tokens::Admitted,
 };
-use crate::api::{ApiError, ErrorCode, PayRequest, PayResult, StreamLine, StreamOutcome, StreamRequest};
+use crate::{
+    api::{ApiError, ErrorCode, PayRequest, PayResult, StreamLine, StreamOutcome, StreamRequest},
+    daemon::{Daemon, PaidAll},
+};
 
-/// Bytes of the longest line.
-pub const LINE_BYTES_MAX: usize = 4 * 1024;
 /// Payments of one stream that may wait for their acknowledgement.
-const IN_FLIGHT_MAX: usize = 8 * 1024;
-/// Result lines that may share one write.
-const LINES_PER_WRITE_MAX: usize = 1024;
+const IN_FLIGHT_MAX: usize = 32 * 1024;
+/// Payments that are handed on together, at most.
+const TOGETHER_MAX: u32 = 4 * 1024;
+/// Answers of lines, or of lines that were handed on together, that may share one write.
+const ANSWERS_PER_WRITE_MAX: usize = 1024;
 
-/// A line that was read and handed on.
-struct Taken<P> {
+/// What resolves when the payee has acknowledged payments.
+pub(super) type Pending<T> = BoxFuture<'static, Result<T, ApiError>>;
+
+/// What makes the payments of a stream.
+pub(super) trait Payer: Send + Sync + 'static {
+    /// Asks for one payment, or ticks.
+    fn pay(
+        &self,
+        request: StreamRequest,
+    ) -> impl Future<Output = Result<Pending<PayResult>, ApiError>> + Send;
+
+    /// Asks for many payments, which are all made or none.
+    fn pay_all(
+        &self,
+        payments: PaymentList,
+    ) -> impl Future<Output = Result<Pending<PaidAll>, ApiError>> + Send;
+}
+
+/// The daemon's side of one channel.
+struct Paying {
+    daemon: Daemon,
+    channel: ChannelId,
+}
+
+impl Payer for Paying {
+    async fn pay(&self, request: StreamRequest) -> Result<Pending<PayResult>, ApiError> {
+        Ok(self.daemon.queue_payment(self.channel, request).await?.boxed())
+    }
+
+    async fn pay_all(&self, payments: PaymentList) -> Result<Pending<PaidAll>, ApiError> {
+        Ok(self.daemon.pay_all(self.channel, payments).await?.boxed())
+    }
+}
+
+/// Lines that were read and handed on, and their share of what may wait.
+struct Taken {
+    /// The number of the first of them.
     line: u64,
-    payment: Result<P, ApiError>,
+    what: What,
+    _room: OwnedSemaphorePermit,
+}
+
+enum What {
+    One(Result<Pending<PayResult>, ApiError>),
+    /// A line for each payment, one after the other.
+    Many(PaymentList, Pending<PaidAll>),
 }
 
 /// Pays a stream of payments. The request is one payment per line: a `PayRequest` as JSON, or only an
@@ -58,61 +109,137 @@ pub(super) async fn stream(
 ) -> Result<Response, ApiError> {
     // One error for the whole request where the channel does not exist, not one per line.
     let id = rpc.daemon.channel(id)?.id;
-    let daemon = rpc.daemon;
-    let queue = move |request| {
-        let daemon = daemon.clone();
-        async move { daemon.queue_payment(id, request).await }
-    };
-    Ok(answer(body, queue, admitted.ended))
+    Ok(answer(body, Paying { daemon: rpc.daemon, channel: id }, admitted.ended))
 }
 
-/// Takes the lines of `body` in a task of its own and answers them. `queue` takes a payment and gives
-/// back what resolves when it is acknowledged.
-pub(super) fn answer<Q, F, P>(body: Body, queue: Q, stop: CancellationToken) -> Response
-where
-    Q: Fn(StreamRequest) -> F + Send + Sync + 'static,
-    F: Future<Output = Result<P, ApiError>> + Send,
-    P: Future<Output = Result<PayResult, ApiError>> + Send + 'static,
-{
-    let (taken, results) = mpsc::channel(IN_FLIGHT_MAX);
+/// Takes the lines of `body` in a task of its own and answers them.
+pub(super) fn answer(body: Body, payer: impl Payer, stop: CancellationToken) -> Response {
+    let (taken, results) = mpsc::unbounded_channel();
     tokio::spawn(async move {
         let lines = StreamReader::new(body.into_data_stream().map_err(io::Error::other));
+        let room = Arc::new(Semaphore::new(IN_FLIGHT_MAX));
+        let stream = Taker { payer, taken, room, together: Together::default() };
         tokio::select! {
             () = stop.cancelled() => {}
-            () = take_lines(queue, lines, &taken) => {}
+            _ended = stream.take_lines(Lines::new(lines)) => {}
         }
     });
-    let answers = ReceiverStream::new(results)
-        .then(result_line)
-        .ready_chunks(LINES_PER_WRITE_MAX)
+    let answers = UnboundedReceiverStream::new(results)
+        .then(answers_of)
+        .ready_chunks(ANSWERS_PER_WRITE_MAX)
         .map(|lines| Ok::<_, Infallible>(Bytes::from(lines.concat())));
     ([(header::CONTENT_TYPE, "application/x-ndjson")], Body::from_stream(answers)).into_response()
 }
 
-/// Reads to the end of the request, or until the caller no longer listens. What was queued is paid
-/// either way.
-async fn take_lines<Q, F, P>(queue: Q, mut lines: impl AsyncBufRead + Unpin, taken: &mpsc::Sender<Taken<P>>)
-where
-    Q: Fn(StreamRequest) -> F,
-    F: Future<Output = Result<P, ApiError>>,
-{
-    let mut text = Vec::new();
-    for line in 1_u64.. {
-        let (request, last) = match next_line(&mut lines, &mut text).await {
-            Ok(Line::End) => break,
-            Ok(Line::Whole) if text.iter().all(u8::is_ascii_whitespace) => continue,
-            Ok(Line::Whole) => (parse(&text), false),
-            Ok(Line::TooLong) => (Err(too_long()), false),
-            Err(error) => (Err(invalid(format!("the request broke off: {error}"))), true),
-        };
-        let payment = match request {
-            Ok(request) => queue(request).await,
+/// Payments of lines that follow each other, to be handed on together.
+#[derive(Default)]
+struct Together {
+    /// The number of the first line.
+    line: u64,
+    payments: PaymentList,
+    count: u32,
+}
+
+/// Nobody listens to the answers.
+struct Unheard;
+
+/// Reads lines and hands on what they ask for.
+struct Taker<P> {
+    payer: P,
+    /// Of no more lines than there is room for.
+    taken: mpsc::UnboundedSender<Taken>,
+    room: Arc<Semaphore>,
+    together: Together,
+}
+
+impl<P: Payer> Taker<P> {
+    /// Reads to the end of the request, or until the caller no longer listens. What was queued is paid either way.
+    /// Plain payments that have arrived already are handed on together.
+    async fn take_lines<R: AsyncBufRead + Unpin>(mut self, mut lines: Lines<R>) -> Result<(), Unheard> {
+        for line in 1_u64.. {
+            let read = if let Some(read) = lines.next().now_or_never() {
+                read
+            } else {
+                self.hand_on().await?;
+                lines.next().await
+            };
+            let request = match read {
+                Ok(Line::End) => break,
+                Ok(Line::Whole(text)) if text.iter().all(u8::is_ascii_whitespace) => {
+                    self.hand_on().await?; // lines that are handed on together follow each other
+                    continue;
+                }
+                Ok(Line::Whole(text)) => parse(text),
+                Ok(Line::TooLong) => Err(too_long()),
+                Err(error) => {
+                    self.hand_on().await?;
+                    return self.one(line, Err(invalid(format!("the request broke off: {error}")))).await;
+                }
+            };
+            if let Some(payment) = request.as_ref().ok().and_then(plain) {
+                self.with_others(line, &payment).await?;
+            } else {
+                self.hand_on().await?;
+                self.one(line, request).await?;
+            }
+        }
+        self.hand_on().await
+    }
+
+    async fn with_others(&mut self, line: u64, payment: &Payment) -> Result<(), Unheard> {
+        let full = self.together.count >= TOGETHER_MAX || self.together.payments.push(payment).is_err();
+        if full {
+            self.hand_on().await?;
+            // An empty list has room for any payment.
+            let _ = self.together.payments.push(payment);
+        }
+        if self.together.count == 0 {
+            self.together.line = line;
+        }
+        self.together.count = self.together.count.saturating_add(1);
+        Ok(())
+    }
+
+    /// Hands on what was collected. If it cannot be paid together, then as much of it as can, one by one.
+    async fn hand_on(&mut self) -> Result<(), Unheard> {
+        let Together { line, payments, count } = std::mem::take(&mut self.together);
+        if count > 1 {
+            let room = self.room(count).await?;
+            if let Ok(pending) = self.payer.pay_all(payments.clone()).await {
+                return self.send(Taken { line, what: What::Many(payments, pending), _room: room });
+            }
+        }
+        for (line, payment) in (line..).zip(payments.iter().flatten()) {
+            let reference = String::from_utf8_lossy(payment.reference.as_bytes()).into_owned();
+            let request = PayRequest { amount: payment.amount, reference: Some(reference), key: None };
+            self.one(line, Ok(StreamRequest::Payment(request))).await?;
+        }
+        Ok(())
+    }
+
+    async fn one(&mut self, line: u64, request: Result<StreamRequest, ApiError>) -> Result<(), Unheard> {
+        let room = self.room(1).await?;
+        let pending = match request {
+            Ok(request) => self.payer.pay(request).await,
             Err(error) => Err(error),
         };
-        if taken.send(Taken { line, payment }).await.is_err() || last {
-            break;
-        }
+        self.send(Taken { line, what: What::One(pending), _room: room })
     }
+
+    async fn room(&self, lines: u32) -> Result<OwnedSemaphorePermit, Unheard> {
+        // Never closed.
+        Arc::clone(&self.room).acquire_many_owned(lines).await.map_err(|_| Unheard)
+    }
+
+    fn send(&self, taken: Taken) -> Result<(), Unheard> {
+        self.taken.send(taken).map_err(|_| Unheard)
+    }
+}
+
+/// The payment of a request that is one without a key, and well-formed.
+fn plain(request: &StreamRequest) -> Option<Payment> {
+    let StreamRequest::Payment(PayRequest { amount, reference, key: None }) = request else { return None };
+    Payment::new(*amount, reference.as_deref().unwrap_or_default().as_bytes()).ok()
 }
 
 fn too_long() -> ApiError {
@@ -135,85 +262,66 @@ fn parse(text: &[u8]) -> Result<StreamRequest, ApiError> {
     Ok(StreamRequest::Payment(PayRequest { amount, reference: None, key: None }))
 }
 
-async fn result_line<P>(taken: Taken<P>) -> Vec<u8>
-where
-    P: Future<Output = Result<PayResult, ApiError>>,
-{
-    let paid = match taken.payment {
-        Ok(acknowledged) => acknowledged.await,
-        Err(error) => Err(error),
-    };
-    let outcome = match paid {
-        Ok(paid) => StreamOutcome::Paid(paid),
-        Err(error) => StreamOutcome::Refused { error },
-    };
-    let mut text = serde_json::to_vec(&StreamLine { line: taken.line, outcome }).unwrap_or_default();
-    text.push(b'\n');
+/// The answers to lines, once they are paid or not.
+async fn answers_of(taken: Taken) -> Vec<u8> {
+    let mut text = Vec::new();
+    match taken.what {
+        What::One(pending) => {
+            let paid = match pending {
+                Ok(pending) => pending.await,
+                Err(error) => Err(error),
+            };
+            let outcome = paid.map_or_else(|error| StreamOutcome::Refused { error }, StreamOutcome::Paid);
+            write_line(&mut text, &StreamLine { line: taken.line, outcome });
+        }
+        What::Many(payments, pending) => {
+            let paid = pending.await;
+            for (at, payment) in (0_u64..).zip(payments.iter().flatten()) {
+                let line = taken.line.saturating_add(at);
+                match &paid {
+                    Ok(PaidAll { last, payments, .. }) => {
+                        let number = last.saturating_sub(*payments).saturating_add(at).saturating_add(1);
+                        let paid = PaidLine { line, number, amount: payment.amount, repeated: false };
+                        write_line(&mut text, &paid);
+                    }
+                    Err(error) => {
+                        let outcome = StreamOutcome::Refused { error: error.clone() };
+                        write_line(&mut text, &StreamLine { line, outcome });
+                    }
+                }
+            }
+        }
+    }
     text
 }
 
-/// What was read.
-#[derive(Debug, PartialEq, Eq)]
-enum Line {
-    /// A line.
-    Whole,
-    /// A line that was too long, and was read over.
-    TooLong,
-    /// There are no more.
-    End,
+/// A [`StreamLine`] of a payment without a key, written in a fraction of the time.
+#[derive(Serialize)]
+struct PaidLine {
+    line: u64,
+    number: u64,
+    amount: Amount,
+    repeated: bool,
 }
 
-/// Reads a line without its end into `text`, which never grows beyond [`LINE_BYTES_MAX`].
-async fn next_line(reader: &mut (impl AsyncBufRead + Unpin), text: &mut Vec<u8>) -> io::Result<Line> {
-    text.clear();
-    let (mut too_long, mut any) = (false, false);
-    loop {
-        let available = reader.fill_buf().await?;
-        let ended = available.is_empty();
-        let (part, used, found) = match available.iter().position(|byte| *byte == b'\n') {
-            Some(at) => (available.get(..at).unwrap_or_default(), at.saturating_add(1), true),
-            None => (available, available.len(), false),
-        };
-        too_long |= text.len().saturating_add(part.len()) > LINE_BYTES_MAX;
-        if !too_long {
-            text.extend_from_slice(part);
-        }
-        any |= !ended;
-        reader.consume(used);
-        if found || ended {
-            return Ok(match (any, too_long) {
-                (false, _) => Line::End,
-                (true, true) => Line::TooLong,
-                (true, false) => Line::Whole,
-            });
-        }
-    }
+fn write_line(text: &mut Vec<u8>, line: &impl Serialize) {
+    // Writing to memory does not fail.
+    let _ = serde_json::to_writer(&mut *text, line);
+    text.push(b'\n');
 }
 
 #[cfg(test)]
 mod tests {
-    use flash_proto::Amount;
-    use tokio::io::BufReader;
-
     use super::*;
 
-    #[tokio::test]
-    async fn lines_are_bounded_and_found_however_they_arrive() {
-        let long = "x".repeat(LINE_BYTES_MAX);
-        let text = format!("1\n\n{long}\n{long}y\n2\r\nlast");
-        for capacity in [1, 7, 100_000] {
-            let mut reader = BufReader::with_capacity(capacity, text.as_bytes());
-            let mut line = Vec::new();
-            let mut seen = Vec::new();
-            loop {
-                match next_line(&mut reader, &mut line).await.unwrap() {
-                    Line::End => break,
-                    Line::TooLong => seen.push("too long".to_owned()),
-                    Line::Whole => seen.push(String::from_utf8(line.clone()).unwrap()),
-                }
-            }
-            assert_eq!(seen, ["1", "", &long, "too long", "2\r", "last"], "capacity {capacity}");
-        }
+    #[test]
+    fn a_plain_payment_is_answered_as_any_other() {
+        let (number, amount) = (7, Amount::new(1_500));
+        let outcome = StreamOutcome::Paid(PayResult { number, amount, ticks: None, repeated: false });
+        let (mut one, mut other) = (Vec::new(), Vec::new());
+        write_line(&mut one, &StreamLine { line: 3, outcome });
+        write_line(&mut other, &PaidLine { line: 3, number, amount, repeated: false });
+        assert_eq!(one, other);
     }
 
     #[test]

@@ -14,7 +14,7 @@ use axum::{
     routing::{get, post},
 };
 use flash_channel::store::{Batch, MemoryStore, Store};
-use flash_proto::{Amount, ChannelId};
+use flash_proto::{Amount, ChannelId, PaymentList};
 use futures_util::{FutureExt, StreamExt};
 use serde::Deserialize;
 use tokio::{
@@ -29,6 +29,7 @@ use super::{events, stream};
 use crate::{
     api::{ApiError, ErrorCode, Event, PayResult, StreamLine, StreamOutcome, StreamRequest},
     client::Client,
+    daemon::PaidAll,
     events::{EVENTS_KEPT, EventLog, Events, NewEvent},
 };
 
@@ -41,30 +42,58 @@ async fn client_of(router: Router) -> Client {
     Client::new(&address.to_string(), Zeroizing::new(String::new())).unwrap()
 }
 
-/// A payee who acknowledges as many payments as there are permits.
-fn payee(acknowledge: Arc<Semaphore>, stop: CancellationToken) -> Router {
-    let handler = move |body: Body| {
-        let (acknowledge, stop) = (Arc::clone(&acknowledge), stop.clone());
-        let number = Arc::new(Mutex::new(0));
-        let queue = move |request: StreamRequest| {
-            let StreamRequest::Payment(request) = request else { panic!("no ticks here") };
-            let acknowledge = Arc::clone(&acknowledge);
-            let mut number = number.lock().unwrap();
-            let queued = if request.amount == Amount::new(13) {
-                Err(ApiError::new(ErrorCode::InsufficientBalance, "13 is too much", ""))
-            } else {
-                *number += 1;
-                let paid =
-                    PayResult { number: *number, amount: request.amount, ticks: None, repeated: false };
-                Ok(async move {
-                    acknowledge.acquire().await.unwrap().forget();
-                    Ok(paid)
-                })
-            };
-            std::future::ready(queued)
-        };
-        std::future::ready(stream::answer(body, queue, stop))
-    };
+/// Acknowledges as many payments as there are permits, and refuses those of 13i.
+#[derive(Clone)]
+struct Acknowledging {
+    permits: Arc<Semaphore>,
+    number: Arc<Mutex<u64>>,
+    /// Calls for many payments at a time.
+    together: Arc<Mutex<u64>>,
+}
+
+impl Acknowledging {
+    fn new(permits: usize) -> Self {
+        Self { permits: Arc::new(Semaphore::new(permits)), number: Arc::default(), together: Arc::default() }
+    }
+
+    /// The number of the last of so many payments, if nothing is refused.
+    fn queue(&self, amounts: &[Amount]) -> Result<u64, ApiError> {
+        if amounts.contains(&Amount::new(13)) {
+            return Err(ApiError::new(ErrorCode::InsufficientBalance, "13 is too much", ""));
+        }
+        let mut number = self.number.lock().unwrap();
+        *number += u64::try_from(amounts.len()).unwrap();
+        Ok(*number)
+    }
+
+    fn once_permitted<T: Send + 'static>(&self, payments: usize, paid: T) -> stream::Pending<T> {
+        let permits = Arc::clone(&self.permits);
+        let payments = u32::try_from(payments).unwrap();
+        let acknowledged = async move { permits.acquire_many(payments).await.unwrap().forget() };
+        acknowledged.map(|()| Ok(paid)).boxed()
+    }
+}
+
+impl stream::Payer for Acknowledging {
+    async fn pay(&self, request: StreamRequest) -> Result<stream::Pending<PayResult>, ApiError> {
+        let StreamRequest::Payment(request) = request else { panic!("no ticks here") };
+        let number = self.queue(&[request.amount])?;
+        let paid = PayResult { number, amount: request.amount, ticks: None, repeated: false };
+        Ok(self.once_permitted(1, paid))
+    }
+
+    async fn pay_all(&self, payments: PaymentList) -> Result<stream::Pending<PaidAll>, ApiError> {
+        let amounts: Vec<Amount> = payments.iter().map(|payment| payment.unwrap().amount).collect();
+        let last = self.queue(&amounts)?;
+        *self.together.lock().unwrap() += 1;
+        let amount = Amount::checked_sum(amounts.iter().copied()).unwrap();
+        let payments = u64::try_from(amounts.len()).unwrap();
+        Ok(self.once_permitted(amounts.len(), PaidAll { last, payments, amount }))
+    }
+}
+
+fn payee(payer: Acknowledging, stop: CancellationToken) -> Router {
+    let handler = move |body: Body| std::future::ready(stream::answer(body, payer.clone(), stop.clone()));
     Router::new().route("/v1/channels/{id}/stream", post(handler))
 }
 
@@ -78,7 +107,7 @@ fn summary(line: Result<StreamLine, ApiError>) -> (u64, Result<u64, ErrorCode>) 
 
 #[tokio::test]
 async fn each_line_is_answered_while_the_next_is_not_yet_written() {
-    let client = client_of(payee(Arc::new(Semaphore::new(1_000)), CancellationToken::new())).await;
+    let client = client_of(payee(Acknowledging::new(1_000), CancellationToken::new())).await;
     let (lines, written) = mpsc::unbounded_channel();
     let mut answers = client.stream(ID, UnboundedReceiverStream::new(written)).await.unwrap();
     let long = "9".repeat(stream::LINE_BYTES_MAX + 1);
@@ -102,8 +131,8 @@ async fn each_line_is_answered_while_the_next_is_not_yet_written() {
 #[tokio::test]
 async fn thousands_are_in_flight_and_answered_in_order() {
     const LINES: u64 = 20_000;
-    let acknowledge = Arc::new(Semaphore::new(0));
-    let client = client_of(payee(Arc::clone(&acknowledge), CancellationToken::new())).await;
+    let payer = Acknowledging::new(0);
+    let client = client_of(payee(payer.clone(), CancellationToken::new())).await;
     let (lines, written) = mpsc::channel(1);
     let mut answers = client.stream(ID, ReceiverStream::new(written)).await.unwrap();
     let writer = tokio::spawn(async move {
@@ -113,7 +142,7 @@ async fn thousands_are_in_flight_and_answered_in_order() {
         }
     });
     assert!(answers.next().now_or_never().is_none(), "nothing is acknowledged yet");
-    acknowledge.add_permits(usize::try_from(LINES).unwrap());
+    payer.permits.add_permits(usize::try_from(LINES).unwrap());
     let mut number = 0;
     for line in 1..=LINES {
         let expected = if line % 100 == 0 {
@@ -129,9 +158,38 @@ async fn thousands_are_in_flight_and_answered_in_order() {
 }
 
 #[tokio::test]
+async fn payments_that_arrive_together_are_made_together() {
+    let payer = Acknowledging::new(1_000);
+    let client = client_of(payee(payer.clone(), CancellationToken::new())).await;
+    // Together they are refused, so each of them is asked for alone.
+    for (amounts, together) in [(["5"; 500].as_slice(), true), (&["5", "13", "6"], false)] {
+        let before = *payer.together.lock().unwrap();
+        let text = Ok(amounts.join("\n"));
+        let lines = futures_util::stream::iter([text]);
+        let mut answers = client.stream(ID, lines).await.unwrap();
+        let mut number = None;
+        for (line, amount) in (1..).zip(amounts) {
+            let answer = answers.next().await.unwrap().unwrap();
+            assert_eq!(answer.line, line);
+            match answer.outcome {
+                StreamOutcome::Paid(paid) => {
+                    assert_eq!(paid.amount, amount.parse().unwrap());
+                    assert!(number.is_none_or(|number| paid.number == number + 1));
+                    number = Some(paid.number);
+                }
+                StreamOutcome::Refused { .. } => assert_eq!(*amount, "13"),
+            }
+        }
+        assert!(answers.next().await.is_none());
+        assert_eq!(*payer.together.lock().unwrap() > before, together);
+    }
+    assert_eq!(*payer.number.lock().unwrap(), 502);
+}
+
+#[tokio::test]
 async fn a_stop_ends_a_stream_that_is_idle() {
     let stop = CancellationToken::new();
-    let client = client_of(payee(Arc::new(Semaphore::new(10)), stop.clone())).await;
+    let client = client_of(payee(Acknowledging::new(10), stop.clone())).await;
     let (lines, written) = mpsc::unbounded_channel();
     let mut answers = client.stream(ID, UnboundedReceiverStream::new(written)).await.unwrap();
     lines.send(Ok("1".to_owned())).unwrap();

@@ -14,7 +14,7 @@ pub(super) const ID: &str = "000000000000000000000000000000000000000000000000000
 
 /// A whole daemon on a data directory of its own, which follows a node that is never there.
 async fn daemon(dir: &std::path::Path) -> Daemon {
-    crate::run::tests::assembled(dir).await.daemon.clone()
+    crate::run::tests::started(dir).await.daemon.clone()
 }
 
 /// An RPC server on a port of its own.

@@ -5,6 +5,8 @@
 //! delivers in order and whole until it breaks. An honest party is never more than [`LAG_MAX`] milestones behind:
 //! until it has seen the newest and done what it must, the ledger does not go on.
 
+mod tower;
+
 use std::{
     fmt,
     hash::{DefaultHasher, Hash, Hasher},
@@ -15,7 +17,7 @@ use flash_channel::{
     machine::{Channel, Effects, Input, Phase},
     store::Fault,
 };
-use flash_proto::{Amount, NetworkId, Side, TransactionId, message::ChannelMessage};
+use flash_proto::{Amount, ChannelPhase, NetworkId, Side, TransactionId, message::ChannelMessage};
 
 use super::{
     faults::Plan,
@@ -25,6 +27,7 @@ use super::{
     party::Party,
     rng::Rng,
     setup,
+    tower::Watchtower,
 };
 
 /// Milestones that an honest party may be behind.
@@ -68,23 +71,30 @@ pub enum Step {
     Copy(Side),
     /// This side dies, and the last copy is put in the place of its disk.
     Restore(Side),
+    /// A hands the newest that it was paid to its watchtower, which keeps it.
+    Hand,
+    /// The watchtower sees the newest milestone and does what it must; if it was down, it starts again.
+    Watch,
+    /// The watchtower dies.
+    TowerDies,
 }
 
 impl Step {
     /// What the shell does by itself.
     pub const fn is_due(self) -> bool {
-        matches!(self, Self::Restart(_) | Self::Connect | Self::Deliver(_) | Self::Commit(_) | Self::See(_))
+        use Step::{Commit, Connect, Deliver, Restart, See, Watch};
+        matches!(self, Restart(_) | Connect | Deliver(_) | Commit(_) | See(_) | Watch)
     }
 
     /// What brings the channel on comes last: whoever searches in depth from the end gets far at once.
     const fn progress(self) -> u8 {
         match self {
             Self::Publish(_) | Self::Say(_) => 0,
-            Self::Crash(..) | Self::Break | Self::Copy(_) | Self::Restore(_) => 1,
+            Self::Crash(..) | Self::Break | Self::Copy(_) | Self::Restore(_) | Self::TowerDies => 1,
             Self::Milestone => 2,
             Self::Close(_) | Self::CloseAlone(_) => 3,
-            Self::Pay(..) => 4,
-            Self::See(_) => 5,
+            Self::Pay(..) | Self::Hand => 4,
+            Self::See(_) | Self::Watch => 5,
             Self::Restart(_) | Self::Connect | Self::Deliver(_) | Self::Commit(_) => 6,
         }
     }
@@ -109,6 +119,8 @@ pub struct Budget {
     pub restores: u8,
     /// Milestones.
     pub milestones: u8,
+    /// Balances that A hands to a watchtower; without any there is none.
+    pub hands: u8,
 }
 
 /// Two parties, a stream and a ledger.
@@ -128,7 +140,24 @@ pub struct Duel {
     oracle: Oracle,
     /// The milestone at which each side had seen and done everything last.
     well: [u64; 2],
+    /// Whether each side had while it could still claim.
+    was_there: [bool; 2],
+    watched: Option<Watched>,
     paid_out: bool,
+}
+
+/// The watchtower of A.
+#[derive(Clone)]
+struct Watched {
+    tower: Arc<Watchtower>,
+    /// What it has confirmed.
+    confirmed: Amount,
+    /// What it had confirmed when it last saw a contest in which it could still claim.
+    owed: Amount,
+    /// The milestone at which it had seen and done everything last.
+    well: u64,
+    /// It has claimed something.
+    claimed: bool,
 }
 
 impl Clone for Duel {
@@ -139,6 +168,7 @@ impl Clone for Duel {
             wires: self.wires.clone(),
             ledger: Arc::clone(&self.ledger),
             oracle: self.oracle.clone(),
+            watched: self.watched.clone(),
             ..*self
         }
     }
@@ -159,6 +189,7 @@ impl Duel {
             Arc::new(party)
         });
         let [a, _] = &parties;
+        let watched = (budget.hands > 0).then(|| Watched::new(network, a.id));
         let ledger = Arc::new(Ledger::new(params, a.id));
         Self {
             network,
@@ -173,6 +204,8 @@ impl Duel {
             ledger,
             oracle,
             well: [0; 2],
+            was_there: [false; 2],
+            watched,
             paid_out: false,
         }
     }
@@ -245,7 +278,7 @@ impl Duel {
     /// Whether the ledger shows that one side closes alone.
     pub fn is_contested(&self) -> bool {
         let record = self.ledger.newest().record;
-        record.is_some_and(|record| record.phase != flash_proto::ChannelPhase::Open)
+        record.is_some_and(|record| record.phase != ChannelPhase::Open)
     }
 
     /// Payments that both sides know to be on the other's disk.
@@ -296,9 +329,12 @@ impl Duel {
         if !self.connected && up {
             steps.push(Step::Connect);
         }
-        if self.left.milestones > 0 && Side::BOTH.into_iter().all(|side| self.keeps_up(side)) {
+        // A, or its watchtower in its place.
+        let is_looked_after = |side| self.keeps_up(side) || (side == Side::A && self.tower_keeps_up());
+        if self.left.milestones > 0 && Side::BOTH.into_iter().all(is_looked_after) {
             steps.push(Step::Milestone);
         }
+        self.steps_of_tower(&mut steps);
         if self.hostile.is_some() && self.left.hostile > 0 {
             for kind in 0..self.left.hostile_kinds {
                 if self.connected {
@@ -395,6 +431,9 @@ impl Duel {
                 self.disconnect();
             }
             Step::Milestone => self.milestone(),
+            Step::Hand => self.hand(),
+            Step::Watch => self.watch(),
+            Step::TowerDies => self.tower_dies(),
             Step::See(side) => {
                 let view = self.ledger.newest();
                 self.party_mut(side).seen = Some(view.index);
@@ -442,11 +481,19 @@ impl Duel {
 
     fn look_well(&mut self) {
         let well = Side::BOTH.map(|side| self.is_well(side));
-        for (at, well) in self.well.iter_mut().zip(well) {
+        let claims_in_time = self.claims_in_time();
+        for ((at, there), well) in self.well.iter_mut().zip(&mut self.was_there).zip(well) {
             if well {
                 *at = self.ledger.index();
+                *there |= claims_in_time;
             }
         }
+    }
+
+    /// Whether the ledger shows a contest, and a claim that is submitted now counts.
+    fn claims_in_time(&self) -> bool {
+        let phase = self.ledger.newest().record.map(|record| record.phase);
+        matches!(phase, Some(ChannelPhase::Closing { deadline, .. }) if self.ledger.index() < deadline)
     }
 
     fn pay(&mut self, side: Side, all: bool) {
@@ -543,12 +590,15 @@ impl Duel {
     fn milestone(&mut self) {
         self.left.milestones = self.left.milestones.saturating_sub(1);
         let ledger = Arc::make_mut(&mut self.ledger);
+        let shown = ledger.newest().record.map(|record| record.lane(Side::B).cumulative);
         let confirmed = ledger.milestone(false);
         let (index, money, payouts) = (ledger.index(), ledger.money(), ledger.newest().payouts);
         self.oracle.milestone(index, &confirmed, money);
         if let Some(payouts) = payouts.filter(|_| !self.paid_out) {
             self.paid_out = true;
-            self.oracle.paid_out(index, payouts, [Amount::ZERO; 2], [false; 2]);
+            let absent = self.was_there.map(|there| self.watched.is_some() && !there);
+            self.oracle.paid_out(index, payouts, [Amount::ZERO; 2], absent);
+            self.check_tower(shown);
         }
     }
 
@@ -588,7 +638,8 @@ impl Hash for Duel {
         let view = self.ledger.newest();
         self.left.hash(state);
         Side::BOTH.map(|side| self.digest(side)).hash(state);
-        (self.connected, self.paid_out, self.well, view.index).hash(state);
+        (self.connected, self.paid_out, self.well, self.was_there, view.index).hash(state);
+        self.hash_tower(state);
         let mut digest = Digest(DefaultHasher::new());
         let waiting: Vec<_> = self.ledger.waiting().collect();
         // Writing to a hash cannot fail.

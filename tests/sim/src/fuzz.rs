@@ -151,6 +151,7 @@ const NOTHING: Budget = Budget {
     hostile_kinds: 0,
     restores: 0,
     milestones: 0,
+    hands: 0,
 };
 
 const BUDGET: Budget = Budget {

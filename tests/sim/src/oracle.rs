@@ -76,6 +76,8 @@ pub(super) struct Oracle {
     /// The milestone at which one side closed alone.
     closed_alone: Option<u64>,
     window: u64,
+    /// What a party says may be changed on the way.
+    corrupts: bool,
     towers: Vec<towers::Tower>,
     violation: Option<String>,
 }
@@ -94,6 +96,7 @@ impl Oracle {
             applied: 0,
             closed_alone: None,
             window: u64::from(plan.window),
+            corrupts: plan.corrupt > 0,
             towers: towers::Tower::of(plan),
             violation: None,
         }
@@ -287,6 +290,7 @@ impl Oracle {
     fn body_leaves(&mut self, side: Side, seq: u64, cumulative: Amount, signature: Signature) {
         let peer = self.of(!side);
         let held = peer.durable.as_ref().filter(|_| !peer.hostile && !peer.lost_records);
+        let held = held.filter(|_| !self.corrupts); // else it may seem to have nothing
         let peer_has = held.map_or(0, Durable::held_seq);
         let known = self.of_mut(side);
         known.signed = known.signed.max(cumulative);

@@ -1,7 +1,7 @@
 //! A watchtower: the shell around the real rules, with a store and a view of the ledger of its own. What it does, and
 //! what it answers when, follows the daemon's.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, fmt};
 
 use flash_channel::{
     machine::LedgerView,
@@ -114,6 +114,24 @@ impl Watchtower {
         };
         watchtower.tower = watchtower.load().ok();
         watchtower
+    }
+
+    /// Another tower in the same state, with a disk of its own and nothing that waits for it.
+    pub(super) fn fork(&self) -> Self {
+        Self {
+            key: self.key.clone(),
+            store: self.store.snapshot(),
+            tower: self.tower.clone(),
+            pending: Vec::new(),
+            submitted: self.submitted.clone(),
+            archive: self.archive.clone(),
+            ..*self
+        }
+    }
+
+    /// Everything about it that can matter later, as text.
+    pub(super) fn describe(&self, to: &mut dyn fmt::Write) -> fmt::Result {
+        write!(to, "{:?}{:?}", self.tower, (self.seen, self.told, self.checkpoint))
     }
 
     /// The key by which clients know it.

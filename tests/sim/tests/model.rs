@@ -50,6 +50,7 @@ impl Model for Game {
             }),
             Property::sometimes("one side closes alone", |_, duel: &Duel| duel.is_contested()),
             Property::sometimes("paid out", |_, duel: &Duel| duel.is_paid_out()),
+            Property::sometimes("a tower claims", |_, duel: &Duel| duel.tower_claimed()),
         ]
     }
 }
@@ -64,6 +65,7 @@ const NOTHING: Budget = Budget {
     hostile_kinds: 0,
     restores: 0,
     milestones: 10,
+    hands: 0,
 };
 
 /// Explores a game in depth, until nothing is left or the states suffice; all `sometimes` must have been seen.
@@ -89,8 +91,11 @@ fn explore(name: &str, deposits: [u64; 2], budget: Budget, full_states: usize) {
         let violation = path.last_state().violation().map(str::to_owned);
         panic!("{name}: {violation:?} after {:?}", path.into_actions());
     }
+    let tower = (budget.hands > 0).then_some("a tower claims");
     for property in
         ["a payment is acknowledged", "at rest after a payment", "one side closes alone", "paid out"]
+            .into_iter()
+            .chain(tower)
     {
         assert!(checker.discovery(property).is_some(), "{name}: never {property}");
     }
@@ -112,4 +117,11 @@ fn honest_parties_that_die_twice() {
 fn a_hostile_party_and_two_crashes() {
     let budget = Budget { payments: 3, crashes: 2, closes: 1, hostile: 2, hostile_kinds: 12, ..NOTHING };
     explore("hostile, two crashes", [3, 2], budget, HOSTILE_STATES);
+}
+
+/// Each of them may be late or down for any time, but never both.
+#[test]
+fn a_watchtower_and_its_client_take_turns() {
+    let crowd = Budget { payments: 2, crashes: 1, closes: 1, hostile: 2, hostile_kinds: 12, ..NOTHING };
+    explore("hostile, tower", [2, 3], Budget { hands: 2, ..crowd }, FULL_STATES);
 }

@@ -26,13 +26,15 @@ const FULL_SEEDS: u64 = 5_000;
 /// - 222019: who takes its records for old ones claims twice.
 /// - 235838: a close is signed by old records, before the peer shows what was paid since.
 /// - 241334: a hostile payee gives a receipt for an update of which it was shown only the balance.
+/// - 301958: a side that doubted its records is put back to before it did.
+/// - 310469, 332932: old records, and the peer's words about the newer ones are changed on the way.
 /// - 1002604, 1006046: an old balance is claimed before the newer one is learnt.
 /// - 1003936: a withdraw is signed in the batch in which the close is seen.
 /// - 1004216: what was paid before the loss is shown while the ledger is out of sight.
 /// - 1007227: more was taken out than old records explain.
-const REGRESSIONS: [u64; 19] = [
+const REGRESSIONS: [u64; 22] = [
     321, 2_217, 3_345, 10_869, 12_160, 26_040, 27_344, 36_567, 40_577, 209_101, 218_387, 222_019, 235_838,
-    241_334, 1_002_604, 1_003_936, 1_004_216, 1_006_046, 1_007_227,
+    241_334, 301_958, 310_469, 332_932, 1_002_604, 1_003_936, 1_004_216, 1_006_046, 1_007_227,
 ];
 
 /// What must happen now and then, or the runs show nothing.

@@ -21,6 +21,8 @@ use super::{
 
 /// Payments in flight on one lane.
 const IN_FLIGHT: [u32; 9] = [1, 4, 16, 64, 256, 1_024, 4_096, 16_384, 65_536];
+/// Payments of a list: so many fit with the longest references.
+const LIST_MAX: u16 = 3_000;
 /// Bytes of a payment's reference.
 const REFERENCE_BYTES: [u8; 5] = [0, 4, 8, 16, 32];
 /// Channels of which each pays one payment after the other.
@@ -85,7 +87,9 @@ async fn in_flight(bench: &Bench) -> Done<Curve> {
 }
 
 fn saturate(bench: &Bench, pair: &Pair, in_flight: u32, reference_bytes: u8) -> Done<Load> {
-    Ok(Load::Saturate { channel: pair.channel(0)?, in_flight, reference_bytes, limit: bench.limit() })
+    // At least four lists, so that the next is on its way while one is acknowledged.
+    let list = u16::try_from(in_flight / 4).unwrap_or(u16::MAX).clamp(1, LIST_MAX);
+    Ok(Load::Saturate { channel: pair.channel(0)?, list, in_flight, reference_bytes, limit: bench.limit() })
 }
 
 async fn sizes(bench: &Bench) -> Done<Curve> {

@@ -21,6 +21,7 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     let part = bench.options.long() / PARTS;
     let load = Load::Saturate {
         channel: pair.channel(0)?,
+        list: bench.options.per_call,
         in_flight: bench.options.in_flight,
         reference_bytes: 0,
         limit: Limit::Payments(part),

@@ -31,6 +31,7 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     bench.progress.say("the quiet channel beside the saturated one");
     let full = Load::Saturate {
         channel: saturated,
+        list: bench.options.per_call,
         in_flight: bench.options.in_flight,
         reference_bytes: 0,
         limit: bench.limit(),

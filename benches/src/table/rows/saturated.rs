@@ -20,6 +20,7 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
 fn load(bench: &Bench, pair: &Pair) -> Done<Load> {
     Ok(Load::Saturate {
         channel: pair.channel(0)?,
+        list: bench.options.per_call,
         in_flight: bench.options.in_flight,
         reference_bytes: 0,
         limit: bench.limit(),

@@ -20,7 +20,7 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
         let load = Load::Ticks {
             channel: pair.channel(0)?,
             each,
-            in_flight: bench.options.in_flight.div_ceil(each),
+            in_flight: bench.options.in_flight,
             limit: bench.limit(),
         };
         let meter = pair.meter(false).await?;

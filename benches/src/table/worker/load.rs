@@ -5,9 +5,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flash_proto::ChannelId;
+use flash_proto::{Amount, ChannelId, Payment, PaymentList};
 use flashd::{
-    api::{PayRequest, PayResult, StreamRequest, TickRequest},
+    api::{ApiError, PayRequest, StreamRequest, TickRequest},
     bench::load::Limit,
     daemon::Daemon,
     failure::Failure,
@@ -24,8 +24,8 @@ const TIMED: u32 = 256;
 /// How to pay. Each payment is of one [`AMOUNT`], and so is each tick.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) enum Load {
-    /// As fast as it goes on one channel.
-    Saturate { channel: ChannelId, in_flight: u32, reference_bytes: u8, limit: Limit },
+    /// As fast as it goes on one channel, so many payments by each call.
+    Saturate { channel: ChannelId, list: u16, in_flight: u32, reference_bytes: u8, limit: Limit },
     /// As fast as it goes, so many ticks by each call.
     Ticks { channel: ChannelId, each: u32, in_flight: u32, limit: Limit },
     /// One after the other, with a pause between.
@@ -56,14 +56,26 @@ impl Load {
     /// Pays.
     pub(crate) async fn make(self, daemon: &Daemon) -> Done<Paid> {
         match self {
-            Self::Saturate { channel, in_flight, reference_bytes, limit } => {
-                let reference = (reference_bytes > 0).then(|| "x".repeat(reference_bytes.into()));
-                let request = StreamRequest::Payment(PayRequest { reference, ..payment() });
-                saturate(daemon, channel, (request, 1), in_flight, limit).await
+            Self::Saturate { channel, list, in_flight, reference_bytes, limit } => {
+                let payment =
+                    Payment::new(AMOUNT, &vec![b'x'; reference_bytes.into()]).map_err(Failure::new)?;
+                let mut payments = PaymentList::new();
+                for _ in 0..list {
+                    payments.push(&payment).map_err(Failure::new)?;
+                }
+                let call = || async {
+                    let paid = daemon.pay_all(channel, payments.clone()).await?;
+                    Ok::<_, ApiError>(async { paid.await.map(|paid| paid.amount) })
+                };
+                saturate(call, u32::from(list), in_flight, limit).await
             }
             Self::Ticks { channel, each, in_flight, limit } => {
                 let request = StreamRequest::Ticks(TickRequest { unit: AMOUNT, count: each, key: None });
-                saturate(daemon, channel, (request, each), in_flight, limit).await
+                let call = || async {
+                    let paid = daemon.queue_payment(channel, request.clone()).await?;
+                    Ok::<_, ApiError>(async { paid.await.map(|paid| paid.amount) })
+                };
+                saturate(call, each, in_flight, limit).await
             }
             Self::Single { channel, pause_us, limit } => {
                 single(daemon, channel, Duration::from_micros(pause_us), limit).await
@@ -83,23 +95,21 @@ fn microseconds(since: Instant) -> u32 {
     u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX)
 }
 
-/// Fails unless this much was paid, now and not before.
-fn check(paid: &PayResult, count: u32) -> Done {
-    let wanted = AMOUNT.checked_mul(u64::from(count));
-    if Some(paid.amount) != wanted || paid.repeated {
-        return Err(Failure::new(format!("not what was asked for: {paid:?}")));
+/// Fails unless so many units were paid.
+fn check(paid: Amount, count: u32) -> Done {
+    if Some(paid) != AMOUNT.checked_mul(u64::from(count)) {
+        return Err(Failure::new(format!("{paid} were paid, not {count} times {AMOUNT}")));
     }
     Ok(())
 }
 
 /// Keeps as many calls under way as may be; each pays `count`.
-async fn saturate(
-    daemon: &Daemon,
-    channel: ChannelId,
-    (request, count): (StreamRequest, u32),
-    in_flight: u32,
-    limit: Limit,
-) -> Done<Paid> {
+async fn saturate<C, A>(call: impl Fn() -> C, count: u32, in_flight: u32, limit: Limit) -> Done<Paid>
+where
+    C: Future<Output = Result<A, ApiError>>,
+    A: Future<Output = Result<Amount, ApiError>>,
+{
+    let in_flight = in_flight.div_ceil(count);
     let every = u64::from(in_flight.div_ceil(TIMED));
     let in_flight = usize::try_from(in_flight).unwrap_or(usize::MAX);
     let mut calls = 0_u64;
@@ -111,14 +121,14 @@ async fn saturate(
         if goes_on {
             let asked = calls.is_multiple_of(every).then(Instant::now);
             calls = calls.saturating_add(1);
-            waiting.push_back((asked, daemon.queue_payment(channel, request.clone()).await?));
+            waiting.push_back((asked, call().await?));
             made = made.saturating_add(u64::from(count));
         }
         if waiting.len() < in_flight && goes_on {
             continue;
         }
         let Some((asked, acknowledged)) = waiting.pop_front() else { break };
-        check(&acknowledged.await?, count)?;
+        check(acknowledged.await?, count)?;
         latencies_us.extend(asked.map(microseconds));
     }
     Ok(Paid { counts: vec![made], time: started.elapsed(), latencies_us })
@@ -129,7 +139,7 @@ async fn single(daemon: &Daemon, channel: ChannelId, pause: Duration, limit: Lim
     let started = Instant::now();
     while limit.goes_on(made, started) {
         let asked = Instant::now();
-        check(&daemon.pay(channel, payment()).await?, 1)?;
+        check(daemon.pay(channel, payment()).await?.amount, 1)?;
         latencies_us.push(microseconds(asked));
         made = made.saturating_add(1);
         if !pause.is_zero() {
@@ -160,7 +170,7 @@ async fn spread(
                     return Ok::<_, Failure>((at, made, latencies_us));
                 }
                 let asked = Instant::now();
-                check(&daemon.pay(channel, payment()).await?, 1)?;
+                check(daemon.pay(channel, payment()).await?.amount, 1)?;
                 latencies_us.push(microseconds(asked));
                 made = made.saturating_add(1);
             }

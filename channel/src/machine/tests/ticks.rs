@@ -193,7 +193,7 @@ fn what_breaks_the_rules_of_ticks_is_refused_and_changes_nothing() {
     let chain = TickChain::new(Hash::new([9; 32]), amount(100), 20).unwrap();
     let nth = |index| chain.clone().reveal(index);
     let sign = |pair: &Pair, payments: &[u64], ticks: TickStep| {
-        let mut list = flash_proto::PaymentList::new();
+        let mut list = PaymentList::new();
         for units in payments {
             list.push(&payment(*units)).unwrap();
         }

@@ -11,6 +11,7 @@ impl Oracle {
         let known = self.of_mut(side);
         known.lost_records = true;
         known.doubted = true;
+        known.doubts = None; // that it did is among what it forgot
         known.durable = None;
         known.held_in_time = Amount::ZERO;
         known.acknowledged = (0, 0);

@@ -37,7 +37,7 @@ fn what_is_signed_to_be_taken_out_cannot_be_paid() {
     assert_eq!(refused, Err(PayError::Insufficient { amount: amount(801), available: amount(800) }));
     // The same from a payer that does not keep to it.
     world.deliver(8);
-    let mut list = flash_proto::PaymentList::new();
+    let mut list = PaymentList::new();
     list.push(&payment(801)).unwrap();
     let state = world.channel(Side::A).outgoing_state().advance(&list).unwrap();
     let signature = state.sign(NETWORK, &key(Side::A)).signature;
