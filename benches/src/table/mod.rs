@@ -102,7 +102,10 @@ impl Bench {
         };
         match measured {
             Ok(lines) => lines,
-            Err(error) => vec![Line::failed(row.name, row.what, &error)],
+            Err(error) => {
+                self.progress.failed();
+                vec![Line::failed(row.name, row.what, &error)]
+            }
         }
     }
 }

@@ -1,6 +1,6 @@
 //! A node and two daemons with channels between them.
 
-use std::path::PathBuf;
+use std::{fs, path::PathBuf};
 
 use flash_proto::{Amount, ChannelId};
 use flashd::{
@@ -46,8 +46,8 @@ pub(crate) struct Pair {
     pub(crate) opened: Vec<Opened>,
     sockets: [PathBuf; 2],
     plan: Plan,
-    /// Removed last.
-    dir: tempfile::TempDir,
+    /// Stays where something failed, with all logs.
+    dir: PathBuf,
 }
 
 const NAMES: [&str; 2] = ["payer", "payee"];
@@ -65,12 +65,13 @@ impl Pair {
     /// Starts it without any channel.
     pub(crate) async fn start(bench: &Bench, wish: Wish) -> Done<Self> {
         bench.progress.say("starting a node and two daemons");
-        let dir = tempfile::Builder::new().prefix("flash-bench-").tempdir().map_err(Failure::new)?;
+        let dir = tempfile::Builder::new().prefix("flash-bench-").tempdir().map_err(Failure::new)?.keep();
+        bench.progress.in_dir(&dir);
         let deposit = DEPOSIT.checked_add(RESERVE).unwrap_or(DEPOSIT);
         let back = if wish.both_pay { deposit } else { Amount::ZERO };
         let plan = Plan { channels: wish.channels, deposits: [deposit, back], at_once: AT_ONCE };
-        let network = LocalNetwork::start_as(bench.programs.flashd(), dir.path(), wish.milestone_ms).await?;
-        let sockets = NAMES.map(|name| dir.path().join(format!("{name}.sock")));
+        let network = LocalNetwork::start_as(bench.programs.flashd(), &dir, wish.milestone_ms).await?;
+        let sockets = NAMES.map(|name| dir.join(format!("{name}.sock")));
         let program = |at: usize| match wish.embedded.get(at) {
             Some(true) => bench.programs.embedded(&sockets[at]),
             _ => bench.programs.flashd(),
@@ -170,6 +171,6 @@ impl Pair {
             daemon.stop().await?;
         }
         network.stop().await?;
-        dir.close().map_err(Failure::new)
+        fs::remove_dir_all(dir).map_err(Failure::new)
     }
 }

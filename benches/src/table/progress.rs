@@ -3,6 +3,7 @@
 use std::{
     convert::Infallible,
     io::IsTerminal,
+    path::{Path, PathBuf},
     sync::{Mutex, MutexGuard, PoisonError},
     time::{Duration, Instant},
 };
@@ -21,11 +22,13 @@ struct Step {
     row: &'static str,
     what: String,
     since: Instant,
+    /// Where its processes have their data and their logs.
+    dir: Option<PathBuf>,
 }
 
 impl Default for Progress {
     fn default() -> Self {
-        Self(Mutex::new(Step { row: "", what: String::new(), since: Instant::now() }))
+        Self(Mutex::new(Step { row: "", what: String::new(), since: Instant::now(), dir: None }))
     }
 }
 
@@ -36,7 +39,20 @@ impl Progress {
 
     /// Begins with a row.
     pub(crate) fn begin(&self, row: &'static str) {
-        *self.step() = Step { row, what: "starting".to_owned(), since: Instant::now() };
+        *self.step() = Step { row, what: "starting".to_owned(), since: Instant::now(), dir: None };
+    }
+
+    /// Where the processes of the row have their data and their logs.
+    pub(crate) fn in_dir(&self, dir: &Path) {
+        self.step().dir = Some(dir.to_owned());
+    }
+
+    /// Says where the logs of the row are, after it failed.
+    pub(crate) fn failed(&self) {
+        let step = self.step();
+        if let Some(dir) = &step.dir {
+            eprintln!("{} failed while {}; the logs and data are in {}", step.row, step.what, dir.display());
+        }
     }
 
     /// The next step of the row.
