@@ -128,7 +128,7 @@ impl Line {
     pub(crate) fn against(self, what: impl Into<String>, value: f64) -> Self {
         let what = what.into();
         self.figure(|it| {
-            it.against = Some(Against { what, value, ratio: it.value / value.max(f64::MIN_POSITIVE) })
+            it.against = Some(Against { what, value, ratio: it.value / value.max(f64::MIN_POSITIVE) });
         })
     }
 

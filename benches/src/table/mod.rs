@@ -82,7 +82,7 @@ async fn run(options: Options) -> Done<bool> {
     for row in rows {
         lines.extend(bench.row(row).await);
     }
-    bench.progress.end();
+    Progress::end();
     let report = Report::new(surroundings, &bench.options, lines);
     println!("{report}");
     report.write(&bench.options.json_path()?)?;

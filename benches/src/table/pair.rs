@@ -55,11 +55,12 @@ const NAMES: [&str; 2] = ["payer", "payee"];
 impl Pair {
     /// Starts it and opens the channels.
     pub(crate) async fn open(bench: &Bench, wish: Wish) -> Done<Self> {
-        let mut pair = Self::start(bench, wish).await?;
+        let mut sides = Self::start(bench, wish).await?;
         bench.progress.say(format!("opening {} channel(s)", wish.channels));
-        pair.fund().await?;
-        pair.opened = channels::open(&pair.daemons[0].client, &pair.daemons[1].ticket, &pair.plan).await?;
-        Ok(pair)
+        sides.fund().await?;
+        sides.opened =
+            channels::open(&sides.daemons[0].client, &sides.daemons[1].ticket, &sides.plan).await?;
+        Ok(sides)
     }
 
     /// Starts it without any channel.
@@ -114,8 +115,8 @@ impl Pair {
 
     /// Watches both daemons, and this process if it makes the load.
     pub(crate) async fn meter(&self, load: bool) -> Done<Meter> {
-        let [payer, payee] = &self.daemons;
-        Meter::start(&[(NAMES[0], payer), (NAMES[1], payee)], load).await
+        let [first, second] = &self.daemons;
+        Meter::start(&[(NAMES[0], first), (NAMES[1], second)], load).await
     }
 
     /// Where the data of the daemons is.

@@ -82,7 +82,7 @@ impl Progress {
     }
 
     /// Leaves an empty line where the steps were shown.
-    pub(crate) fn end(&self) {
+    pub(crate) fn end() {
         if std::io::stderr().is_terminal() {
             eprint!("\r\x1b[K");
         }

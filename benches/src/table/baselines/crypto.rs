@@ -16,6 +16,7 @@ const TOGETHER: u16 = 64;
 const HASHED_BYTES: usize = 128 * 1024;
 
 /// Medians in microseconds.
+#[allow(clippy::struct_field_names, reason = "the unit belongs to the name")]
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Crypto {
     pub(crate) sign_us: f64,

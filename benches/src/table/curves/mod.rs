@@ -72,37 +72,37 @@ pub(crate) async fn draw(bench: &Bench, dir: &FilePath) -> Done {
 }
 
 async fn in_flight(bench: &Bench) -> Done<Curve> {
-    let pair = Pair::open(bench, Wish::default()).await?;
+    let sides = Pair::open(bench, Wish::default()).await?;
     let (mut points, mut count) = (Vec::new(), 0);
     for in_flight in IN_FLIGHT {
         bench.progress.say(format!("{in_flight} payments in flight"));
-        let load = saturate(bench, &pair, in_flight, 0)?;
-        let paid = pair.pay(&load).await?;
+        let load = saturate(bench, &sides, in_flight, 0)?;
+        let paid = sides.pay(&load).await?;
         count += paid.count();
         points.push(Point::new(in_flight.to_string(), paid));
     }
-    pair.finish(bench, &[[count, 0]]).await?;
+    sides.finish(bench, &[[count, 0]]).await?;
     let title = "One channel, by payments that wait for their acknowledgement at once";
     Ok(Curve { file: "in-flight.svg", title, over: "payments in flight", points })
 }
 
-fn saturate(bench: &Bench, pair: &Pair, in_flight: u32, reference_bytes: u8) -> Done<Load> {
+fn saturate(bench: &Bench, sides: &Pair, in_flight: u32, reference_bytes: u8) -> Done<Load> {
     // At least four lists, so that the next is on its way while one is acknowledged.
     let list = u16::try_from(in_flight / 4).unwrap_or(u16::MAX).clamp(1, LIST_MAX);
-    Ok(Load::Saturate { channel: pair.channel(0)?, list, in_flight, reference_bytes, limit: bench.limit() })
+    Ok(Load::Saturate { channel: sides.channel(0)?, list, in_flight, reference_bytes, limit: bench.limit() })
 }
 
 async fn sizes(bench: &Bench) -> Done<Curve> {
-    let pair = Pair::open(bench, Wish::default()).await?;
+    let sides = Pair::open(bench, Wish::default()).await?;
     let (mut points, mut count) = (Vec::new(), 0);
     for bytes in REFERENCE_BYTES {
         bench.progress.say(format!("references of {bytes} bytes"));
-        let load = saturate(bench, &pair, bench.options.in_flight, bytes)?;
-        let paid = pair.pay(&load).await?;
+        let load = saturate(bench, &sides, bench.options.in_flight, bytes)?;
+        let paid = sides.pay(&load).await?;
         count += paid.count();
         points.push(Point::new(bytes.to_string(), paid));
     }
-    pair.finish(bench, &[[count, 0]]).await?;
+    sides.finish(bench, &[[count, 0]]).await?;
     let title = "One channel saturated, by the size of a payment's reference";
     Ok(Curve { file: "reference.svg", title, over: "bytes of the reference", points })
 }
@@ -111,13 +111,13 @@ async fn many(bench: &Bench) -> Done<Curve> {
     let mut points = Vec::new();
     let chosen = CHANNELS.into_iter().filter(|channels| *channels <= bench.options.channels());
     for channels in chosen {
-        let pair = Pair::open(bench, Wish { channels, ..Wish::default() }).await?;
+        let sides = Pair::open(bench, Wish { channels, ..Wish::default() }).await?;
         bench.progress.say(format!("{channels} channels"));
-        let ids = pair.opened.iter().map(|it| it.id).collect();
+        let ids = sides.opened.iter().map(|it| it.id).collect();
         let load = Load::Spread { channels: ids, pause_us: 0, seed: 1, limit: bench.limit() };
-        let paid = pair.pay(&load).await?;
+        let paid = sides.pay(&load).await?;
         let payments: Vec<[u64; 2]> = paid.counts.iter().map(|count| [*count, 0]).collect();
-        pair.finish(bench, &payments).await?;
+        sides.finish(bench, &payments).await?;
         points.push(Point::new(channels.to_string(), paid));
     }
     let title = "Many channels, each paying one payment after the other";
@@ -127,22 +127,22 @@ async fn many(bench: &Bench) -> Done<Curve> {
 async fn paths(bench: &Bench) -> Done<Curve> {
     let mut points = Vec::new();
     for (there_and_back_ms, lost_percent) in PATHS {
-        let mut pair = Pair::start(bench, Wish::default()).await?;
-        pair.fund().await?;
+        let mut sides = Pair::start(bench, Wish::default()).await?;
+        sides.fund().await?;
         let delay = Duration::from_secs_f64(there_and_back_ms / 2_000.0);
-        let path = Path::to(&pair.daemons[1].ticket, Weather { delay, lost_percent })?;
-        pair.opened = channels::open(&pair.daemons[0].client, path.ticket(), pair.plan()).await?;
+        let path = Path::to(&sides.daemons[1].ticket, Weather { delay, lost_percent })?;
+        sides.opened = channels::open(&sides.daemons[0].client, path.ticket(), sides.plan()).await?;
         let at = if lost_percent == 0 {
             format!("{there_and_back_ms} ms")
         } else {
             format!("{there_and_back_ms} ms, {lost_percent} % lost")
         };
         bench.progress.say(format!("a path of {at}"));
-        let full = pair.pay(&saturate(bench, &pair, bench.options.in_flight, 0)?).await?;
+        let full = sides.pay(&saturate(bench, &sides, bench.options.in_flight, 0)?).await?;
         let limit = Limit::Time(Duration::from_secs(bench.options.seconds()));
-        let alone = pair.pay(&Load::Single { channel: pair.channel(0)?, pause_us: 0, limit }).await?;
+        let alone = sides.pay(&Load::Single { channel: sides.channel(0)?, pause_us: 0, limit }).await?;
         let all = full.count().saturating_add(alone.count());
-        pair.finish(bench, &[[all, 0]]).await?;
+        sides.finish(bench, &[[all, 0]]).await?;
         let per_second = per_second(full.count(), full.time);
         points.push(Point { per_second, ..Point::new(at, alone) });
     }

@@ -17,31 +17,31 @@ pub(super) const NAME: &str = "growth";
 const PARTS: u64 = 4;
 
 pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
-    let pair = Pair::open(bench, Wish::default()).await?;
+    let sides = Pair::open(bench, Wish::default()).await?;
     let part = bench.options.long() / PARTS;
     let load = Load::Saturate {
-        channel: pair.channel(0)?,
+        channel: sides.channel(0)?,
         list: bench.options.per_call,
         in_flight: bench.options.in_flight,
         reference_bytes: 0,
         limit: Limit::Payments(part),
     };
-    let before = on_disk(&pair)?;
-    let (mut sizes, mut count) = (Vec::new(), 0_u64);
-    let meter = pair.meter(false).await?;
+    let before = on_disk(&sides)?;
+    let (mut taken, mut count) = (Vec::new(), 0_u64);
+    let meter = sides.meter(false).await?;
     for at in 1..=PARTS {
         bench.progress.say(format!("part {at} of {PARTS}: {part} payments"));
-        count = count.saturating_add(pair.pay(&load).await?.count());
-        sizes.push(on_disk(&pair)?);
+        count = count.saturating_add(sides.pay(&load).await?.count());
+        taken.push(on_disk(&sides)?);
     }
     let spent = meter.stop().await?;
-    pair.finish(bench, &[[count, 0]]).await?;
-    let (first, last) = (sizes[0], sizes[sizes.len() - 1]);
+    sides.finish(bench, &[[count, 0]]).await?;
+    let (first, last) = (taken[0], taken[taken.len() - 1]);
     let how = format!("all files of both daemons' stores; {count} payments of one channel");
     #[expect(clippy::cast_precision_loss, reason = "numbers to be looked at; no money")]
     let mb = |bytes: u64| bytes as f64 / 1e6;
     let mut lines = vec![Line::measured(NAME, "stores before", mb(before), "MB").how(&*how)];
-    for (size, at) in sizes.iter().zip(1..) {
+    for (size, at) in taken.iter().zip(1..) {
         let what = format!("stores after {} payments", part.saturating_mul(at));
         lines.push(Line::measured(NAME, what, mb(*size), "MB").how(&*how));
     }
@@ -62,8 +62,8 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
 }
 
 /// Bytes that the stores of both daemons take.
-fn on_disk(pair: &Pair) -> Done<u64> {
-    pair.data().iter().try_fold(0, |sum: u64, data| Ok(sum.saturating_add(size(data)?)))
+fn on_disk(sides: &Pair) -> Done<u64> {
+    sides.data().iter().try_fold(0, |sum: u64, data| Ok(sum.saturating_add(size(data)?)))
 }
 
 /// What all files below take: a file's blocks, not its length, since a file may have holes.

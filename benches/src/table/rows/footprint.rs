@@ -19,12 +19,12 @@ const SETTLE: Duration = Duration::from_secs(5);
 pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     let path = bench.programs.flashd_path();
     let bytes = fs::metadata(path).map_err(Failure::new)?.len();
-    let pair = Pair::open(bench, Wish { embedded: [false; 2], ..Wish::default() }).await?;
+    let sides = Pair::open(bench, Wish { embedded: [false; 2], ..Wish::default() }).await?;
     bench.progress.say("at rest");
     tokio::time::sleep(SETTLE).await;
-    let pid = pair.daemons[0].pid().ok_or_else(|| Failure::new("the daemon has ended"))?;
+    let pid = sides.daemons[0].pid().ok_or_else(|| Failure::new("the daemon has ended"))?;
     let usage = Usage::read(pid, None).await?;
-    pair.finish(bench, &[[0; 2]]).await?;
+    sides.finish(bench, &[[0; 2]]).await?;
     Ok(vec![
         Line::measured(NAME, "the program flashd", bytes as f64 / 1e6, "MB")
             .at_most(12.0)

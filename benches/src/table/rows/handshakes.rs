@@ -29,8 +29,8 @@ const AT_ONCE: usize = 32;
 const IDLE: u32 = 400;
 
 pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
-    let pair = Pair::start(bench, Wish { embedded: [false; 2], ..Wish::default() }).await?;
-    let [daemon, _] = &pair.daemons;
+    let sides = Pair::start(bench, Wish { embedded: [false; 2], ..Wish::default() }).await?;
+    let [daemon, _] = &sides.daemons;
     let (info, pid) = (daemon.client.info().await?, daemon.pid());
     let pid = pid.ok_or_else(|| Failure::new("the daemon has ended"))?;
     let peer: PeerAddress = info.ticket.parse().map_err(Failure::new)?;
@@ -53,7 +53,7 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     dialler.greet(IDLE..IDLE.saturating_add(count)).await?;
     let took = started.elapsed();
     let spent = meter.stop().await?;
-    pair.stop().await?;
+    sides.stop().await?;
     Ok(vec![
         Line::rate(NAME, "handshakes with one daemon", count.into(), took)
             .at_least(1_500.0)
@@ -93,11 +93,11 @@ impl Dialler {
     }
 
     async fn machine(&self, machine: u32) -> Done<(Endpoint, Connection)> {
-        let mut seed = [7; 32];
-        seed[..4].copy_from_slice(&machine.to_le_bytes());
+        let mut key = [7; 32];
+        key[..4].copy_from_slice(&machine.to_le_bytes());
         let any = SocketAddr::from(([127, 0, 0, 1], 0));
         let limits = StreamLimits { bidirectional: 8 };
-        let endpoint = Endpoint::dialler(&SecretKey::from_bytes(seed), PEER_ALPN, any, limits);
+        let endpoint = Endpoint::dialler(&SecretKey::from_bytes(key), PEER_ALPN, any, limits);
         let endpoint = endpoint.map_err(Failure::new)?;
         let connection = endpoint.dial(&self.peer).await.map_err(Failure::new)?;
         let (send, receive) = connection.open_bi().await.map_err(Failure::new)?;

@@ -17,17 +17,17 @@ const SEED: u64 = 5;
 
 pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     let channels = bench.options.channels();
-    let pair = Pair::open(bench, Wish { channels, ..Wish::default() }).await?;
+    let sides = Pair::open(bench, Wish { channels, ..Wish::default() }).await?;
     bench.progress.say(format!("paying on {channels} channels"));
-    let ids = pair.opened.iter().map(|it| it.id).collect();
+    let ids = sides.opened.iter().map(|it| it.id).collect();
     let load = Load::Spread { channels: ids, pause_us: PAUSE_US, seed: SEED, limit: bench.limit() };
-    let before = updates(&pair).await?;
-    let meter = pair.meter(false).await?;
-    let paid = pair.pay(&load).await?;
+    let before = updates(&sides).await?;
+    let meter = sides.meter(false).await?;
+    let paid = sides.pay(&load).await?;
     let spent = meter.stop().await?;
-    let signed = updates(&pair).await?.saturating_sub(before);
+    let signed = updates(&sides).await?.saturating_sub(before);
     let payments: Vec<[u64; 2]> = paid.counts.iter().map(|count| [*count, 0]).collect();
-    pair.finish(bench, &payments).await?;
+    sides.finish(bench, &payments).await?;
     let latency = Latency::of(paid.latencies_us);
     let how = format!(
         "a payment every {} ms on each channel on average, one at a time; seed {SEED}",
@@ -45,7 +45,7 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
 }
 
 /// Signed so far by the paying side.
-async fn updates(pair: &Pair) -> Done<u64> {
-    let channels = pair.daemons[0].client.channels(false).await?;
+async fn updates(sides: &Pair) -> Done<u64> {
+    let channels = sides.daemons[0].client.channels(false).await?;
     Ok(channels.iter().map(|it| it.sent.updates).fold(0, u64::saturating_add))
 }

@@ -17,17 +17,17 @@ const MILESTONE_MS: u64 = 1_000;
 pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     let channels = bench.options.opened();
     let wish = Wish { embedded: [false; 2], channels, both_pay: false, milestone_ms: MILESTONE_MS };
-    let mut pair = Pair::start(bench, wish).await?;
+    let mut sides = Pair::start(bench, wish).await?;
     bench.progress.say(format!("funding {channels} channels"));
-    pair.fund().await?;
+    sides.fund().await?;
     bench.progress.say(format!("opening {channels} channels"));
-    let meter = pair.meter(true).await?;
+    let meter = sides.meter(true).await?;
     let started = Instant::now();
-    let opened = channels::open(&pair.daemons[0].client, &pair.daemons[1].ticket, pair.plan()).await?;
+    let opened = channels::open(&sides.daemons[0].client, &sides.daemons[1].ticket, sides.plan()).await?;
     let took = started.elapsed();
     let spent = meter.stop().await?;
-    pair.opened = opened;
-    pair.finish(bench, &vec![[0; 2]; usize::from(channels)]).await?;
+    sides.opened = opened;
+    sides.finish(bench, &vec![[0; 2]; usize::from(channels)]).await?;
     let line = Line::rate(NAME, format!("channels opened, {channels} of them"), channels.into(), took)
         .at_least(2_000.0)
         .cpu(spent.cpu(channels.into()))

@@ -17,8 +17,8 @@ pub(super) const NAME: &str = "quiet";
 const PAUSE_US: u64 = 5_000;
 
 pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
-    let pair = Pair::open(bench, Wish { channels: 2, ..Wish::default() }).await?;
-    let (saturated, quiet) = (pair.channel(0)?, pair.channel(1)?);
+    let sides = Pair::open(bench, Wish { channels: 2, ..Wish::default() }).await?;
+    let (saturated, quiet) = (sides.channel(0)?, sides.channel(1)?);
     let seconds = bench.options.seconds();
     let single = |seconds: u64| Load::Single {
         channel: quiet,
@@ -26,7 +26,7 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
         limit: Limit::Time(Duration::from_secs(seconds)),
     };
     bench.progress.say("the quiet channel alone");
-    let alone = pair.pay(&single(seconds.div_ceil(2))).await?;
+    let alone = sides.pay(&single(seconds.div_ceil(2))).await?;
 
     bench.progress.say("the quiet channel beside the saturated one");
     let full = Load::Saturate {
@@ -37,10 +37,10 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
         limit: bench.limit(),
     };
     let beside = single(seconds);
-    let (mut first, mut second) = (pair.loader(0).await?, pair.loader(0).await?);
+    let (mut first, mut second) = (sides.loader(0).await?, sides.loader(0).await?);
     let (full, beside) = tokio::try_join!(first.take(&full), second.take(&beside))?;
     let quiet = alone.count().saturating_add(beside.count());
-    pair.finish(bench, &[[full.count(), 0], [quiet, 0]]).await?;
+    sides.finish(bench, &[[full.count(), 0], [quiet, 0]]).await?;
     let (alone, beside) = (Latency::of(alone.latencies_us), Latency::of(beside.latencies_us));
     let ms = |us: u32| f64::from(us) / 1_000.0;
     let how = format!("a payment every {} ms", PAUSE_US / 1_000);

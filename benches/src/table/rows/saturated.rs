@@ -17,9 +17,9 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     Ok(lines)
 }
 
-fn load(bench: &Bench, pair: &Pair) -> Done<Load> {
+fn load(bench: &Bench, sides: &Pair) -> Done<Load> {
     Ok(Load::Saturate {
-        channel: pair.channel(0)?,
+        channel: sides.channel(0)?,
         list: bench.options.per_call,
         in_flight: bench.options.in_flight,
         reference_bytes: 0,
@@ -28,14 +28,14 @@ fn load(bench: &Bench, pair: &Pair) -> Done<Load> {
 }
 
 async fn one_way(bench: &Bench) -> Done<Vec<Line>> {
-    let pair = Pair::open(bench, Wish::default()).await?;
-    let load = load(bench, &pair)?;
+    let sides = Pair::open(bench, Wish::default()).await?;
+    let load = load(bench, &sides)?;
     bench.progress.say("paying in one direction");
-    let meter = pair.meter(false).await?;
-    let paid = pair.pay(&load).await?;
+    let meter = sides.meter(false).await?;
+    let paid = sides.pay(&load).await?;
     let spent = meter.stop().await?;
     let count = paid.count();
-    pair.finish(bench, &[[count, 0]]).await?;
+    sides.finish(bench, &[[count, 0]]).await?;
     Ok(vec![
         Line::rate(NAME, "payments, one channel, one direction", count, paid.time)
             .at_least(5_000_000.0)
@@ -53,15 +53,15 @@ async fn one_way(bench: &Bench) -> Done<Vec<Line>> {
 
 async fn both_ways(bench: &Bench) -> Done<Line> {
     let wish = Wish { embedded: [true; 2], both_pay: true, ..Wish::default() };
-    let pair = Pair::open(bench, wish).await?;
-    let load = load(bench, &pair)?;
+    let sides = Pair::open(bench, wish).await?;
+    let load = load(bench, &sides)?;
     bench.progress.say("paying in both directions");
-    let (mut there, mut back) = (pair.loader(0).await?, pair.loader(1).await?);
-    let meter = pair.meter(false).await?;
+    let (mut there, mut back) = (sides.loader(0).await?, sides.loader(1).await?);
+    let meter = sides.meter(false).await?;
     let (there, back) = tokio::try_join!(there.take(&load), back.take(&load))?;
     let spent = meter.stop().await?;
     let counts = [there.count(), back.count()];
-    pair.finish(bench, &[counts]).await?;
+    sides.finish(bench, &[counts]).await?;
     let count = counts[0].saturating_add(counts[1]);
     // Each rate by its own clock, both of which ran together but for the last acknowledgements.
     let rate = per_second(counts[0], there.time) + per_second(counts[1], back.time);

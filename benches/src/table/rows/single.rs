@@ -22,10 +22,10 @@ const ROUNDS: u64 = 5;
 
 pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     let crypto = bench.crypto().await?;
-    let pair = Pair::open(bench, Wish::default()).await?;
+    let sides = Pair::open(bench, Wish::default()).await?;
     let (mut link, mut disk) = (PingPong::start(bench).await?, Appender::new()?);
     let load = Load::Single {
-        channel: pair.channel(0)?,
+        channel: sides.channel(0)?,
         pause_us: 0,
         limit: Limit::Time(Duration::from_secs(bench.options.seconds()) / 5),
     };
@@ -44,13 +44,13 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
         disk = file;
         appended.extend(synced?);
         bench.progress.say(format!("round {round} of {ROUNDS}: payments"));
-        let meter = pair.meter(false).await?;
-        let paid = pair.pay(&load).await?;
+        let meter = sides.meter(false).await?;
+        let paid = sides.pay(&load).await?;
         spent.push((meter.stop().await?, paid.count()));
         times.extend(paid.latencies_us);
     }
     let count = u64::try_from(times.len()).map_err(Failure::new)?;
-    pair.finish(bench, &[[count, 0]]).await?;
+    sides.finish(bench, &[[count, 0]]).await?;
     let [link_us, disk_us] = [&mut exchanged, &mut appended].map(|times| median(times).as_secs_f64() * 1e6);
     let sum = link_us + 2.0 * disk_us + crypto.sign_us + crypto.verify_us;
     let latency = Latency::of(times);

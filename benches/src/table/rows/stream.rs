@@ -13,21 +13,21 @@ use crate::table::{
 pub(super) const NAME: &str = "stream";
 
 pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
-    let pair = Pair::open(bench, Wish { embedded: [false; 2], ..Wish::default() }).await?;
+    let sides = Pair::open(bench, Wish { embedded: [false; 2], ..Wish::default() }).await?;
     bench.progress.say("paying by a stream of lines");
-    let lane = Lane {
-        client: pair.daemons[0].client.clone(),
-        channel: pair.channel(0)?,
+    let load = Lane {
+        client: sides.daemons[0].client.clone(),
+        channel: sides.channel(0)?,
         amount: AMOUNT,
         in_flight: usize::try_from(bench.options.in_flight).unwrap_or(usize::MAX),
     };
-    let meter = pair.meter(true).await?;
+    let meter = sides.meter(true).await?;
     let started = Instant::now();
-    let paid = lane.pay(bench.limit(), started).await?;
+    let paid = load.pay(bench.limit(), started).await?;
     let took = started.elapsed();
     let spent = meter.stop().await?;
     let count = u64::try_from(paid.latencies_us.len()).map_err(Failure::new)?;
-    pair.finish(bench, &[[count, 0]]).await?;
+    sides.finish(bench, &[[count, 0]]).await?;
     let line = Line::rate(NAME, "payments by the RPC's streaming call", count, took)
         .at_least(500_000.0)
         .against("one signature each", bench.unbatched().await?)

@@ -15,19 +15,19 @@ const EACH: [(u32, &str); 2] = [(1, "ticks, a call for each"), (64, "ticks, a ca
 pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     let mut lines = Vec::new();
     for (each, what) in EACH {
-        let pair = Pair::open(bench, Wish::default()).await?;
+        let sides = Pair::open(bench, Wish::default()).await?;
         bench.progress.say(what);
         let load = Load::Ticks {
-            channel: pair.channel(0)?,
+            channel: sides.channel(0)?,
             each,
             in_flight: bench.options.in_flight,
             limit: bench.limit(),
         };
-        let meter = pair.meter(false).await?;
-        let paid = pair.pay(&load).await?;
+        let meter = sides.meter(false).await?;
+        let paid = sides.pay(&load).await?;
         let spent = meter.stop().await?;
         let count = paid.count();
-        pair.finish(bench, &[[count, 0]]).await?;
+        sides.finish(bench, &[[count, 0]]).await?;
         let line = Line::rate(NAME, what, count, paid.time).at_least(2_000_000.0).cpu(spent.cpu(count));
         lines.push(line.how("as the saturated channel, by ticks of the unit"));
     }
