@@ -186,7 +186,7 @@ mod tests {
         for id in ids {
             let channel = Channel::load(id, |index| seed.key(Account::Channels, 0, index), &store).unwrap();
             assert_eq!(channel.state(), "open");
-            let answer = node.answer(NodeRequest::Channel { id });
+            let answer = node.answer(NodeRequest::Channel(id));
             let has = matches!(answer, NodeResponse::Channel { record: Some(_), .. });
             assert!(has, "the ledger has it, too: {answer:?}");
         }
