@@ -181,7 +181,7 @@ mod tests {
         let store = SledStore::open(&data.store_path(), &restore::identity(&params, &seed)).unwrap();
         let ids = channels(&store).unwrap();
         assert_eq!(ids.len(), 5);
-        let node_store = DataDir::open(&dir.path().join("node")).unwrap().store_path();
+        let node_store = dir.path().join("node").join("store");
         let node = Node::open(NodeConfig { index: false, ..NodeConfig::new(node_store, params) }).unwrap();
         for id in ids {
             let channel = Channel::load(id, |index| seed.key(Account::Channels, 0, index), &store).unwrap();
