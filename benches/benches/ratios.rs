@@ -7,7 +7,7 @@ use std::{
 };
 
 use flash_benches::channel::{NETWORK, Pair, key};
-use flash_channel::store::{Batch, SledStore, Store, Table};
+use flash_channel::store::{Batch, JournalStore, Store, Table};
 use flash_proto::{ChannelId, LaneState, Side};
 
 const TABLE: Table = Table::small(200, "bench");
@@ -109,10 +109,10 @@ fn records(count: usize, bytes: usize, next: &mut u64) -> Batch {
 
 fn synced(rounds: usize) -> Vec<Ratio> {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let synced = SledStore::open(&dir.path().join("synced"), b"bench").expect("a store");
+    let synced = JournalStore::open(&dir.path().join("synced"), b"bench").expect("a store");
     let unsynced =
-        SledStore::danger_open_without_sync(&dir.path().join("unsynced"), b"bench").expect("a store");
-    let commit = |store: &SledStore, next: &mut u64| {
+        JournalStore::danger_open_without_sync(&dir.path().join("unsynced"), b"bench").expect("a store");
+    let commit = |store: &JournalStore, next: &mut u64| {
         let _durable = store.commit(&records(1, 1_024, next)).expect("the disk takes it");
     };
     let (mut first, mut second) = (0, 0);
@@ -123,7 +123,7 @@ fn synced(rounds: usize) -> Vec<Ratio> {
 /// Records that share a commit against records that have one each.
 fn together(rounds: usize) -> Vec<Ratio> {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let store = SledStore::open(dir.path(), b"bench").expect("a store");
+    let store = JournalStore::open(dir.path(), b"bench").expect("a store");
     let (mut first, mut second) = (0, 0);
     let shared = || drop(store.commit(&records(100, 200, &mut first)).expect("the disk takes it"));
     let each = || {

@@ -6,7 +6,7 @@
 //! | [`tower`] | a watchtower: the newest balance of each lane, and the claims that are due |
 //! | [`store`] | batches that are on the disk when `commit` returns |
 //!
-//! Nothing here but `store::SledStore` does I/O, reads a clock or draws randomness, so that the same code
+//! Nothing here but `store::JournalStore` and `store::SledStore` does I/O, reads a clock or draws randomness, so that the same code
 //! runs in the daemon, in the simulator and in a fuzzer.
 #![cfg_attr(
     not(test),

@@ -10,7 +10,7 @@ use std::{
     str::FromStr,
 };
 
-use flash_channel::machine::HistoryRule;
+use flash_channel::{machine::HistoryRule, store::StoreKind};
 use flash_node_client::quic::PeerAddress;
 use flash_proto::{Amount, PublicKey, limits};
 use serde::Deserialize;
@@ -47,6 +47,8 @@ pub struct Config {
     /// Longest age, in milliseconds, of a view of a channel under which payments are accepted; half the
     /// channel's contest window if left out.
     pub freshness_ms_max: Option<u64>,
+    /// How a new data directory is stored, and what one that is there must be; if left out, that is whatever it is.
+    pub store: Option<StoreKind>,
     /// Updates that are kept of each lane, so that their payments can be proven.
     pub history_keep: Keep,
     /// The payee is asked for a receipt with every so-manieth update; 0: never.
@@ -146,7 +148,7 @@ const NODES_AT_ONCE_MAX: u8 = 16;
 const TOWERS_MAX: usize = 8;
 
 /// Every key with its environment variable.
-const KEYS: [(&str, &str); 22] = [
+const KEYS: [(&str, &str); 23] = [
     ("listen", "FLASH_LISTEN"),
     ("public_address", "FLASH_PUBLIC_ADDRESS"),
     ("rpc", "FLASH_RPC_LISTEN"),
@@ -161,6 +163,7 @@ const KEYS: [(&str, &str); 22] = [
     ("freshness_ms_max", "FLASH_FRESHNESS_MS_MAX"),
     ("backup", "FLASH_BACKUP"),
     ("backup_sync", "FLASH_BACKUP_SYNC"),
+    ("store", "FLASH_STORE"),
     ("history_keep", "FLASH_HISTORY_KEEP"),
     ("receipt_every", "FLASH_RECEIPT_EVERY"),
     ("log", "FLASH_LOG"),
@@ -193,6 +196,8 @@ struct File {
     freshness_ms_max: Option<u64>,
     backup: Option<PathBuf>,
     backup_sync: Option<bool>,
+    #[serde(default, deserialize_with = "store_kind")]
+    store: Option<StoreKind>,
     history_keep: Option<Keep>,
     receipt_every: Option<u64>,
     log: Option<String>,
@@ -208,6 +213,11 @@ struct FileAccept {
     contest_window_min: Option<u32>,
     contest_window_max: Option<u32>,
     channels_per_peer_max: Option<u32>,
+}
+
+fn store_kind<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<StoreKind>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    text.parse().map(Some).map_err(serde::de::Error::custom)
 }
 
 /// A list as one text, separated by commas.
@@ -343,6 +353,7 @@ impl Config {
                 limits::CONTEST_WINDOW_MILESTONES_DEFAULT,
             )?,
             freshness_ms_max: layers.pick_optional("freshness_ms_max", file.freshness_ms_max)?,
+            store: layers.pick_optional("store", file.store)?,
             history_keep: layers.pick("history_keep", file.history_keep, Keep(history.keep))?,
             receipt_every: layers.pick("receipt_every", file.receipt_every, history.receipt_every)?,
             accept: Accept {
@@ -434,7 +445,7 @@ impl Config {
         let list =
             |items: &mut dyn Iterator<Item = String>| format!("[{}]", items.collect::<Vec<_>>().join(", "));
         let optional = |value: Option<String>| value;
-        let values: [(&'static str, Option<String>); 22] = [
+        let values: [(&'static str, Option<String>); 23] = [
             ("listen", Some(text(&self.listen))),
             ("public_address", optional(self.public_address.as_ref().map(|address| text(address)))),
             ("rpc", Some(text(&self.rpc))),
@@ -449,6 +460,7 @@ impl Config {
             ("freshness_ms_max", optional(self.freshness_ms_max.map(|ms| ms.to_string()))),
             ("backup", optional(self.backup.as_ref().map(|path| text(&path.display())))),
             ("backup_sync", Some(self.backup_sync.to_string())),
+            ("store", optional(self.store.map(|store| text(&store)))),
             ("history_keep", Some(self.history_keep.to_string())),
             ("receipt_every", Some(self.receipt_every.to_string())),
             ("log", Some(text(&self.log))),

@@ -105,6 +105,9 @@ struct RunArgs {
     /// The most to lock when a peer asks to open a channel
     #[arg(long, value_name = "AMOUNT")]
     accept_deposit_max: Option<String>,
+    /// How a new data directory is stored: journal or sled
+    #[arg(long, value_name = "KIND")]
+    store: Option<String>,
     /// Keep an encrypted backup in this file, on another disk; the words of the seed open it
     #[arg(long, value_name = "FILE")]
     backup: Option<String>,
@@ -418,6 +421,7 @@ fn configuration(args: &RunArgs) -> Result<Config, Failure> {
         ("accept.deposit_max", args.accept_deposit_max.clone()),
         ("full_node", args.full_node.then(|| "true".to_owned())),
         ("node_listen", args.node_listen.clone()),
+        ("store", args.store.clone()),
         ("backup", args.backup.clone()),
         ("backup_sync", args.backup_sync.then(|| "true".to_owned())),
         ("log", args.log.clone()),

@@ -9,7 +9,7 @@ use std::{
 
 use flash_channel::{
     machine::HistoryRule,
-    store::{Batch, SledStore, Store},
+    store::{Batch, Store, StoreKind},
 };
 use flash_node_client::{
     client::{ClientConfig, NodeClient},
@@ -122,7 +122,7 @@ pub async fn start(dir: &DataDir, config: &Config) -> Result<Running, Failure> {
     let params = Arc::new(dir.network()?);
     let node_key = seed.key(Account::Node, 0, 0);
     let (stop, metrics) = (Stop::default(), Metrics::default());
-    let store = open_store(dir, &restore::identity(&params, &seed), &stop).await?;
+    let store = open_store(dir, config.store, &restore::identity(&params, &seed), &stop).await?;
     let Checked { keeper, old } =
         restore::check(dir, store.as_ref(), &seed, &params, config.backup_settings().as_ref())?;
     let backup = backup_status(config.backup.as_ref(), keeper.as_ref());
@@ -308,11 +308,12 @@ fn backup_status(file: Option<&PathBuf>, keeper: Option<&Keeper>) -> Option<Back
 
 pub(crate) async fn open_store(
     dir: &DataDir,
+    wished: Option<StoreKind>,
     identity: &[u8],
     stop: &Stop,
 ) -> Result<Arc<dyn Store>, Failure> {
     let (path, identity) = (dir.store_path(), identity.to_vec());
-    let opened = tokio::task::spawn_blocking(move || SledStore::open(&path, &identity)).await;
+    let opened = tokio::task::spawn_blocking(move || StoreKind::open(wished, &path, &identity)).await;
     Ok(Arc::new(WatchedStore::new(opened.map_err(Failure::new)??, stop.clone())))
 }
 

@@ -1,18 +1,18 @@
 //! A store of which no damage goes unnoticed (I13): whoever comes upon a record that cannot be read, the daemon stops
 //! and names it. One that is damaged may not be alone.
 
-use flash_channel::store::{Batch, Durable, Entries, Entry, SledStore, Store, StoreError, Table};
+use flash_channel::store::{Batch, Durable, Entries, Entry, Store, StoreError, Table};
 
 use crate::stop::Stop;
 
 /// Stops the daemon at the first read that fails. Of commits the writer takes care.
 pub(crate) struct WatchedStore {
-    store: SledStore,
+    store: Box<dyn Store>,
     stop: Stop,
 }
 
 impl WatchedStore {
-    pub(crate) const fn new(store: SledStore, stop: Stop) -> Self {
+    pub(crate) const fn new(store: Box<dyn Store>, stop: Stop) -> Self {
         Self { store, stop }
     }
 

@@ -134,10 +134,11 @@ pub async fn run(mut command: Command) -> Ended {
 /// Waits until nobody has the lock of a store that was open in this program: a process that another test starts at that
 /// moment has it, too, until it is another program.
 pub fn wait_unlocked(store: &Path) {
-    let Ok(file) = File::open(store.join("db")) else { return };
     let begun = Instant::now();
-    while file.try_lock().is_err() {
-        assert!(begun.elapsed() < LOCKED_MAX, "{} stays locked", store.display());
-        std::thread::sleep(Duration::from_millis(1));
+    for file in ["db", "lock"].into_iter().filter_map(|name| File::open(store.join(name)).ok()) {
+        while file.try_lock().is_err() {
+            assert!(begun.elapsed() < LOCKED_MAX, "{} stays locked", store.display());
+            std::thread::sleep(Duration::from_millis(1));
+        }
     }
 }

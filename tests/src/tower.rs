@@ -3,7 +3,7 @@
 use std::{path::PathBuf, process::Command};
 
 use flash_channel::{
-    store::SledStore,
+    store::StoreKind,
     tower::{Limits, Tower as Lanes},
 };
 use flash_node_client::{
@@ -71,7 +71,7 @@ impl Tower {
         let key = self.home.key(Account::Node, 0);
         let identity = [self.network.as_bytes().as_slice(), key.public().as_bytes()].concat();
         let path = self.data.join("store");
-        let store = SledStore::open(&path, &identity).expect("its store");
+        let store = StoreKind::open(None, &path, &identity).expect("its store");
         let lanes = Lanes::load(&store, self.network, key, Limits::default()).expect("its lanes").lanes();
         drop(store);
         wait_unlocked(&path);

@@ -1,15 +1,15 @@
 //! Commits to the store, on the disk of the temporary directory (`TMPDIR`).
 
 use criterion::{BenchmarkId, Criterion, Throughput};
-use flash_channel::store::{Batch, SledStore, Store, Table};
+use flash_channel::store::{Batch, JournalStore, Store, Table};
 
 const TABLE: Table = Table::small(200, "bench");
 
 pub(crate) fn all(criterion: &mut Criterion) {
     let dir = tempfile::tempdir().expect("a temporary directory");
-    let synced = SledStore::open(&dir.path().join("synced"), b"bench").expect("a store");
+    let synced = JournalStore::open(&dir.path().join("synced"), b"bench").expect("a store");
     let unsynced =
-        SledStore::danger_open_without_sync(&dir.path().join("unsynced"), b"bench").expect("a store");
+        JournalStore::danger_open_without_sync(&dir.path().join("unsynced"), b"bench").expect("a store");
     let mut group = criterion.benchmark_group("commit");
     for (name, store) in [("1 KiB, synced", &synced), ("1 KiB, not synced", &unsynced)] {
         let mut next = 0;

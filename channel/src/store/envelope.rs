@@ -4,7 +4,7 @@
 use super::{StoreError, Table};
 
 const VERSION: u8 = 1;
-const HEADER_BYTES: usize = 5;
+pub(super) const HEADER_BYTES: usize = 5;
 
 fn checksum(table: Table, key: &[u8], value: &[u8]) -> [u8; 4] {
     let mut hasher = crc32fast::Hasher::new();
@@ -16,10 +16,15 @@ fn checksum(table: Table, key: &[u8], value: &[u8]) -> [u8; 4] {
 
 pub(super) fn wrap(table: Table, key: &[u8], value: &[u8]) -> Vec<u8> {
     let mut wrapped = Vec::with_capacity(value.len().saturating_add(HEADER_BYTES));
-    wrapped.push(VERSION);
-    wrapped.extend_from_slice(&checksum(table, key, value));
-    wrapped.extend_from_slice(value);
+    wrap_into(table, key, value, &mut wrapped);
     wrapped
+}
+
+/// As [`wrap`], at the end of `to`.
+pub(super) fn wrap_into(table: Table, key: &[u8], value: &[u8], to: &mut Vec<u8>) {
+    to.push(VERSION);
+    to.extend_from_slice(&checksum(table, key, value));
+    to.extend_from_slice(value);
 }
 
 pub(super) fn unwrap(table: Table, key: &[u8], wrapped: &[u8]) -> Result<Vec<u8>, StoreError> {

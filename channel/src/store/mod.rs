@@ -24,7 +24,13 @@
 //! # Ok::<(), flash_channel::store::StoreError>(())
 //! ```
 
+#[cfg(any(feature = "journal", feature = "sled"))]
+mod directory;
 mod envelope;
+#[cfg(feature = "journal")]
+mod journal;
+#[cfg(all(feature = "journal", feature = "sled"))]
+mod kind;
 mod memory;
 pub mod records;
 #[cfg(feature = "sled")]
@@ -34,6 +40,10 @@ mod tests;
 
 use std::io;
 
+#[cfg(feature = "journal")]
+pub use journal::JournalStore;
+#[cfg(all(feature = "journal", feature = "sled"))]
+pub use kind::StoreKind;
 pub use memory::{Fault, MemoryStore};
 #[cfg(feature = "sled")]
 pub use sled_store::SledStore;
@@ -209,6 +219,30 @@ pub trait Store: Send + Sync {
     fn last(&self, table: Table, prefix: &[u8]) -> Result<Option<Entry>, StoreError>;
 }
 
+impl<S: Store + ?Sized> Store for Box<S> {
+    fn commit(&self, batch: &Batch) -> Result<Durable, StoreError> {
+        (**self).commit(batch)
+    }
+
+    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
+        (**self).get(table, key)
+    }
+
+    fn scan(
+        &self,
+        table: Table,
+        prefix: &[u8],
+        after: Option<&[u8]>,
+        limit: usize,
+    ) -> Result<Entries, StoreError> {
+        (**self).scan(table, prefix, after, limit)
+    }
+
+    fn last(&self, table: Table, prefix: &[u8]) -> Result<Option<Entry>, StoreError> {
+        (**self).last(table, prefix)
+    }
+}
+
 /// Why the store could not do what it was asked.
 #[derive(Debug, Error)]
 #[non_exhaustive]
@@ -247,7 +281,7 @@ pub enum StoreError {
     },
     /// The disk refused.
     #[error("the disk refused: {0}; nothing is retried, stop, see to the disk and start again")]
-    Io(#[from] io::Error),
+    Io(io::Error),
     /// The disk is full.
     #[error("the disk is full; make room and start again")]
     Full,
@@ -257,7 +291,24 @@ pub enum StoreError {
     /// Another process has the directory open.
     #[error("{0} is in use by another process; two must never run on one directory")]
     InUse(String),
+    /// The files do not fit together: something of them is damaged or gone.
+    #[error("the store is damaged ({0}); restore the directory from a backup")]
+    Damaged(String),
+    /// The directory was made by a store of another kind.
+    #[error("{directory} was made by the store {made_by}; open it with that, or choose another directory")]
+    OtherKind {
+        /// The directory.
+        directory: String,
+        /// The store that made it.
+        made_by: &'static str,
+    },
     /// The directory belongs to another network or key.
     #[error("{0} belongs to another network or identity; choose another directory")]
     WrongIdentity(String),
+}
+
+impl From<io::Error> for StoreError {
+    fn from(error: io::Error) -> Self {
+        if error.kind() == io::ErrorKind::StorageFull { Self::Full } else { Self::Io(error) }
+    }
 }

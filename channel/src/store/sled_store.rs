@@ -19,7 +19,7 @@
 //!   the store is poisoned and nothing is tried again.
 
 use std::{
-    fs::{self, File, TryLockError},
+    fs::{self, File},
     io::{self, Write},
     path::{Path, PathBuf},
     sync::{
@@ -30,7 +30,11 @@ use std::{
     time::Duration,
 };
 
-use super::{Batch, Change, Durable, Entries, Entry, Store, StoreError, Table, envelope};
+use super::{
+    Batch, Change, Durable, Entries, Entry, Store, StoreError, Table,
+    directory::{self, IDENTITY},
+    envelope,
+};
 
 /// Bytes of one entry in sled: 17 of them with their keys stay below the blob threshold.
 const CHUNK_BYTES: usize = 6 * 1024;
@@ -39,8 +43,6 @@ const CACHE_BYTES: u64 = 16 * 1024 * 1024;
 /// How often and how long a sled that is closing in this process is waited for: five seconds in all.
 const CLOSING_TRIES: u32 = 1_000;
 const CLOSING_WAIT: Duration = Duration::from_millis(5);
-/// Table id of the identity that a directory belongs to.
-const IDENTITY: Table = Table::small(255, "identity");
 /// The key, beside that of the identity, under which the number of the newest commit is.
 const COMMITS: &[u8] = b"commits";
 /// The file that has the number of the last commit while the store is closed.
@@ -64,6 +66,11 @@ pub struct SledStore {
 }
 
 impl SledStore {
+    /// Whether a directory has a store of this kind.
+    pub(super) fn made(directory: &Path) -> bool {
+        ["conf", "db"].iter().any(|name| directory.join(name).exists())
+    }
+
     /// Opens or creates the store in `directory` for `identity` (who and which network it belongs to).
     ///
     /// # Errors
@@ -83,18 +90,21 @@ impl SledStore {
     }
 
     fn open_with(directory: &Path, identity: &[u8], sync: bool) -> Result<Self, StoreError> {
-        create_private(directory)?;
-        let lock = lock(directory)?;
+        directory::create_private(directory)?;
+        let lock = directory::lock(directory)?;
+        if directory.join("journal").exists() {
+            return Err(StoreError::OtherKind {
+                directory: directory.display().to_string(),
+                made_by: "journal",
+            });
+        }
         remove_unfinished(directory)?;
         let db = open_sled(directory)?;
         File::open(directory.join("conf"))?.sync_all()?;
         let data = File::options().read(true).write(true).open(directory.join("db"))?;
         data.sync_all()?;
         // sled made the files; their names must survive a power cut as well.
-        File::open(directory)?.sync_all()?;
-        if let Some(parent) = directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-            File::open(parent)?.sync_all()?;
-        }
+        directory::sync_names(directory)?;
         let (poisoned, commits) = (AtomicBool::new(false), Mutex::new(0));
         let store = Self { db, data, poisoned, sync, commits, directory: directory.to_owned(), _lock: lock };
         if let Err(error) = store.check_commits() {
@@ -102,7 +112,7 @@ impl SledStore {
             store.poisoned.store(true, Ordering::Release);
             return Err(error);
         }
-        store.check_identity(directory, identity)?;
+        directory::check_identity(&store, directory, identity)?;
         Ok(store)
     }
 
@@ -135,18 +145,6 @@ impl SledStore {
         file.write_all(format!("{newest}\n").as_bytes())?;
         file.sync_all()?;
         File::open(&self.directory)?.sync_all()
-    }
-
-    fn check_identity(&self, directory: &Path, identity: &[u8]) -> Result<(), StoreError> {
-        match self.get(IDENTITY, b"identity")? {
-            Some(found) if found == identity => Ok(()),
-            Some(_) => Err(StoreError::WrongIdentity(directory.display().to_string())),
-            None => {
-                let mut batch = Batch::new();
-                batch.put(IDENTITY, b"identity", identity.to_vec());
-                self.commit(&batch).map(|_durable| ())
-            }
-        }
     }
 
     /// Bytes that the store takes on the disk.
@@ -238,27 +236,6 @@ fn chunk_key(table: Table, key: &[u8], index: u16) -> Vec<u8> {
     [&[CHUNK_SPACE, table.id][..], key, &index.to_be_bytes()].concat()
 }
 
-fn create_private(directory: &Path) -> io::Result<()> {
-    if directory.is_dir() {
-        return Ok(());
-    }
-    let mut builder = fs::DirBuilder::new();
-    builder.recursive(true);
-    #[cfg(unix)]
-    std::os::unix::fs::DirBuilderExt::mode(&mut builder, 0o700);
-    builder.create(directory)
-}
-
-/// Takes the directory for this process, until the file is dropped or the process ends.
-fn lock(directory: &Path) -> Result<File, StoreError> {
-    let file = File::options().create(true).truncate(false).write(true).open(directory.join("lock"))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => Err(StoreError::InUse(directory.display().to_string())),
-        Err(TryLockError::Error(error)) => Err(StoreError::Io(error)),
-    }
-}
-
 /// Removes what an opening that was cut short left behind and sled would refuse: a snapshot that was still
 /// being written, and the `conf` as long as `db` is empty, so that nothing was ever acknowledged.
 fn remove_unfinished(directory: &Path) -> io::Result<()> {
@@ -302,8 +279,7 @@ fn open_sled(directory: &Path) -> Result<sled::Db, StoreError> {
 
 fn from_sled(error: sled::Error) -> StoreError {
     match error {
-        sled::Error::Io(error) if error.kind() == io::ErrorKind::StorageFull => StoreError::Full,
-        sled::Error::Io(error) => StoreError::Io(error),
+        sled::Error::Io(error) => error.into(),
         other => StoreError::Io(io::Error::other(other)),
     }
 }

@@ -21,115 +21,8 @@ impl Reopen for MemoryStore {
     }
 }
 
-#[cfg(feature = "sled")]
-mod on_disk {
-    use tempfile::TempDir;
-
-    use super::*;
-
-    pub(super) struct OnDisk {
-        store: Option<SledStore>,
-        directory: TempDir,
-    }
-
-    impl OnDisk {
-        pub(super) fn new() -> Self {
-            let directory = tempfile::tempdir().unwrap();
-            let store = SledStore::open(&directory.path().join("store"), b"me").unwrap();
-            Self { store: Some(store), directory }
-        }
-    }
-
-    impl Store for OnDisk {
-        fn commit(&self, batch: &Batch) -> Result<Durable, StoreError> {
-            self.store.as_ref().unwrap().commit(batch)
-        }
-        fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-            self.store.as_ref().unwrap().get(table, key)
-        }
-        fn scan(
-            &self,
-            table: Table,
-            prefix: &[u8],
-            after: Option<&[u8]>,
-            limit: usize,
-        ) -> Result<Entries, StoreError> {
-            self.store.as_ref().unwrap().scan(table, prefix, after, limit)
-        }
-        fn last(&self, table: Table, prefix: &[u8]) -> Result<Option<Entry>, StoreError> {
-            self.store.as_ref().unwrap().last(table, prefix)
-        }
-    }
-
-    impl Reopen for OnDisk {
-        fn reopened(mut self) -> Self {
-            self.store = None;
-            self.store = Some(SledStore::open(&self.directory.path().join("store"), b"me").unwrap());
-            self
-        }
-    }
-
-    #[test]
-    fn a_directory_is_for_one_process_and_one_identity() {
-        let directory = tempfile::tempdir().unwrap();
-        let path = directory.path().join("store");
-        let store = SledStore::open(&path, b"me").unwrap();
-        assert!(matches!(SledStore::open(&path, b"me"), Err(StoreError::InUse(_))));
-        drop(store);
-        assert!(matches!(SledStore::open(&path, b"you"), Err(StoreError::WrongIdentity(_))));
-        SledStore::open(&path, b"me").unwrap();
-    }
-
-    #[test]
-    fn an_opening_that_was_cut_short_is_begun_again() {
-        let directory = tempfile::tempdir().unwrap();
-        std::fs::write(directory.path().join("conf"), "segment_si").unwrap();
-        std::fs::write(directory.path().join("db"), "").unwrap();
-        let store = SledStore::open(directory.path(), b"me").unwrap();
-        let mut batch = Batch::new();
-        batch.put(SMALL, b"k", b"v".to_vec());
-        let _ = store.commit(&batch).unwrap();
-        drop(store);
-        // Named as if it were newer than any snapshot of sled's.
-        std::fs::write(directory.path().join("snap.7FFFFFFFFFFFFFFF.generating"), "torn").unwrap();
-        let store = SledStore::open(directory.path(), b"me").unwrap();
-        assert_eq!(store.get(SMALL, b"k").unwrap().as_deref(), Some(&b"v"[..]));
-    }
-
-    #[test]
-    fn a_note_that_cannot_be_read_is_not_passed_over() {
-        let directory = tempfile::tempdir().unwrap();
-        drop(SledStore::open(directory.path(), b"me").unwrap());
-        std::fs::remove_file(directory.path().join("closed")).unwrap();
-        std::fs::create_dir(directory.path().join("closed")).unwrap();
-        assert!(matches!(SledStore::open(directory.path(), b"me"), Err(StoreError::Io(_))));
-    }
-
-    #[test]
-    fn what_is_stored_takes_room() {
-        let store = OnDisk::new();
-        let store = store.store.as_ref().unwrap();
-        let before = store.disk_bytes().unwrap();
-        let mut batch = Batch::new();
-        for n in 0..20 {
-            batch.put(LARGE, &[n], vec![n; LARGE_VALUE_BYTES_MAX]);
-        }
-        let _ = store.commit(&batch).unwrap();
-        assert!(store.disk_bytes().unwrap() > before);
-    }
-
-    #[test]
-    fn no_blob_file_is_ever_made() {
-        let store = OnDisk::new();
-        for round in 0..40_u8 {
-            let mut batch = Batch::new();
-            batch.put(LARGE, &[round], vec![round; LARGE_VALUE_BYTES_MAX]);
-            let _ = store.commit(&batch).unwrap();
-        }
-        let blobs = std::fs::read_dir(store.directory.path().join("store/blobs")).unwrap();
-        assert_eq!(blobs.count(), 0, "sled never syncs its blob files");
-    }
-}
+#[cfg(all(feature = "journal", feature = "sled"))]
+mod on_disk;
 
 fn promises(mut store: impl Reopen) {
     let mut batch = Batch::new();
@@ -172,51 +65,6 @@ fn promises(mut store: impl Reopen) {
 #[test]
 fn a_store_in_memory_keeps_the_promises() {
     promises(MemoryStore::new());
-}
-
-#[cfg(feature = "sled")]
-#[test]
-fn a_store_on_disk_keeps_the_promises() {
-    promises(on_disk::OnDisk::new());
-}
-
-/// A directory that was closed after two commits, with the files of the moment after the first.
-#[cfg(feature = "sled")]
-#[test]
-fn a_closed_store_without_its_newest_commit_is_refused() {
-    let dir = tempfile::tempdir().unwrap();
-    let [directory, kept] = ["store", "kept"].map(|name| dir.path().join(name));
-    let commit_one = |value: u8| {
-        let store = SledStore::open(&directory, b"me").unwrap();
-        let mut batch = Batch::new();
-        batch.put(SMALL, b"k", vec![value]);
-        let _ = store.commit(&batch).unwrap();
-    };
-    commit_one(1);
-    let files =
-        || std::fs::read_dir(&directory).unwrap().map(|file| file.unwrap().path()).filter(|it| it.is_file());
-    std::fs::create_dir(&kept).unwrap();
-    for file in files() {
-        std::fs::copy(&file, kept.join(file.file_name().unwrap())).unwrap();
-    }
-    commit_one(2);
-    let note = std::fs::read(directory.join("closed")).unwrap();
-    for file in files() {
-        std::fs::remove_file(file).unwrap();
-    }
-    for file in std::fs::read_dir(&kept).unwrap() {
-        let file = file.unwrap().path();
-        std::fs::copy(&file, directory.join(file.file_name().unwrap())).unwrap();
-    }
-    std::fs::write(directory.join("closed"), note).unwrap();
-    for _ in 0..2 {
-        let refused = SledStore::open(&directory, b"me").unwrap_err().to_string();
-        assert!(refused.contains("the newest commits are missing"), "{refused}");
-    }
-    // A store that was not closed in order may be whatever its files are.
-    std::fs::remove_file(directory.join("closed")).unwrap();
-    let store = SledStore::open(&directory, b"me").unwrap();
-    assert_eq!(store.get(SMALL, b"k").unwrap(), Some(vec![1]));
 }
 
 #[test]
@@ -321,7 +169,10 @@ proptest! {
         )
     ) {
         follows_the_reference(MemoryStore::new(), &steps)?;
-        #[cfg(feature = "sled")]
-        follows_the_reference(on_disk::OnDisk::new(), &steps)?;
+        #[cfg(all(feature = "journal", feature = "sled"))]
+        {
+            follows_the_reference(on_disk::OnDisk::<SledStore>::new(), &steps)?;
+            follows_the_reference(on_disk::OnDisk::<JournalStore>::new(), &steps)?;
+        }
     }
 }

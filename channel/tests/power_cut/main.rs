@@ -1,17 +1,17 @@
-//! A power cut on the real store: a commit that was acknowledged is there afterwards (I4, I10).
+//! A power cut on the real stores: a commit that was acknowledged is there afterwards (I4, I10).
 //!
 //! `kill -9` cannot show this, since what a process wrote stays in the kernel. So a writer runs under
 //! `strace`, which records what it wrote, what it synced and what it acknowledged, in order. From the
 //! recording the test rebuilds what a disk may hold if the power fails at a given moment, opens that with the
 //! store, looks, and commits once more.
 //!
-//! A second test does the same with sled's own `flush` in place of the store's sync and must lose commits:
-//! that is what sled does as it comes, and it shows that the first test would see it.
+//! Further tests do the same without the journal's sync, and with sled's own `flush` in place of its store's, and must lose
+//! commits: that is what sled does as it comes, and it shows that the others would see it.
 //!
 //! Needs `strace`. Without it the tests say so and pass, unless `FLASH_REQUIRE_STRACE` is set.
 //! `FLASH_CI=full` cuts ten times as often; `FLASH_POWER_CUT_SEED` and `FLASH_POWER_CUTS` set the seed and the number of cuts. Threads make every
 //! recording a little different; a failure keeps its own, and `FLASH_POWER_CUT_RECORDING` plays it again.
-#![cfg(all(feature = "sled", target_os = "linux"))]
+#![cfg(all(feature = "journal", feature = "sled", target_os = "linux"))]
 #![allow(clippy::disallowed_methods, reason = "the crate is pure, its tests are not")]
 
 mod disk;
@@ -62,7 +62,7 @@ fn number_from(variable: &str, default: u64) -> u64 {
 #[ignore = "run by the other tests"]
 fn writer() {
     let Ok(writer) = env::var(WRITER) else { return };
-    let writer = if writer == "store" { Writer::Store } else { Writer::FlushOnly };
+    let writer = Writer::ALL.into_iter().find(|kind| format!("{kind:?}") == writer).unwrap();
     workload::write(writer, &PathBuf::from(env::var(DIRECTORY).unwrap()).join("store"), COMMITS);
 }
 
@@ -72,7 +72,7 @@ fn record(writer: Writer, root: &Path) -> PathBuf {
     let mut command = Command::new(env::current_exe().unwrap());
     command
         .args(["--exact", "writer", "--ignored", "--nocapture", "--test-threads=1"])
-        .env(WRITER, if writer == Writer::Store { "store" } else { "flush" })
+        .env(WRITER, format!("{writer:?}"))
         .env(DIRECTORY, root);
     recording::record(&command, root)
 }
@@ -127,7 +127,7 @@ fn judge(found: Result<Found, String>, acknowledged: u64, digests: &[u32]) -> Op
     }
 }
 
-fn cut_power(recorded: &[Recorded], root: &Path, cuts: usize, seed: u64) -> Tally {
+fn cut_power(writer: Writer, recorded: &[Recorded], root: &Path, cuts: usize, seed: u64) -> Tally {
     let digests = workload::digests(COMMITS + 1);
     let rebuilt = TempDir::new().unwrap();
     let mut random = Random(seed);
@@ -141,7 +141,7 @@ fn cut_power(recorded: &[Recorded], root: &Path, cuts: usize, seed: u64) -> Tall
         for unsynced in [Unsynced::Lost, Unsynced::Random, last] {
             let rebuilt = rebuilt.path().join("disk");
             disk.cut(unsynced, &mut random, &rebuilt);
-            let found = panic::catch_unwind(|| workload::read(&rebuilt.join("store")))
+            let found = panic::catch_unwind(|| workload::read(writer, &rebuilt.join("store")))
                 .map_err(|_| "a panic".to_owned())
                 .and_then(|found| found.map_err(|error| error.to_string()));
             tally.openings += 1;
@@ -177,7 +177,8 @@ fn run(writer: Writer, cuts: u64, check: impl Fn(&Tally) -> bool) {
         PathBuf::from,
     );
     let recorded = events(&recording);
-    let tally = cut_power(&recorded, &recording::root_of(&recording), usize::try_from(cuts).unwrap(), seed);
+    let root = recording::root_of(&recording);
+    let tally = cut_power(writer, &recorded, &root, usize::try_from(cuts).unwrap(), seed);
     let Tally { openings, acknowledged, lost, wrong } = &tally;
     say(format!(
         "power cuts ({writer:?}): {{\"seed\":{seed},\"cuts\":{cuts},\"openings\":{openings},\
@@ -197,13 +198,26 @@ fn run(writer: Writer, cuts: u64, check: impl Fn(&Tally) -> bool) {
     }
 }
 
+fn cuts() -> u64 {
+    if env::var("FLASH_CI").is_ok_and(|value| value == "full") { 2_000 } else { 200 }
+}
+
 #[test]
 fn an_acknowledged_commit_survives_a_power_cut() {
-    let cuts = if env::var("FLASH_CI").is_ok_and(|value| value == "full") { 2_000 } else { 200 };
-    run(Writer::Store, cuts, |tally| tally.acknowledged > 0 && tally.wrong.is_empty());
+    run(Writer::Journal, cuts(), |tally| tally.acknowledged > 0 && tally.wrong.is_empty());
+}
+
+#[test]
+fn an_acknowledged_commit_to_sled_survives_a_power_cut() {
+    run(Writer::Sled, cuts(), |tally| tally.acknowledged > 0 && tally.wrong.is_empty());
 }
 
 #[test]
 fn without_the_sync_commits_are_lost() {
-    run(Writer::FlushOnly, 40, |tally| tally.lost > 0);
+    run(Writer::JournalUnsynced, 40, |tally| tally.lost > 0);
+}
+
+#[test]
+fn with_the_flush_of_sled_alone_commits_are_lost() {
+    run(Writer::SledFlushOnly, 40, |tally| tally.lost > 0);
 }

@@ -6,7 +6,7 @@ use std::{
     path::Path,
 };
 
-use flash_channel::store::{Batch, LARGE_VALUE_BYTES_MAX, SledStore, Store, StoreError, Table};
+use flash_channel::store::{Batch, JournalStore, LARGE_VALUE_BYTES_MAX, SledStore, Store, StoreError, Table};
 
 use super::{random::Random, recording::ACK};
 
@@ -21,10 +21,33 @@ const COMMITS_PER_OPENING: u64 = 100;
 /// How the writer commits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Writer {
-    /// With the store.
-    Store,
-    /// With the store, but every commit ends with sled's own `flush`.
-    FlushOnly,
+    Journal,
+    /// With the journal, but its frames are not synced.
+    JournalUnsynced,
+    Sled,
+    /// With sled, but every commit ends with sled's own `flush`.
+    SledFlushOnly,
+}
+
+impl Writer {
+    pub(crate) const ALL: [Self; 4] = [Self::Journal, Self::JournalUnsynced, Self::Sled, Self::SledFlushOnly];
+
+    fn open(self, directory: &Path) -> Result<Box<dyn Store>, StoreError> {
+        Ok(match self {
+            Self::Journal => Box::new(JournalStore::open_small(directory, IDENTITY)?),
+            Self::JournalUnsynced => Box::new(JournalStore::danger_open_without_sync(directory, IDENTITY)?),
+            Self::Sled => Box::new(SledStore::open(directory, IDENTITY)?),
+            Self::SledFlushOnly => Box::new(SledStore::danger_open_without_sync(directory, IDENTITY)?),
+        })
+    }
+
+    /// The same store as it should be.
+    const fn synced(self) -> Self {
+        match self {
+            Self::Journal | Self::JournalUnsynced => Self::Journal,
+            Self::Sled | Self::SledFlushOnly => Self::Sled,
+        }
+    }
 }
 
 /// The table, the key and what is put there (`None`: deleted).
@@ -97,10 +120,7 @@ fn batch(number: u64) -> Batch {
 
 /// Makes `commits` commits in `directory`, acknowledging each.
 pub(crate) fn write(writer: Writer, directory: &Path, commits: u64) {
-    let open = || match writer {
-        Writer::Store => SledStore::open(directory, IDENTITY).unwrap(),
-        Writer::FlushOnly => SledStore::danger_open_without_sync(directory, IDENTITY).unwrap(),
-    };
+    let open = || writer.open(directory).unwrap();
     let mut store = open();
     for number in 1..=commits {
         let _ = store.commit(&batch(number)).unwrap();
@@ -123,15 +143,15 @@ pub(crate) struct Found {
 }
 
 /// Looks into `directory` and makes the next commit there.
-pub(crate) fn read(directory: &Path) -> Result<Found, StoreError> {
-    let store = SledStore::open(directory, IDENTITY)?;
+pub(crate) fn read(writer: Writer, directory: &Path) -> Result<Found, StoreError> {
+    let store = writer.synced().open(directory)?;
     let head = store.get(HEAD, b"head")?.map_or(0, |head| u64::from_le_bytes(head.try_into().unwrap()));
-    let digest = digest_of(&store)?;
+    let digest = digest_of(store.as_ref())?;
     let _ = store.commit(&batch(head + 1))?;
-    Ok(Found { head, digest, digest_after: digest_of(&store)? })
+    Ok(Found { head, digest, digest_after: digest_of(store.as_ref())? })
 }
 
-fn digest_of(store: &SledStore) -> Result<u32, StoreError> {
+fn digest_of(store: &dyn Store) -> Result<u32, StoreError> {
     let mut found = Vec::new();
     for (index, table) in TABLES.into_iter().enumerate() {
         for (key, value) in store.scan(table, &[], None, usize::MAX)? {

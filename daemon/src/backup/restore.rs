@@ -9,7 +9,7 @@ use std::{collections::BTreeMap, fs, os::unix::fs::MetadataExt, path::Path, time
 use bincode::{Decode, Encode};
 use flash_channel::{
     machine::tables as channel_tables,
-    store::{Batch, SledStore, Store, StoreError},
+    store::{Batch, Store, StoreError, StoreKind},
 };
 use flash_node_client::wallet::{Account, Seed};
 use flash_proto::NetworkParams;
@@ -24,7 +24,7 @@ use crate::{datadir::DataDir, failure::Failure, tables};
 /// Channels whose records are put back with one commit.
 const RECORDS_AT_A_TIME: usize = 1_024;
 
-/// Which file the store is.
+/// Which file the store is: sled's own, or else its lock, which is written to at every opening.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Place {
     inode: u64,
@@ -34,7 +34,7 @@ pub struct Place {
 
 impl Place {
     fn of(store: &Path) -> std::io::Result<Self> {
-        let metadata = fs::metadata(store.join("db"))?;
+        let metadata = fs::metadata(store.join("db")).or_else(|_| fs::metadata(store.join("lock")))?;
         let born = metadata.created().ok().and_then(|born| born.duration_since(UNIX_EPOCH).ok());
         let born_ns = born.and_then(|born| u64::try_from(born.as_nanos()).ok());
         Ok(Self { inode: metadata.ino(), born_ns })
@@ -146,7 +146,7 @@ pub fn fill(dir: &DataDir, identity: &[u8], content: &Content) -> Result<(), Fai
         );
         return Err(Failure::unusable_data(message));
     }
-    put_back(content, &SledStore::open(&path, identity)?)
+    put_back(content, &StoreKind::open(None, &path, identity)?)
 }
 
 /// How far the store of a data directory is, if nobody uses it.
@@ -154,7 +154,7 @@ pub fn fill(dir: &DataDir, identity: &[u8], content: &Content) -> Result<(), Fai
 /// # Errors
 /// [`StoreError`].
 pub fn generation_of(dir: &DataDir, identity: &[u8]) -> Result<u64, StoreError> {
-    tables::generation(&SledStore::open(&dir.store_path(), identity)?)
+    tables::generation(&StoreKind::open(None, &dir.store_path(), identity)?)
 }
 
 impl From<BackupError> for Failure {

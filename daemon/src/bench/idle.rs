@@ -5,7 +5,7 @@ use std::path::Path;
 use flash_channel::{
     Channel,
     machine::{Agreement, Effects, Input, LedgerView, Origin},
-    store::{Batch, SledStore, Store},
+    store::{Batch, StoreKind},
 };
 use flash_node_client::{
     ledger::check::deposits_min,
@@ -56,7 +56,7 @@ pub fn fill(
     setup::init(setup, None).map_err(|error| Failure { message: error.to_string(), exit: error.exit() })?;
     let seed = Seed::from_words(&words, "").map_err(Failure::new)?;
     let store =
-        SledStore::open(&DataDir::open(&data)?.store_path(), &restore::identity(&keys.params, &seed))?;
+        StoreKind::open(None, &DataDir::open(&data)?.store_path(), &restore::identity(&keys.params, &seed))?;
     let mut ledger = Ledger::open(node_dir.store_path(), keys)?;
     let peer = SecretKey::from_bytes([9; 32]).public();
     let mut made = 0_u32;
@@ -178,7 +178,7 @@ mod tests {
         let data = DataDir::open(&dir.path().join("idle")).unwrap();
         let seed = crate::run::read_seed(&data).unwrap();
         let params = data.network().unwrap();
-        let store = SledStore::open(&data.store_path(), &restore::identity(&params, &seed)).unwrap();
+        let store = StoreKind::open(None, &data.store_path(), &restore::identity(&params, &seed)).unwrap();
         let ids = channels(&store).unwrap();
         assert_eq!(ids.len(), 5);
         let node_store = dir.path().join("node").join("store");

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use flash_node_client::quic::{PeerAddress, frames, jittered, peer_key};
+use flash_node_client::quic::{PeerAddress, allow_streams, frames, jittered, peer_key};
 use flash_proto::{
     ChannelId, PublicKey, Side, limits,
     message::{Hello, OpenProposal, OpenReply, PROTOCOL_VERSION, Refusal, RefusalCode, StreamStart},
@@ -264,7 +264,7 @@ async fn serve(shared: &Arc<Shared>, link: &Link, mut stranger: Option<OwnedSema
         if channels.len() > places {
             places = channels.len();
             let streams = u32::try_from(places).unwrap_or(u32::MAX).saturating_add(STREAMS_BESIDE_CHANNELS);
-            link.connection.set_max_concurrent_bi_streams(VarInt::from_u32(streams));
+            allow_streams(&link.connection, streams);
         }
         for (id, side) in channels {
             if side == Side::A && opened.insert(id) {

@@ -86,6 +86,23 @@ async fn one_socket_tells_several_kinds_apart() {
     assert!(accepted.is_err() && dialled.is_err());
 }
 
+/// One more is allowed at a time, and each is taken at once.
+#[tokio::test]
+async fn streams_that_are_allowed_one_by_one_can_all_be_opened() {
+    let (server, client, address) = pair();
+    let (accepted, dialled) = tokio::join!(accept(&server), client.connect(address, key(1).public()));
+    let (accepted, dialled) = (accepted.unwrap(), dialled.unwrap());
+    let mut streams = Vec::new();
+    for allowed in LIMITS.bidirectional + 1..300 {
+        allow_streams(&accepted, allowed);
+        while streams.len() < usize::try_from(allowed).unwrap() {
+            let opened = tokio::time::timeout(Duration::from_secs(20), dialled.open_bi()).await;
+            streams
+                .push(opened.unwrap_or_else(|_| panic!("{} of {allowed} streams", streams.len())).unwrap());
+        }
+    }
+}
+
 #[tokio::test]
 async fn bad_frames_are_refused() {
     for length in [65, u32::MAX] {

@@ -73,10 +73,12 @@ pub enum Step {
     Restore(Side),
     /// A hands the newest that it was paid to its watchtower, which keeps it.
     Hand,
-    /// The watchtower sees the newest milestone and does what it must; if it was down, it starts again.
+    /// The watchtower sees the newest milestone and does what it must.
     Watch,
-    /// The watchtower dies.
-    TowerDies,
+    /// A goes away, or comes back. Meanwhile its watchtower must keep up.
+    Leave(bool),
+    /// The watchtower dies, or starts again. Meanwhile A must keep up.
+    Outage(bool),
 }
 
 impl Step {
@@ -89,10 +91,10 @@ impl Step {
     /// What brings the channel on comes last: whoever searches in depth from the end gets far at once.
     const fn progress(self) -> u8 {
         match self {
-            Self::Publish(_) | Self::Say(_) => 0,
-            Self::Crash(..) | Self::Break | Self::Copy(_) | Self::Restore(_) | Self::TowerDies => 1,
+            Self::Publish(_) | Self::Say(_) | Self::Leave(false) | Self::Outage(false) => 0,
+            Self::Crash(..) | Self::Break | Self::Copy(_) | Self::Restore(_) | Self::Outage(true) => 1,
             Self::Milestone => 2,
-            Self::Close(_) | Self::CloseAlone(_) => 3,
+            Self::Close(_) | Self::CloseAlone(_) | Self::Leave(true) => 3,
             Self::Pay(..) | Self::Hand => 4,
             Self::See(_) | Self::Watch => 5,
             Self::Restart(_) | Self::Connect | Self::Deliver(_) | Self::Commit(_) => 6,
@@ -121,6 +123,21 @@ pub struct Budget {
     pub milestones: u8,
     /// Balances that A hands to a watchtower; without any there is none.
     pub hands: u8,
+}
+
+impl Budget {
+    /// Nothing happens but what must.
+    pub const NOTHING: Self = Self {
+        payments: 0,
+        breaks: 0,
+        crashes: 0,
+        closes: 0,
+        hostile: 0,
+        hostile_kinds: 0,
+        restores: 0,
+        milestones: 0,
+        hands: 0,
+    };
 }
 
 /// Two parties, a stream and a ledger.
@@ -158,6 +175,8 @@ struct Watched {
     well: u64,
     /// It has claimed something.
     claimed: bool,
+    /// A is away.
+    alone: bool,
 }
 
 impl Clone for Duel {
@@ -353,7 +372,9 @@ impl Duel {
         let [to_a, to_b] = &self.wires;
         let (party, left) = (self.party(side), &self.left);
         let Some(channel) = party.channel() else {
-            steps.push(Step::Restart(side));
+            if side == Side::B || !self.tower_is_alone() {
+                steps.push(Step::Restart(side));
+            }
             return;
         };
         if !side.pick(to_a, to_b).is_empty() {
@@ -433,25 +454,15 @@ impl Duel {
             Step::Milestone => self.milestone(),
             Step::Hand => self.hand(),
             Step::Watch => self.watch(),
-            Step::TowerDies => self.tower_dies(),
-            Step::See(side) => {
-                let view = self.ledger.newest();
-                self.party_mut(side).seen = Some(view.index);
-                self.party_mut(side).push(Input::Ledger(view));
-                self.input(side, Input::Fresh(true));
-            }
+            Step::Leave(leaves) => self.leave(leaves),
+            Step::Outage(begins) => self.outage(begins),
+            Step::See(side) => self.see(side),
             Step::Close(side) | Step::CloseAlone(side) => {
                 self.left.closes = self.left.closes.saturating_sub(1);
                 let alone = matches!(step, Step::CloseAlone(_));
                 self.input(side, if alone { Input::CloseAlone } else { Input::Close });
             }
-            Step::Publish(kind) => {
-                self.left.hostile = self.left.hostile.saturating_sub(1);
-                let transaction =
-                    hostile::on_ledger(self.party(Side::B), self.network, &mut Rng::new(kind.into()));
-                let from = self.ledger.index() + 1;
-                Arc::make_mut(&mut self.ledger).submit(By::Party(Side::B), transaction, from);
-            }
+            Step::Publish(kind) => self.publish(kind),
             Step::Say(kind) => {
                 self.left.hostile = self.left.hostile.saturating_sub(1);
                 let said = hostile::message(self.party(Side::B), self.network, &mut Rng::new(kind.into()));
@@ -477,6 +488,20 @@ impl Duel {
             let agrees = self.agrees();
             self.oracle.require(agrees, || "I8: the parties disagree at rest".into());
         }
+    }
+
+    fn see(&mut self, side: Side) {
+        let view = self.ledger.newest();
+        self.party_mut(side).seen = Some(view.index);
+        self.party_mut(side).push(Input::Ledger(view));
+        self.input(side, Input::Fresh(true));
+    }
+
+    fn publish(&mut self, kind: u8) {
+        self.left.hostile = self.left.hostile.saturating_sub(1);
+        let transaction = hostile::on_ledger(self.party(Side::B), self.network, &mut Rng::new(kind.into()));
+        let from = self.ledger.index() + 1;
+        Arc::make_mut(&mut self.ledger).submit(By::Party(Side::B), transaction, from);
     }
 
     fn look_well(&mut self) {

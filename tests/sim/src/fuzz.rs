@@ -112,7 +112,7 @@ fn ends(duel: &mut Duel, mut step: impl FnMut(&mut Duel, Step)) -> Result<(), &'
         }
         return Err("two parties do not come to rest");
     }
-    duel.allow(Budget { closes: 2, milestones: u8::MAX, ..NOTHING });
+    duel.allow(Budget { closes: 2, milestones: u8::MAX, ..Budget::NOTHING });
     step(duel, Step::CloseAlone(Side::A));
     let goes_on =
         |step: &Step| (step.is_due() && *step != Step::Connect) || *step == Step::CloseAlone(Side::A);
@@ -142,18 +142,6 @@ fn begin(choice: u8) -> Duel {
     beginnings.get(at).cloned().unwrap_or_else(|| Duel::new([3, 3], BUDGET))
 }
 
-const NOTHING: Budget = Budget {
-    payments: 0,
-    breaks: 0,
-    crashes: 0,
-    closes: 0,
-    hostile: 0,
-    hostile_kinds: 0,
-    restores: 0,
-    milestones: 0,
-    hands: 0,
-};
-
 const BUDGET: Budget = Budget {
     payments: 200,
     breaks: 50,
@@ -161,5 +149,5 @@ const BUDGET: Budget = Budget {
     closes: 4,
     hostile_kinds: 60,
     milestones: 40,
-    ..NOTHING
+    ..Budget::NOTHING
 };

@@ -9,7 +9,7 @@ use std::{
 
 use flash_channel::{
     machine::{HistoryRule, Input},
-    store::SledStore,
+    store::StoreKind,
 };
 use flash_node_client::ledger::{Checked, LedgerState, genesis::genesis_entries};
 use flash_proto::{Action, Amount, BlockId, Side};
@@ -112,7 +112,7 @@ fn after_any_number_of_updates_the_records_are_what_they_were_at_first() {
     let open = |side: Side| {
         let path = dir.path().join(side.to_string());
         wait_unlocked(&path);
-        SledStore::open(&path, b"flat").expect("a store")
+        StoreKind::open(None, &path, b"flat").expect("a store")
     };
     let params = params();
     let agreements = agreements(&params);

@@ -52,10 +52,15 @@ fn change(store: &Path, key: &[u8], value: Option<&[u8]>) {
     });
 }
 
-/// A daemon that has used its wallet, a channel and payment keys, and is stopped.
+/// A daemon that has used its wallet, a channel and payment keys, and is stopped. Its records are in sled, where a test can
+/// put others in their place.
 async fn used(net: &Net) -> (Daemon, Daemon, ChannelId) {
     let money = Amount::new(3 * DEPOSIT);
-    let (mut car, charger) = tokio::join!(net.daemon("car", money), net.daemon("charger", money));
+    let car = Daemon::init(net, "car").await;
+    let config = car.data().join("flash.toml");
+    let written = fs::read_to_string(&config).expect("its configuration");
+    fs::write(&config, format!("store = \"sled\"\n{written}")).expect("room");
+    let (mut car, charger) = tokio::join!(net.run_with_money(car, money), net.daemon("charger", money));
     let channel = car.open(&charger, DEPOSIT, DEPOSIT, 400).await;
     car.agree(&charger, channel).await;
     let request = PayRequest { amount: Amount::new(9), reference: None, key: Some("a key".to_owned()) };

@@ -1,5 +1,5 @@
-//! A's watchtower in a duel. It is late or down as often as A keeps up in its place: one of both has always seen the
-//! ledger not more than [`LAG_MAX`] milestones ago.
+//! A's watchtower in a duel. A may go away as long as the tower keeps up, and the tower may be late or down as long as A
+//! does: one of both has always seen the ledger not more than [`LAG_MAX`] milestones ago.
 
 use std::{
     hash::{DefaultHasher, Hash, Hasher},
@@ -24,7 +24,7 @@ const HONEST: u64 = 7;
 impl Watched {
     pub(super) fn new(network: NetworkId, channel: ChannelId) -> Self {
         let tower = Arc::new(Watchtower::new(network, channel, 0, false));
-        Self { tower, confirmed: Amount::ZERO, owed: Amount::ZERO, well: 0, claimed: false }
+        Self { tower, confirmed: Amount::ZERO, owed: Amount::ZERO, well: 0, claimed: false, alone: false }
     }
 
     /// The tower, to be changed: a copy of its own if others look at this one.
@@ -44,19 +44,26 @@ impl Duel {
     }
 
     pub(super) fn steps_of_tower(&self, steps: &mut Vec<Step>) {
-        let Some(Watched { tower, confirmed, .. }) = &self.watched else { return };
-        if !tower.is_up() || tower.seen != Some(self.ledger.index()) {
+        let Some(Watched { tower, confirmed, alone, .. }) = &self.watched else { return };
+        let (is_up, may_go) = (self.party(Side::A).is_up(), self.left.crashes > 0);
+        if *alone {
+            steps.push(Step::Leave(false));
+        } else if !tower.is_up() {
+            steps.push(Step::Outage(false));
+        } else if may_go {
+            steps.extend([Step::Leave(true), Step::Outage(true)]);
+        }
+        if tower.is_up() && tower.seen != Some(self.ledger.index()) {
             steps.push(Step::Watch);
         }
-        if tower.is_up() {
-            let more = self.party(Side::A).durable.held() > *confirmed;
-            if self.left.hands > 0 && self.party(Side::A).is_up() && more {
-                steps.push(Step::Hand);
-            }
-            if self.left.crashes > 0 {
-                steps.push(Step::TowerDies);
-            }
+        let more = self.party(Side::A).durable.held() > *confirmed;
+        if tower.is_up() && is_up && more && self.left.hands > 0 {
+            steps.push(Step::Hand);
         }
+    }
+
+    pub(super) fn tower_is_alone(&self) -> bool {
+        self.watched.as_ref().is_some_and(|watched| watched.alone)
     }
 
     pub(super) fn tower_keeps_up(&self) -> bool {
@@ -82,10 +89,7 @@ impl Duel {
         let view = LedgerView { payouts: None, ..self.ledger.newest() };
         let (index, claims_in_time) = (view.index, self.claims_in_time());
         let Some(watched) = &mut self.watched else { return };
-        let tower = watched.tower_mut();
-        let starts = if tower.is_up() { Ok(()) } else { tower.restart() };
-        self.oracle.require(starts.is_ok(), || "I13: the tower cannot read its store".into());
-        tower.shown(&view);
+        watched.tower_mut().shown(&view);
         self.tower_writes();
         if let Some(watched) = &mut self.watched {
             watched.well = index;
@@ -95,11 +99,27 @@ impl Duel {
         }
     }
 
-    pub(super) fn tower_dies(&mut self) {
-        self.left.crashes = self.left.crashes.saturating_sub(1);
-        if let Some(watched) = &mut self.watched {
-            watched.tower_mut().crash();
+    pub(super) fn leave(&mut self, leaves: bool) {
+        if leaves && self.party(Side::A).is_up() {
+            self.party_mut(Side::A).crash();
+            self.changed(Side::A);
+            self.disconnect();
         }
+        self.left.crashes = self.left.crashes.saturating_sub(u8::from(leaves));
+        if let Some(watched) = &mut self.watched {
+            watched.alone = leaves;
+        }
+    }
+
+    pub(super) fn outage(&mut self, begins: bool) {
+        self.left.crashes = self.left.crashes.saturating_sub(u8::from(begins));
+        let Some(watched) = &mut self.watched else { return };
+        if begins {
+            watched.tower_mut().crash();
+            return;
+        }
+        let starts = watched.tower_mut().restart();
+        self.oracle.require(starts.is_ok(), || "I13: the tower cannot read its store".into());
     }
 
     /// What waits is written, and what must be claimed is submitted.
@@ -134,8 +154,8 @@ impl Duel {
     }
 
     pub(super) fn hash_tower<H: Hasher>(&self, state: &mut H) {
-        let Some(Watched { tower, confirmed, owed, well, claimed }) = &self.watched else { return };
-        (confirmed.units(), owed.units(), well, claimed).hash(state);
+        let Some(Watched { tower, confirmed, owed, well, claimed, alone }) = &self.watched else { return };
+        (confirmed.units(), owed.units(), well, claimed, alone).hash(state);
         let mut digest = Digest(DefaultHasher::new());
         // Writing to a hash cannot fail.
         let _ = tower.describe(&mut digest);

@@ -1,0 +1,327 @@
+//! Damage, disks that refuse, and how much room the store takes.
+
+use tempfile::TempDir;
+
+use super::*;
+use std::fs;
+
+const SMALL: Table = Table::small(1, "small");
+const LARGE: Table = Table::large(2, "large");
+
+fn open(directory: &Path) -> Result<JournalStore, StoreError> {
+    JournalStore::open_small(directory, b"me")
+}
+
+fn put(store: &JournalStore, table: Table, key: &[u8], value: Vec<u8>) -> Result<(), StoreError> {
+    let mut batch = Batch::new();
+    batch.put(table, key, value);
+    store.commit(&batch).map(|_durable| ())
+}
+
+fn copy(from: &Path, to: &Path) {
+    fs::create_dir_all(to).unwrap();
+    for entry in fs::read_dir(from).unwrap() {
+        let entry = entry.unwrap();
+        let target = to.join(entry.file_name());
+        if entry.path().is_dir() {
+            copy(&entry.path(), &target);
+        } else {
+            fs::copy(entry.path(), target).unwrap();
+        }
+    }
+}
+
+fn segments(directory: &Path) -> Vec<PathBuf> {
+    let journal = directory.join(JOURNAL);
+    segment::list(&journal).unwrap().into_iter().map(|number| segment::path(&journal, number)).collect()
+}
+
+fn flip(path: &Path, byte: usize) {
+    let mut bytes = fs::read(path).unwrap();
+    bytes[byte] ^= 1;
+    fs::write(path, bytes).unwrap();
+}
+
+/// A store, and a directory beside it to which copies go: what a process finds after `kill -9`.
+struct Killed {
+    store: JournalStore,
+    dir: TempDir,
+}
+
+impl Killed {
+    fn new() -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        Self { store: open(&dir.path().join("store")).unwrap(), dir }
+    }
+
+    /// The directory as it is now, with the keeper at rest.
+    fn copied(&self) -> PathBuf {
+        let shared = &self.store.shared;
+        drop(shared.done.wait_while(shared.signal(), |signal| signal.due).unwrap());
+        let to = self.dir.path().join("copy");
+        let _ = fs::remove_dir_all(&to);
+        copy(&self.dir.path().join("store"), &to);
+        to
+    }
+
+    /// Commits under a few keys until the keeper has moved all that waits so many times.
+    fn moved(&self, times: usize) {
+        for _ in 0..times {
+            let before = self.store.shared.base.mark().unwrap();
+            for n in 0_u32.. {
+                put(&self.store, SMALL, &[7], vec![7; 4_000]).unwrap();
+                let moved = self.store.shared.base.mark().unwrap() != before;
+                if moved && !self.store.shared.signal().due {
+                    break;
+                }
+                assert!(n < 100_000, "the keeper does nothing");
+            }
+        }
+    }
+}
+
+fn get(store: &JournalStore) -> Option<Vec<u8>> {
+    store.get(SMALL, b"k").unwrap()
+}
+
+fn assert_damaged(directory: &Path, what: &str) {
+    for _ in 0..2 {
+        match open(directory) {
+            Err(StoreError::Damaged(_)) => {}
+            other => panic!("{what}: {other:?}"),
+        }
+    }
+}
+
+#[test]
+fn a_torn_end_is_cut_off_and_a_damaged_middle_is_refused() {
+    let killed = Killed::new();
+    put(&killed.store, SMALL, b"k", vec![1; 30]).unwrap();
+    let middle = fs::metadata(&segments(&killed.copied())[0]).unwrap().len();
+    put(&killed.store, SMALL, b"k", vec![2; 30]).unwrap();
+    let end = fs::metadata(&segments(&killed.copied())[0]).unwrap().len();
+    let (middle, end) = (usize::try_from(middle).unwrap(), usize::try_from(end).unwrap());
+    for byte in middle..end {
+        let directory = killed.copied();
+        File::options().write(true).open(&segments(&directory)[0]).unwrap().set_len(byte as u64).unwrap();
+        let store = open(&directory).unwrap();
+        assert_eq!(get(&store), Some(vec![1; 30]), "cut off at {byte}");
+        put(&store, SMALL, b"k", vec![3]).unwrap();
+        drop(store);
+        assert_eq!(get(&open(&directory).unwrap()), Some(vec![3]), "cut off at {byte}");
+        let directory = killed.copied();
+        flip(&segments(&directory)[0], byte);
+        assert_eq!(get(&open(&directory).unwrap()), Some(vec![1; 30]), "torn at {byte}");
+    }
+    for byte in 0..middle {
+        let directory = killed.copied();
+        flip(&segments(&directory)[0], byte);
+        assert_damaged(&directory, &format!("byte {byte} is flipped"));
+    }
+    assert_eq!(get(&open(&killed.copied()).unwrap()), Some(vec![2; 30]));
+}
+
+#[test]
+fn what_is_missing_of_the_files_is_missed() {
+    let killed = Killed::new();
+    killed.moved(2);
+    let old = killed.dir.path().join("old base");
+    copy(&killed.copied().join(BASE), &old);
+    put(&killed.store, LARGE, b"large", vec![8; 50_000]).unwrap();
+    killed.moved(2);
+    // Each copy waits for the keeper, so that there are four files at some time, however slow it is: that of the large
+    // value, that up to which the tree is, and two more.
+    let (mut files, mut newest) = (Vec::new(), None);
+    for n in 0..100 {
+        newest = Some(vec![n; 4_000]);
+        put(&killed.store, SMALL, b"k", vec![n; 4_000]).unwrap();
+        files = segments(&killed.copied());
+        if files.len() >= 4 {
+            break;
+        }
+    }
+    assert!(files.len() >= 4, "{files:?}");
+    // That the newest is gone after a crash nothing can tell, as nothing is known of what was in it.
+    let mut needed = 0;
+    for file in &files[..files.len() - 1] {
+        let directory = killed.copied();
+        fs::remove_file(directory.join(JOURNAL).join(file.file_name().unwrap())).unwrap();
+        match open(&directory) {
+            Err(StoreError::Damaged(_)) => needed += 1,
+            // All of it that counts is in the tree.
+            Ok(store) => {
+                assert_eq!(get(&store), newest, "{} is gone", file.display());
+                assert_eq!(store.get(LARGE, b"large").unwrap(), Some(vec![8; 50_000]));
+            }
+            Err(other) => panic!("{} is gone: {other}", file.display()),
+        }
+    }
+    assert!(needed >= 2, "{needed} of {files:?} are needed");
+    let cut = killed.copied();
+    let file = &segments(&cut)[files.len() - 2];
+    let len = fs::metadata(file).unwrap().len();
+    File::options().write(true).open(file).unwrap().set_len(len - 1).unwrap();
+    assert_damaged(&cut, "the end of a file that is not the last");
+    let directory = killed.copied();
+    fs::remove_dir_all(directory.join(BASE)).unwrap();
+    assert_damaged(&directory, "the tree is gone");
+    copy(&old, &directory.join(BASE));
+    assert_damaged(&directory, "the tree is old");
+    let directory = killed.copied();
+    fs::remove_dir_all(directory.join(JOURNAL)).unwrap();
+    assert_damaged(&directory, "the journal is gone");
+}
+
+#[test]
+fn a_file_whose_making_was_cut_short_is_made_again() {
+    let killed = Killed::new();
+    put(&killed.store, SMALL, b"k", vec![1]).unwrap();
+    for len in 0..=HEADER_BYTES {
+        let directory = killed.copied();
+        let next = segment::path(&directory.join(JOURNAL), 2);
+        fs::write(&next, vec![0; usize::try_from(len).unwrap()]).unwrap();
+        let store = open(&directory).unwrap();
+        assert_eq!(get(&store), Some(vec![1]));
+        assert!(!next.exists());
+    }
+    // The very first one.
+    let directory = killed.dir.path().join("first");
+    fs::create_dir_all(directory.join(JOURNAL)).unwrap();
+    fs::write(segment::path(&directory.join(JOURNAL), 1), [0; 20]).unwrap();
+    put(&open(&directory).unwrap(), SMALL, b"k", vec![1]).unwrap();
+    assert_eq!(get(&open(&directory).unwrap()), Some(vec![1]));
+}
+
+#[test]
+fn what_looks_like_a_frame_in_a_value_is_none() {
+    let killed = Killed::new();
+    let writer = Segment::create(killed.dir.path(), 1, 1).unwrap();
+    let mut inner = Batch::new();
+    inner.put(SMALL, b"k", vec![9]);
+    let mut frame = Vec::new();
+    writer.frame(9, &inner, &mut frame).unwrap();
+    put(&killed.store, SMALL, b"k", vec![1]).unwrap();
+    let begin = fs::metadata(&segments(&killed.copied())[0]).unwrap().len();
+    put(&killed.store, SMALL, b"k", frame).unwrap();
+    let directory = killed.copied();
+    flip(&segments(&directory)[0], usize::try_from(begin).unwrap());
+    assert_eq!(get(&open(&directory).unwrap()), Some(vec![1]), "torn, with a stranger's frame in it");
+}
+
+#[test]
+fn a_flipped_bit_is_found_wherever_a_value_stands() {
+    let killed = Killed::new();
+    put(&killed.store, LARGE, b"large", vec![8; 50_000]).unwrap();
+    put(&killed.store, SMALL, b"k", vec![8; 500]).unwrap();
+    drop(killed.store);
+    let [store, copied] = ["store", "copy"].map(|name| killed.dir.path().join(name));
+    copy(&store, &copied);
+    let file = segments(&copied).into_iter().max_by_key(|file| fs::metadata(file).unwrap().len()).unwrap();
+    flip(&file, 20_000);
+    let opened = open(&copied).unwrap();
+    assert!(matches!(opened.get(LARGE, b"large"), Err(StoreError::Corrupt { .. })));
+    assert!(opened.scan(LARGE, b"", None, 9).is_err());
+    assert_eq!(get(&opened), Some(vec![8; 500]), "the others are as they were");
+    drop(opened);
+    File::options().write(true).open(&file).unwrap().set_len(20_000).unwrap();
+    assert_damaged(&copied, "a file that was closed is shorter");
+    // A bit of the tree.
+    let tables = || fs::read_dir(store.join(BASE).join("tables")).unwrap().map(|file| file.unwrap().path());
+    for table in tables() {
+        let bytes = fs::read(&table).unwrap();
+        let at = bytes.windows(100).position(|window| window == [8; 100]);
+        let Some(at) = at else { continue };
+        flip(&table, at + 50);
+        assert!(open(&store).and_then(|store| store.get(SMALL, b"k")).is_err());
+        return;
+    }
+    panic!("the value is in no table");
+}
+
+#[test]
+fn a_disk_that_refuses_poisons_the_store_and_loses_nothing_acknowledged() {
+    // A file that takes nothing, one that takes it and cannot be synced, one that may not be written.
+    for (file, full) in [("/dev/full", true), ("/dev/null", false), ("/dev/zero", false)] {
+        let killed = Killed::new();
+        put(&killed.store, SMALL, b"k", vec![1]).unwrap();
+        killed.store.shared.writer().segment.file =
+            File::options().read(true).write(file != "/dev/zero").open(file).unwrap();
+        let refused = put(&killed.store, SMALL, b"k", vec![2]).unwrap_err();
+        assert_eq!(matches!(refused, StoreError::Full), full, "{file}: {refused}");
+        assert_eq!(matches!(refused, StoreError::Io(_)), !full, "{file}: {refused}");
+        assert!(matches!(put(&killed.store, SMALL, b"k", vec![3]), Err(StoreError::Poisoned)));
+        assert!(matches!(killed.store.get(SMALL, b"k"), Err(StoreError::Poisoned)));
+        let directory = killed.dir.path().join("store");
+        drop(killed.store);
+        assert_eq!(get(&open(&directory).unwrap()), Some(vec![1]), "{file}");
+    }
+}
+
+#[test]
+fn a_tree_that_takes_nothing_stops_the_store() {
+    let killed = Killed::new();
+    fs::remove_dir_all(killed.dir.path().join("store").join(BASE).join("tables")).unwrap();
+    let refused =
+        (0..100_000_u32).find_map(|n| put(&killed.store, SMALL, &n.to_be_bytes(), vec![7; 500]).err());
+    assert!(matches!(refused, Some(StoreError::Io(_))), "{refused:?}");
+    assert!(matches!(killed.store.get(SMALL, b"k"), Err(StoreError::Poisoned)));
+}
+
+#[test]
+fn old_values_give_their_room_back_whichever_stay() {
+    let value = |n: u32| vec![u8::try_from(n % 251).unwrap(); 20_000];
+    let killed = Killed::new();
+    let store = &killed.store;
+    for n in 0..600_u32 {
+        let mut batch = Batch::new();
+        batch.put(LARGE, &n.to_be_bytes(), value(n));
+        // Of the old ones each tenth stays, so that no file is without a value that is needed.
+        if let Some(old) = n.checked_sub(5).filter(|old| old % 10 != 0) {
+            batch.delete(LARGE, &old.to_be_bytes());
+        }
+        let _ = store.commit(&batch).unwrap();
+    }
+    let kept: Vec<u32> = (0..600).filter(|n| n % 10 == 0 || *n >= 595).collect();
+    killed.moved(3);
+    let bytes = store.disk_bytes();
+    let needed = kept.len() as u64 * 20_000;
+    let spare = SMALL_SIZES.spare + 2 * SMALL_SIZES.journal;
+    assert!(bytes < 2 * needed + spare, "{bytes} bytes for {needed}");
+    for store in [&open(&killed.copied()).unwrap(), store] {
+        let found = store.scan(LARGE, b"", None, usize::MAX).unwrap();
+        let wanted: Vec<_> = kept.iter().map(|n| (n.to_be_bytes().to_vec(), value(*n))).collect();
+        assert!(found == wanted, "{} of {}", found.len(), wanted.len());
+    }
+}
+
+#[test]
+fn readers_see_whole_commits_while_they_are_made_and_moved() {
+    let killed = Killed::new();
+    let store = &killed.store;
+    let done = AtomicBool::new(false);
+    thread::scope(|scope| {
+        let reader = scope.spawn(|| {
+            let mut newest = 0;
+            while !done.load(Ordering::Acquire) {
+                let number = |entry: &Entry| u64::from_le_bytes(*entry.1.first_chunk().unwrap());
+                let Some(last) = store.last(LARGE, b"").unwrap() else { continue };
+                assert!(number(&last) >= newest, "{} after {newest}", number(&last));
+                newest = number(&last);
+                let found = store.scan(LARGE, b"", None, 100).unwrap();
+                let numbers: Vec<u64> = found.iter().map(number).collect();
+                assert!(numbers.windows(2).all(|pair| pair[0] < pair[1]), "{numbers:?}");
+                assert!(found.iter().all(|(_, value)| value.len() >= 3_000));
+            }
+        });
+        for n in 1..=1_500_u64 {
+            let mut batch = Batch::new();
+            let value = [&n.to_le_bytes()[..], &[7; 3_000]].concat();
+            batch.put(LARGE, &n.to_be_bytes(), value);
+            batch.delete(LARGE, &n.saturating_sub(8).to_be_bytes());
+            let _ = store.commit(&batch).unwrap();
+        }
+        done.store(true, Ordering::Release);
+        reader.join().unwrap();
+    });
+    assert_eq!(store.scan(LARGE, b"", None, 100).unwrap().len(), 8);
+}
