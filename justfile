@@ -31,9 +31,17 @@ coverage *crates:
 mutants *arguments:
     cargo mutants --package flash-proto --package flash-channel {{arguments}}
 
-# the benchmarks
+# every figure on this machine, with what it is compared with: `--list` shows the rows, `--row single` runs one
 bench *arguments:
+    cargo run --release --locked --package flash-benches -- {{arguments}}
+
+# single steps of the core, in nanoseconds
+bench-steps *arguments:
     cargo bench --locked --package flash-benches {{arguments}}
+
+# the channel of LDK, for comparison; `just bench` then shows it, too
+bench-ldk *arguments:
+    cargo run --release --locked --manifest-path benches/ldk/Cargo.toml -- {{arguments}}
 
 # the classic commands, made by a client library of 2019; needs Python and a package index
 classic-client:

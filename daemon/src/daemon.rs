@@ -390,6 +390,7 @@ impl Daemon {
     pub fn metrics(&self) -> String {
         let faults = i64::try_from(self.0.client.faults_count()).unwrap_or(i64::MAX);
         self.0.metrics.node_faults.set(faults);
+        self.0.peers.count_sent();
         self.0.metrics.text()
     }
 

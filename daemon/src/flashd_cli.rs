@@ -19,6 +19,7 @@ use flash_proto::{Address, Amount, Output, PublicKey};
 use crate::{
     config::Config,
     core_files,
+    daemon::Daemon,
     datadir::{self, DataDir},
     exit::Exit,
     failure::Failure,
@@ -347,11 +348,19 @@ struct FundArgs {
 
 /// Runs the command line; `args` begin with the program's name.
 pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
+    main_with(args, |_daemon| std::future::pending())
+}
+
+/// The same for a program that embeds the daemon: `embedder` as in [`run::run_with`].
+pub fn main_with<F>(args: impl IntoIterator<Item = OsString>, embedder: impl FnOnce(Daemon) -> F) -> ExitCode
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     core_files::forbid();
     let cli = Cli::parse_from(args);
     let done = match cli.command {
-        None => daemon(&cli.run),
-        Some(Command::Run(args)) => daemon(&args),
+        None => daemon(&cli.run, embedder),
+        Some(Command::Run(args)) => daemon(&args, embedder),
         Some(Command::Config(args)) => configuration(&args).map(|config| print!("{}", config.to_toml())),
         Some(Command::Node(NodeArgs { command: None, run })) => node(&run),
         Some(Command::Node(NodeArgs { command: Some(NodeCommand::Address { data }), .. })) => {
@@ -462,11 +471,14 @@ fn tower(args: &TowerRunArgs) -> Result<(), Failure> {
     runtime()?.block_on(watchtower::alone::run(dir, config, args.metrics))
 }
 
-fn daemon(args: &RunArgs) -> Result<(), Failure> {
+fn daemon<F>(args: &RunArgs, embedder: impl FnOnce(Daemon) -> F) -> Result<(), Failure>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let config = configuration(args)?;
     let dir = DataDir::open(&data(args))?;
     run::log_to_stderr(&config.log, config.log_json)?;
-    runtime()?.block_on(run::run(dir, config))
+    runtime()?.block_on(run::run_with(dir, config, embedder))
 }
 
 fn node_data(data: Option<&Path>) -> PathBuf {

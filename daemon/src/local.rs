@@ -2,6 +2,7 @@
 //! directory, over real QUIC on loopback.
 
 use std::{
+    ffi::{OsStr, OsString},
     fs::File,
     path::{Path, PathBuf},
     process::Stdio,
@@ -26,7 +27,7 @@ use crate::{
 };
 
 /// How long a process may take until it answers.
-const START_MAX: Duration = Duration::from_secs(60);
+const START_MAX: Duration = Duration::from_secs(300);
 /// How long a process may take to end in order.
 const END_MAX: Duration = Duration::from_secs(20);
 /// How long a channel or the money of one may take to get where it goes.
@@ -35,11 +36,35 @@ const SETTLE_MAX: Duration = Duration::from_secs(60);
 const OUTPUTS_AT_ONCE: usize = 100;
 const POLL: Duration = Duration::from_millis(20);
 
+/// What a process of the network is an instance of.
+#[derive(Clone, Debug)]
+pub struct Program {
+    path: PathBuf,
+    /// What comes before the arguments of `flashd`.
+    before: Vec<OsString>,
+}
+
+impl Program {
+    /// A program that takes the arguments of `flashd` behind these.
+    pub fn new(path: PathBuf, before: Vec<OsString>) -> Self {
+        Self { path, before }
+    }
+
+    /// This very program, whichever of the two it is.
+    fn this() -> Result<Self, Failure> {
+        let path = std::env::current_exe().map_err(Failure::new)?;
+        let is_daemon = path.file_stem().is_some_and(|name| name == "flashd");
+        let before = if is_daemon { Vec::new() } else { vec!["flashd".into()] };
+        Ok(Self { path, before })
+    }
+}
+
 /// A Tangle node with its coordinator, and the daemons that were started beside it. Every process ends
 /// with this one, however it ends.
 #[derive(Debug)]
 pub struct LocalNetwork {
     dir: PathBuf,
+    program: Program,
     node: LocalProcess,
     /// Bytes of memory that each process may take.
     memory_max: Option<u64>,
@@ -78,9 +103,13 @@ impl From<ApiError> for Failure {
 }
 
 impl LocalProcess {
-    /// Starts `flashd` with these arguments: this very program, whichever of the two it is.
-    fn start(log: PathBuf, args: &[&std::ffi::OsStr], memory_max: Option<u64>) -> Result<Self, Failure> {
-        let program = std::env::current_exe().map_err(Failure::new)?;
+    /// Starts `flashd` with these arguments.
+    fn start(
+        program: &Program,
+        log: PathBuf,
+        args: &[&OsStr],
+        memory_max: Option<u64>,
+    ) -> Result<Self, Failure> {
         let limit = memory_max.map(|bytes| {
             let name = log.file_stem().unwrap_or_default().to_string_lossy();
             MemoryLimit::new(&name, bytes).map_err(|error| {
@@ -92,12 +121,10 @@ impl LocalProcess {
         let limit = limit.transpose()?;
         let output = File::create(&log).map_err(datadir::DataDirError::io(&log))?;
         let mut command = match &limit {
-            Some(limit) => limit.command(program.as_os_str()),
-            None => Command::new(&program),
+            Some(limit) => limit.command(program.path.as_os_str()),
+            None => Command::new(&program.path),
         };
-        if program.file_stem().is_none_or(|name| name != "flashd") {
-            command.arg("flashd");
-        }
+        command.args(&program.before);
         // What configures the daemon of whoever runs this is not for these.
         for (name, _) in std::env::vars_os() {
             if name.to_string_lossy().starts_with("FLASH_") {
@@ -113,7 +140,7 @@ impl LocalProcess {
             .stderr(output)
             .kill_on_drop(true)
             .spawn()
-            .map_err(|error| Failure::new(format!("cannot start {}: {error}", program.display())))?;
+            .map_err(|error| Failure::new(format!("cannot start {}: {error}", program.path.display())))?;
         Ok(Self { child, log, _limit: limit })
     }
 
@@ -161,6 +188,14 @@ impl LocalNetwork {
         Self::start_within(dir, milestone_ms, None).await
     }
 
+    /// The same with this program as the node, and as every daemon that is not told otherwise.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn start_as(program: Program, dir: &Path, milestone_ms: u64) -> Result<Self, Failure> {
+        Self::begin(program, dir, milestone_ms, None).await
+    }
+
     /// The same; each process, also those of its daemons, may take so many bytes of memory.
     ///
     /// # Errors
@@ -170,15 +205,24 @@ impl LocalNetwork {
         milestone_ms: u64,
         memory_max: Option<u64>,
     ) -> Result<Self, Failure> {
+        Self::begin(Program::this()?, dir, milestone_ms, memory_max).await
+    }
+
+    async fn begin(
+        program: Program,
+        dir: &Path,
+        milestone_ms: u64,
+        memory_max: Option<u64>,
+    ) -> Result<Self, Failure> {
         let data = dir.join("node");
         let milestone_ms = milestone_ms.to_string();
         let args =
             ["node", "--init-dev", "--listen", "127.0.0.1:0", "--milestone-ms", &milestone_ms, "--data"]
-                .map(std::ffi::OsStr::new);
+                .map(OsStr::new);
         let args = [args.as_slice(), &[data.as_os_str()]].concat();
-        let mut node = LocalProcess::start(dir.join("node.log"), &args, memory_max)?;
+        let mut node = LocalProcess::start(&program, dir.join("node.log"), &args, memory_max)?;
         let ready: NodeReady = node.ready(&datadir::ready_path(&data)).await?;
-        Ok(Self { dir: dir.to_path_buf(), node, memory_max, address: ready.node })
+        Ok(Self { dir: dir.to_path_buf(), program, node, memory_max, address: ready.node })
     }
 
     /// The node's process.
@@ -202,6 +246,28 @@ impl LocalNetwork {
     /// # Errors
     /// [`Failure`].
     pub async fn daemon(&self, name: &str, accept_deposit_max: Amount) -> Result<LocalDaemon, Failure> {
+        self.daemon_as(&self.program, name, accept_deposit_max).await
+    }
+
+    /// The same with this program as the daemon.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn daemon_as(
+        &self,
+        program: &Program,
+        name: &str,
+        accept_deposit_max: Amount,
+    ) -> Result<LocalDaemon, Failure> {
+        self.set_up(name)?;
+        self.run(program, name, accept_deposit_max).await
+    }
+
+    /// Makes the data directory of a daemon, with a seed of its own.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub fn set_up(&self, name: &str) -> Result<PathBuf, Failure> {
         let data = self.dir.join(name);
         let network = datadir::read_network(&datadir::network_path(&self.node_data()))?;
         let setup = setup::Setup {
@@ -213,12 +279,27 @@ impl LocalNetwork {
         };
         setup::init(setup, None)
             .map_err(|error| Failure { message: error.to_string(), exit: error.exit() })?;
+        Ok(data)
+    }
+
+    /// Starts a daemon whose data directory is made.
+    ///
+    /// # Errors
+    /// [`Failure`].
+    pub async fn run(
+        &self,
+        program: &Program,
+        name: &str,
+        accept_deposit_max: Amount,
+    ) -> Result<LocalDaemon, Failure> {
+        let data = self.dir.join(name);
         let deposit = accept_deposit_max.to_string();
         let args =
             ["--listen", "127.0.0.1:0", "--rpc", "127.0.0.1:0", "--accept-deposit-max", &deposit, "--data"]
-                .map(std::ffi::OsStr::new);
+                .map(OsStr::new);
         let args = [args.as_slice(), &[data.as_os_str()]].concat();
-        let mut process = LocalProcess::start(self.dir.join(format!("{name}.log")), &args, self.memory_max)?;
+        let log = self.dir.join(format!("{name}.log"));
+        let mut process = LocalProcess::start(program, log, &args, self.memory_max)?;
         let ready: Ready = process.ready(&datadir::ready_path(&data)).await?;
         let client = Client::of_data_dir(&data, Scope::Admin, Some(&ready.rpc), None)?;
         let ticket = client.info().await?.ticket;

@@ -28,6 +28,10 @@ pub struct Metrics {
     pub updates: Counter,
     /// Bytes of frames sent to peers on channels' streams.
     pub channel_bytes_sent: Counter,
+    /// Bytes of UDP datagrams sent to peers, encrypted, without the headers of UDP and IP.
+    pub peer_bytes_sent: Counter,
+    /// Those datagrams.
+    pub peer_datagrams_sent: Counter,
     /// Commits to the store.
     pub commits: Counter,
     /// Seconds that a commit took, sync included.
@@ -73,6 +77,8 @@ impl Default for Metrics {
             payments_received: Counter::default(),
             updates: Counter::default(),
             channel_bytes_sent: Counter::default(),
+            peer_bytes_sent: Counter::default(),
+            peer_datagrams_sent: Counter::default(),
             commits: Counter::default(),
             commit_seconds: Histogram::new(exponential_buckets(0.000_05, 2.0, 16)),
             commit_jobs: Histogram::new(exponential_buckets(1.0, 2.0, 12)),
@@ -106,6 +112,8 @@ impl Metrics {
                 "Bytes of frames sent on the streams of channels",
                 &self.channel_bytes_sent,
             ),
+            ("peer_bytes_sent", "Bytes of UDP datagrams sent to peers", &self.peer_bytes_sent),
+            ("peer_datagrams_sent", "UDP datagrams sent to peers", &self.peer_datagrams_sent),
             ("commits", "Commits to the store", &self.commits),
             ("peers_misbehaved", "Times that a peer broke the protocol", &self.peers_misbehaved),
             ("tower_balances", "Balances of others taken as a watchtower", &self.tower_balances),

@@ -82,9 +82,32 @@ pub struct Running {
 /// # Errors
 /// [`Failure`].
 pub async fn run(dir: DataDir, config: Config) -> Result<(), Failure> {
+    run_with(dir, config, |_daemon| std::future::pending()).await
+}
+
+/// The same in a program that has the daemon inside: `embedder` makes of the running daemon what runs beside it and is
+/// dropped when it stops. Its end does not stop the daemon.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn run_with<F>(
+    dir: DataDir,
+    config: Config,
+    embedder: impl FnOnce(Daemon) -> F,
+) -> Result<(), Failure>
+where
+    F: Future<Output = ()> + Send + 'static,
+{
     let mut running = start(&dir, &config).await?;
     let stop = running.stop.clone();
     running.tasks.spawn(stop_on_signal(stop.clone()));
+    let (beside, stopping) = (embedder(running.daemon.clone()), stop.clone());
+    running.tasks.spawn(async move {
+        tokio::select! {
+            () = beside => {}
+            () = stopping.stopped() => {}
+        }
+    });
     let served = serve(&dir, &config, running.daemon.clone(), &stop).await;
     let ended = running.end().await;
     served.and(ended)

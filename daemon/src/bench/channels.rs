@@ -11,23 +11,24 @@ use crate::{
 };
 
 /// What a deposit has beyond what is paid: above the smallest output of a development network.
-pub(super) const RESERVE: Amount = Amount::new(1_000_000);
+pub const RESERVE: Amount = Amount::new(1_000_000);
 /// Milestones of the contest window: wide, so that a busy machine never pauses the payments.
 const WINDOW_MILESTONES: u32 = 1_000;
 
 /// What to open.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Plan {
-    pub(super) channels: u16,
+pub struct Plan {
+    /// How many.
+    pub channels: u16,
     /// What each side locks in each channel.
-    pub(super) deposits: [Amount; 2],
+    pub deposits: [Amount; 2],
     /// Channels that are opened or closed at once.
-    pub(super) at_once: usize,
+    pub at_once: usize,
 }
 
 impl Plan {
-    /// All that is locked.
-    pub(super) fn total(&self) -> Option<Amount> {
+    /// All that is locked; nothing if it does not fit.
+    pub fn total(&self) -> Option<Amount> {
         let [ours, theirs] = self.deposits;
         ours.checked_add(theirs)?.checked_mul(u64::from(self.channels))
     }
@@ -35,16 +36,16 @@ impl Plan {
 
 /// A channel of the run. The payer is its party A.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Opened {
-    pub(super) id: ChannelId,
+pub struct Opened {
+    /// Its id.
+    pub id: ChannelId,
 }
 
 /// Sends both daemons the money for their deposits, an output for each channel.
-pub(super) async fn fund(
-    network: &LocalNetwork,
-    daemons: [&LocalDaemon; 2],
-    plan: &Plan,
-) -> Result<(), Failure> {
+///
+/// # Errors
+/// [`Failure`].
+pub async fn fund(network: &LocalNetwork, daemons: [&LocalDaemon; 2], plan: &Plan) -> Result<(), Failure> {
     let mut outputs = Vec::new();
     for (daemon, amount) in daemons.iter().zip(plan.deposits).filter(|(_, deposit)| !deposit.is_zero()) {
         for _ in 0..plan.channels {
@@ -60,7 +61,10 @@ pub(super) async fn fund(
 }
 
 /// Opens the channels; returns when all are open on the ledger.
-pub(super) async fn open(payer: &Client, ticket: &str, plan: &Plan) -> Result<Vec<Opened>, Failure> {
+///
+/// # Errors
+/// [`Failure`].
+pub async fn open(payer: &Client, ticket: &str, plan: &Plan) -> Result<Vec<Opened>, Failure> {
     let [deposit, peer_deposit] = plan.deposits;
     let request = OpenRequest {
         peer: ticket.to_owned(),
@@ -79,7 +83,10 @@ pub(super) async fn open(payer: &Client, ticket: &str, plan: &Plan) -> Result<Ve
 }
 
 /// Closes the channels; returns when all are paid out.
-pub(super) async fn close(payer: &Client, opened: &[Opened]) -> Result<(), Failure> {
+///
+/// # Errors
+/// [`Failure`].
+pub async fn close(payer: &Client, opened: &[Opened]) -> Result<(), Failure> {
     let closing = stream::iter(opened).map(|channel| async {
         payer.close(channel.id, CloseRequest::default(), true).await?;
         Ok(())
@@ -89,7 +96,10 @@ pub(super) async fn close(payer: &Client, opened: &[Opened]) -> Result<(), Failu
 
 /// Checks what both sides were paid out, and that it is in their wallets. Gives back all money of the
 /// run.
-pub(super) async fn check(
+///
+/// # Errors
+/// [`Failure`].
+pub async fn check(
     daemons: [&LocalDaemon; 2],
     opened: &[Opened],
     plan: &Plan,

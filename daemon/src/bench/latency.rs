@@ -17,7 +17,8 @@ pub struct Latency {
 }
 
 impl Latency {
-    pub(super) fn of(mut times: Vec<u32>) -> Self {
+    /// Of these times in microseconds.
+    pub fn of(mut times: Vec<u32>) -> Self {
         times.sort_unstable();
         let last = times.len().saturating_sub(1);
         let at = |percent: usize| {
@@ -30,6 +31,6 @@ impl Latency {
 
 /// `part` for each of `whole`; zero if there is none.
 #[allow(clippy::cast_precision_loss, reason = "a number to be looked at; no money")]
-pub(super) fn ratio(part: u64, whole: u64) -> f64 {
+pub fn ratio(part: u64, whole: u64) -> f64 {
     if whole == 0 { 0.0 } else { part as f64 / whole as f64 }
 }

@@ -4,13 +4,14 @@ use std::time::{Duration, Instant};
 
 use flash_proto::{Amount, ChannelId};
 use futures_util::{StreamExt, stream};
+use serde::{Deserialize, Serialize};
 use tokio::sync::mpsc;
 
 use crate::{api::StreamOutcome, client::Client, failure::Failure};
 
 /// When a lane ends.
-#[derive(Clone, Copy, Debug)]
-pub(super) enum Limit {
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub enum Limit {
     /// After so many payments.
     Payments(u64),
     /// After this time.
@@ -18,7 +19,8 @@ pub(super) enum Limit {
 }
 
 impl Limit {
-    fn goes_on(self, made: u64, started: Instant) -> bool {
+    /// Whether it is not reached yet by a load that began at `started`.
+    pub fn goes_on(self, made: u64, started: Instant) -> bool {
         match self {
             Self::Payments(payments) => made < payments,
             Self::Time(time) => started.elapsed() < time,
@@ -28,27 +30,32 @@ impl Limit {
 
 /// One direction of one channel.
 #[derive(Debug)]
-pub(super) struct Lane {
+pub struct Lane {
     /// The payer's daemon.
-    pub(super) client: Client,
-    pub(super) channel: ChannelId,
+    pub client: Client,
+    /// The channel.
+    pub channel: ChannelId,
     /// Of each payment.
-    pub(super) amount: Amount,
+    pub amount: Amount,
     /// Payments that may wait for their answer at once.
-    pub(super) in_flight: usize,
+    pub in_flight: usize,
 }
 
 /// What a lane paid.
 #[derive(Debug)]
-pub(super) struct Paid {
-    pub(super) sum: Amount,
+pub struct Paid {
+    /// All of it.
+    pub sum: Amount,
     /// Microseconds of each payment, from its line to its answer.
-    pub(super) latencies_us: Vec<u32>,
+    pub latencies_us: Vec<u32>,
 }
 
 impl Lane {
     /// Pays over one stream until the limit is reached and everything is answered.
-    pub(super) async fn pay(self, limit: Limit, started: Instant) -> Result<Paid, Failure> {
+    ///
+    /// # Errors
+    /// [`Failure`]: a payment was refused, or an answer is wrong.
+    pub async fn pay(self, limit: Limit, started: Instant) -> Result<Paid, Failure> {
         // The times of the payments that wait for their answer; no more of them than may wait.
         let (asked, mut waiting) = mpsc::channel::<Instant>(self.in_flight);
         let line = self.amount.units().to_string();

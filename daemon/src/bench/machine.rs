@@ -34,7 +34,7 @@ pub struct Machine {
 }
 
 /// Describes this machine.
-pub(super) fn describe() -> Machine {
+pub fn describe() -> Machine {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let name = info.lines().find_map(|line| line.strip_prefix("model name")?.split_once(": "));
     Machine {
@@ -47,7 +47,10 @@ pub(super) fn describe() -> Machine {
 
 /// How long it takes until 4 KiB are on the disk that holds `dir`: what no durable payment can be faster
 /// than.
-pub(super) fn disk_sync(dir: &Path) -> Result<Latency, Failure> {
+///
+/// # Errors
+/// [`Failure`].
+pub fn disk_sync(dir: &Path) -> Result<Latency, Failure> {
     let path = dir.join("sync-test");
     let error = DataDirError::io(&path);
     let measured = times(&path).map_err(error)?;
@@ -79,7 +82,7 @@ fn times(path: &Path) -> std::io::Result<Vec<u32>> {
 
 impl Machine {
     /// The machine in one line.
-    pub(crate) fn line(&self) -> String {
+    pub fn line(&self) -> String {
         format!("{}, {} cores, {} build of {}", self.cpu, self.cores, self.build, self.version)
     }
 }

@@ -8,17 +8,19 @@
 //! | --- | --- |
 //! | `mod.rs` | the options, and one run from the start of the network to the last check |
 //! | `channels.rs` | opening, closing and checking the channels |
+//! | `idle.rs` | many channels that nobody uses, for those who measure them |
 //! | `latency.rs` | how long things took |
 //! | `load.rs` | paying on one lane, and how long each payment took |
 //! | `machine.rs` | the machine: its processor, and what one sync of its disk takes |
 //! | `report.rs` | what came out, as a table and as JSON |
 //! | `footprint/` | memory and disk instead of time: `flash footprint` |
 
-mod channels;
+pub mod channels;
 pub mod footprint;
-mod latency;
-mod load;
-mod machine;
+pub mod idle;
+pub mod latency;
+pub mod load;
+pub mod machine;
 mod report;
 
 use std::{

@@ -119,6 +119,8 @@ pub(super) struct Counted {
     pub(super) commits: u64,
     commit_us: u64,
     pub(super) bytes: u64,
+    pub(super) udp_bytes: u64,
+    pub(super) udp_datagrams: u64,
 }
 
 impl Counted {
@@ -133,6 +135,8 @@ impl Counted {
             commits: value("flash_commits_total").parse().unwrap_or(0),
             commit_us: u64::try_from(commit_time.as_micros()).unwrap_or(u64::MAX),
             bytes: value("flash_channel_bytes_sent_total").parse().unwrap_or(0),
+            udp_bytes: value("flash_peer_bytes_sent_total").parse().unwrap_or(0),
+            udp_datagrams: value("flash_peer_datagrams_sent_total").parse().unwrap_or(0),
         }
     }
 
@@ -141,6 +145,8 @@ impl Counted {
             commits: self.commits.saturating_sub(before.commits),
             commit_us: self.commit_us.saturating_sub(before.commit_us),
             bytes: self.bytes.saturating_sub(before.bytes),
+            udp_bytes: self.udp_bytes.saturating_sub(before.udp_bytes),
+            udp_datagrams: self.udp_datagrams.saturating_sub(before.udp_datagrams),
         }
     }
 }

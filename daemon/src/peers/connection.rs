@@ -2,7 +2,7 @@
 
 use std::{
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
     time::{Duration, Instant},
@@ -20,6 +20,7 @@ use tokio::{
 };
 
 use super::{GREETING_MAX, PeerError, STRANGER_IDLE_MAX, STREAMS_BESIDE_CHANNELS, Shared, stream};
+use crate::metrics::Metrics;
 
 /// Two connections that come up within this time are one attempt from each side.
 const SIMULTANEOUS_MAX: Duration = Duration::from_secs(5);
@@ -53,6 +54,8 @@ pub(super) struct Link {
     since: Instant,
     /// What of the peer's messages may wait.
     pub(super) waiting: Arc<Semaphore>,
+    /// What the metrics have of the bytes and the datagrams that were sent.
+    counted: Arc<Mutex<[u64; 2]>>,
 }
 
 static LINKS: AtomicU64 = AtomicU64::new(0);
@@ -66,7 +69,17 @@ impl Link {
             dialled_here,
             since: Instant::now(),
             waiting: Arc::new(Semaphore::new(WAITING_BYTES_MAX)),
+            counted: Arc::default(),
         }
+    }
+
+    /// Brings the metrics up to what was sent by now.
+    pub(super) fn count_sent(&self, metrics: &Metrics) {
+        let sent = self.connection.stats().udp_tx;
+        let mut counted = self.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let [bytes, datagrams] = std::mem::replace(&mut *counted, [sent.bytes, sent.datagrams]);
+        metrics.peer_bytes_sent.inc_by(sent.bytes.saturating_sub(bytes));
+        metrics.peer_datagrams_sent.inc_by(sent.datagrams.saturating_sub(datagrams));
     }
 
     fn close(&self, reason: &str) {
@@ -227,6 +240,7 @@ async fn run(shared: Arc<Shared>, link: Link, stranger: Option<OwnedSemaphorePer
         }
     }
     shared.link_changed();
+    link.count_sent(&shared.metrics);
     tracing::info!(peer = %link.peer, reason = ?link.connection.close_reason(), "disconnected");
     // Each of them finds that the connection has ended, and tells the engine. Were they dropped instead, the engine
     // would go on to take their channels for connected.

@@ -150,6 +150,13 @@ impl Peers {
         self.0.links().len()
     }
 
+    /// Brings the metrics up to what was sent to peers by now.
+    pub(crate) fn count_sent(&self) {
+        for link in self.0.links().values() {
+            link.count_sent(&self.0.metrics);
+        }
+    }
+
     /// Keeps connected to a peer for as long as there are live channels with it.
     pub(crate) fn keep(&self, address: PeerAddress) {
         dialer::keep(&self.0, address);

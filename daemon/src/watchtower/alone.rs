@@ -61,7 +61,7 @@ pub async fn run(dir: DataDir, config: Config, metrics: Option<SocketAddr>) -> R
     let params = Arc::new(dir.network()?);
     let key = seed.key(Account::Node, 0, 0);
     let (stop, counters) = (Stop::default(), Metrics::default());
-    let store = open_store(&dir, None, &identity(&params, &seed), &stop).await?;
+    let store = open_store(&dir, config.store, &identity(&params, &seed), &stop).await?;
     drop(seed);
     let (log, _) = EventLog::open(&store)?;
     // There is no engine, so that nothing comes out of these.

@@ -13,7 +13,7 @@
 
 mod fill;
 mod report;
-mod usage;
+pub mod usage;
 
 use std::{path::Path, time::Duration};
 

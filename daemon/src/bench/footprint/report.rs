@@ -99,8 +99,14 @@ mod tests {
     #[test]
     fn a_day_is_as_many_of_what_was_measured() {
         let before = Usage { written_bytes: 4_096, commits: 2, ..Usage::default() };
-        let after =
-            Usage { resident_kib: 2_048, peak_kib: 3_072, written_bytes: 12_096, given_bytes: 9, commits: 5 };
+        let after = Usage {
+            resident_kib: 2_048,
+            peak_kib: 3_072,
+            written_bytes: 12_096,
+            given_bytes: 9,
+            commits: 5,
+            ..Usage::default()
+        };
         let line = Line::new("1 channel", "payer", &before, &after, 10, Duration::from_secs(10));
         assert_eq!((line.written_bytes, line.given_bytes, line.commits), (8_000, 9, 3));
         assert!((line.written_bytes_per_day - 69_120_000.0).abs() < 1.0, "{line:?}");
