@@ -35,10 +35,10 @@ pub(crate) struct Options {
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     seconds: Option<u64>,
     /// Payments of one call that saturates a lane
-    #[arg(long, value_name = "N", default_value_t = 4_096, value_parser = clap::value_parser!(u16).range(1..=14_000))]
+    #[arg(long, value_name = "N", default_value_t = 8_192, value_parser = clap::value_parser!(u16).range(1..=8_192))]
     pub(crate) per_call: u16,
     /// Payments of one lane that wait for their answer at once
-    #[arg(long, value_name = "K", default_value_t = 32_768, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    #[arg(long, value_name = "K", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) in_flight: u32,
     /// Channels that pay at random times [default: 10000; quick: 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]

@@ -4,6 +4,7 @@ use std::{fs, path::Path};
 
 use flashd::{bench::load::Limit, failure::Failure};
 
+use super::saturated;
 use crate::table::{
     Bench, Done,
     line::Line,
@@ -23,7 +24,7 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
         channel: sides.channel(0)?,
         list: bench.options.per_call,
         in_flight: bench.options.in_flight,
-        reference_bytes: 0,
+        reference_bytes: saturated::REFERENCE_BYTES,
         limit: Limit::Payments(part),
     };
     let before = on_disk(&sides)?;

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use flashd::bench::{latency::Latency, load::Limit};
 
+use super::saturated;
 use crate::table::{
     Bench, Done,
     line::Line,
@@ -33,7 +34,7 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
         channel: saturated,
         list: bench.options.per_call,
         in_flight: bench.options.in_flight,
-        reference_bytes: 0,
+        reference_bytes: saturated::REFERENCE_BYTES,
         limit: bench.limit(),
     };
     let beside = single(seconds);

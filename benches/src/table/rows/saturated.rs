@@ -9,7 +9,11 @@ use crate::table::{
 
 pub(super) const NAME: &str = "saturated";
 
-const HOW: &str = "QUIC on loopback, both sides synced; the load is made inside the paying daemon";
+/// With it a payment is packed into 16 bytes.
+pub(super) const REFERENCE_BYTES: u8 = 7;
+
+const HOW: &str =
+    "each of 16 bytes; QUIC on loopback, both sides synced; the load is made inside the paying daemon";
 
 pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     let mut lines = one_way(bench).await?;
@@ -22,7 +26,7 @@ fn load(bench: &Bench, sides: &Pair) -> Done<Load> {
         channel: sides.channel(0)?,
         list: bench.options.per_call,
         in_flight: bench.options.in_flight,
-        reference_bytes: 0,
+        reference_bytes: REFERENCE_BYTES,
         limit: bench.limit(),
     })
 }
