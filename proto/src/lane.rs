@@ -62,11 +62,29 @@ impl LaneState {
     /// [`PaymentError`] if the list is not a valid one, ticks are not of the chain in use, a sum does not
     /// fit, or nothing is done.
     pub fn step(&self, payments: &PaymentList, ticks: &TickStep) -> Result<Self, PaymentError> {
+        self.step_after(payments, ticks, None)
+    }
+
+    /// The same by whoever knows a tick under this state to be right: those up to it are not hashed again.
+    ///
+    /// # Errors
+    /// As [`LaneState::step`].
+    pub fn step_after(
+        &self,
+        payments: &PaymentList,
+        ticks: &TickStep,
+        known: Option<&TickProof>,
+    ) -> Result<Self, PaymentError> {
         ticks.terms.check_form()?;
         let mut next =
             Self { seq: self.seq.checked_add(1).ok_or(PaymentError::Overflow)?, ticks: ticks.terms, ..*self };
         if let Some(folded) = &ticks.folded {
-            next.cumulative = self.with_ticks(Some(folded))?;
+            let amount = match known {
+                Some(known) if known == folded => self.ticks.amount(folded.index)?,
+                Some(known) => self.ticks.check_after(known, folded)?,
+                None => self.ticks.check(folded)?,
+            };
+            next.cumulative = self.cumulative.checked_add(amount).ok_or(PaymentError::Overflow)?;
             next.history = self.history_with(folded);
         }
         if !payments.is_empty() {
@@ -192,6 +210,20 @@ mod tests {
         let folding = TickStep { folded: Some(third), terms: TickTerms::NONE };
         let folded = anchored.step(&list(&[7]), &folding).unwrap();
         assert_eq!((folded.seq, folded.cumulative), (3, Amount::new(122)));
+        // Whoever knows a tick hashes back to that one only, and a wrong one is found all the same.
+        let wrong = TickProof { index: 3, preimage: Hash::new([8; 32]) };
+        let step = |known: &TickProof, newest: TickProof| {
+            let folding = TickStep { folded: Some(newest), terms: TickTerms::NONE };
+            anchored.step_after(&list(&[7]), &folding, Some(known))
+        };
+        let [second, fourth] = [2, 4].map(|index| chain.reveal(index).unwrap());
+        assert_eq!(step(&third, third), Ok(folded));
+        assert_eq!(step(&second, third), Ok(folded));
+        for (known, newest) in [(third, wrong), (second, wrong), (third, second), (wrong, fourth)] {
+            let index = newest.index;
+            let refused = Err(PaymentError::Ticks(TickError::Preimage { index, max: 10 }));
+            assert_eq!(step(&known, newest), refused, "{known:?} {newest:?}");
+        }
         let other = anchored.step(&list(&[7]), &TickStep { folded: chain.reveal(4), ..folding }).unwrap();
         assert!(folded.history != other.history && folded.history != anchored.history);
         assert_eq!(

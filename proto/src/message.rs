@@ -146,6 +146,18 @@ impl Update {
         before.step(&self.payments, &self.ticks.unwrap_or_default())
     }
 
+    /// The same by whoever knows a tick under the state before to be right.
+    ///
+    /// # Errors
+    /// As [`Update::after`].
+    pub fn after_tick(
+        &self,
+        before: &LaneState,
+        known: Option<&TickProof>,
+    ) -> Result<LaneState, PaymentError> {
+        before.step_after(&self.payments, &self.ticks.unwrap_or_default(), known)
+    }
+
     /// How many payments it makes; each tick that it folds is one.
     ///
     /// # Errors

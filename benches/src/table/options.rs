@@ -35,7 +35,7 @@ pub(crate) struct Options {
     #[arg(long, value_name = "S", value_parser = clap::value_parser!(u64).range(1..))]
     seconds: Option<u64>,
     /// Payments of one call that saturates a lane
-    #[arg(long, value_name = "N", default_value_t = 8_192, value_parser = clap::value_parser!(u16).range(1..=8_192))]
+    #[arg(long, value_name = "N", default_value_t = 10_000, value_parser = clap::value_parser!(u16).range(1..=10_000))]
     pub(crate) per_call: u16,
     /// Payments of one lane that wait for their answer at once
     #[arg(long, value_name = "K", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]

@@ -109,7 +109,7 @@ impl Channel {
         let ticks = self.tick_step(folded, fresh.as_ref());
         // Payments that were taken fit what this side owns, so their sum fits 64 bits, and no list that
         // was just packed is malformed.
-        let Ok(state) = before.step(&next.payments, &ticks) else { return false };
+        let Ok(state) = before.step_after(&next.payments, &ticks, folded.as_ref()) else { return false };
         let rises = state.seq > before.seq && state.cumulative >= self.outgoing.total();
         assert!(rises, "I3: a counter must not go down");
         let signed = state.sign(self.agreement.network, &self.key);
@@ -254,7 +254,7 @@ impl Channel {
         let folded = update.ticks.and_then(|ticks| ticks.folded);
         let new_ticks = self.check_folded(folded.as_ref())?;
         let listed = update.payments.total()?;
-        let state = update.after(&before)?;
+        let state = update.after_tick(&before, self.incoming.ticks.as_ref())?;
         if state.cumulative != update.cumulative {
             return Err(Misbehaviour::Cumulative { got: update.cumulative, wanted: state.cumulative });
         }

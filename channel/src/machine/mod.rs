@@ -317,8 +317,13 @@ impl Channel {
         }
     }
 
+    /// Payments and ticks that wait to be paid.
+    pub const fn payments_waiting(&self) -> u64 {
+        self.queued_payments
+    }
+
     /// Signs what is queued, acknowledges what was taken, and writes down what changed. To be called
-    /// once after the inputs that are there, before the commit.
+    /// after the inputs that are there, before the commit; more than once for a commit does no harm.
     pub fn finish(&mut self, effects: &mut Effects) {
         self.explain();
         self.advance_close(effects);

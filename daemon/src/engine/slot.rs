@@ -36,6 +36,10 @@ use crate::{
     tables as daemon_tables,
 };
 
+/// So many payments or ticks that wait are paid while the job on its way syncs, and come with the next one: they are
+/// worth an update of their own, and hashing them takes longer than the sync.
+const EARLY_PAYMENTS_MIN: u64 = 4_096;
+
 /// A channel in the engine.
 pub(super) struct Slot {
     pub(super) channel: Channel,
@@ -387,6 +391,10 @@ impl Slot {
             self.waiting.insert(at, (placed.number, acknowledged));
         }
         let _ = queued.send(placed);
+        if self.committing && self.channel.payments_waiting() >= EARLY_PAYMENTS_MIN {
+            self.channel.finish(&mut self.effects);
+            self.collect();
+        }
         self.acknowledge();
     }
 
