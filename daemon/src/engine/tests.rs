@@ -3,7 +3,8 @@
 use std::sync::{Mutex, mpsc as std_mpsc};
 
 use flash_channel::{
-    machine::Origin,
+    Channel,
+    machine::{Effects, Origin},
     store::{Durable, Entries, Entry, MemoryStore, Table},
 };
 use flash_proto::{
@@ -14,7 +15,7 @@ use flash_proto::{
     transaction::{Action, commit_inputs},
 };
 
-use super::*;
+use super::{slot::Slot, writer::Job, *};
 
 const NETWORK: NetworkId = NetworkId::new([9; 32]);
 
@@ -60,7 +61,7 @@ fn key(side: Side) -> SecretKey {
 fn agreement(key_index: u32) -> Agreement {
     let party = |side: Side| {
         let key = key(side).public();
-        Party { key, payout: Address::of(&key), deposit: Amount::new(1_000) }
+        Party { key, payout: Address::of(&key), deposit: Amount::new(1_000_000) }
     };
     let open = Open {
         party_a: party(Side::A),
@@ -126,6 +127,53 @@ async fn a_channel_is_listed_once_it_is_durable() {
     stop.stop();
     drop((engine, writer, submissions, let_through));
     tokio::task::spawn_blocking(|| threads.into_iter().for_each(|it| it.join().unwrap())).await.unwrap();
+}
+
+/// A lane is not idle while an update of it syncs: what fills others is signed meanwhile, and goes out with the next job.
+#[tokio::test]
+async fn large_updates_are_signed_while_the_one_before_syncs() {
+    let (store, views, agreement) = (MemoryStore::new(), Views::default(), agreement(0));
+    let mut effects = Effects::default();
+    let channel = Channel::new(agreement.clone(), key(Side::A), &mut effects);
+    let mut slot = Slot::new(channel, effects, 7);
+    let (outbox, _sent, _closed) = Outbox::new();
+    slot.link(1, outbox);
+    let record = Some(ChannelRecord::opened(&agreement.open));
+    slot.milestone(1, Some(LedgerView { index: 1, record, payouts: None }));
+    slot.freshness(Some(Duration::ZERO), &Timing { milestone_interval_ms: 1_000, freshness_max: None });
+    let updates = |slot: &mut Slot| {
+        let Job { batch, after, .. } = slot.job(&views);
+        let sends = after.open(&store.commit(&batch).unwrap()).sends;
+        let (mut seqs, mut standing) = (Vec::new(), None);
+        for (_, message) in sends {
+            match message {
+                ChannelMessage::Update(update) => seqs.push(update.seq),
+                ChannelMessage::Reestablish(own) => standing = Some(own),
+                _ => {}
+            }
+        }
+        (seqs, standing)
+    };
+    let standing = updates(&mut slot).1.unwrap();
+    slot.durable(&store).unwrap();
+    let room = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
+    slot.message(1, ChannelMessage::Reestablish(standing), room).unwrap();
+    let pay = |slot: &mut Slot, count: u64| {
+        let mut payments = PaymentList::new();
+        for _ in 0..count {
+            payments.push(&Payment { amount: Amount::new(1), reference: Reference::default() }).unwrap();
+        }
+        let ((queued, _), (acknowledged, _)) = (oneshot::channel(), oneshot::channel());
+        slot.pay(Order { pays: Pays::All(payments), callers: Callers { queued, acknowledged } }, &store);
+    };
+    pay(&mut slot, 5_000);
+    assert_eq!(updates(&mut slot).0, [1]);
+    for _ in 0..2 {
+        pay(&mut slot, 5_000);
+    }
+    pay(&mut slot, 1);
+    slot.durable(&store).unwrap();
+    assert_eq!(updates(&mut slot).0, [2, 3, 4]);
 }
 
 /// What a peer's payment gets that comes to a machine after it slept until its view of the ledger was too old (§4.7).
