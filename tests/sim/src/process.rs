@@ -14,6 +14,9 @@ use super::{
     world::{Event, World},
 };
 
+/// Doubts of a life that are waited out.
+const LONG_DOUBTS_MAX: u32 = 12;
+
 impl World {
     pub(super) fn turn_soon(&mut self, side: Side) {
         if self.party(side).is_up() && !self.party(side).turn_due {
@@ -247,8 +250,9 @@ impl World {
         if doubts {
             self.stats.count(if alarm { "false_alarms" } else { "old_stores_noticed" });
             self.oracle.doubts(side, index);
-            // Now and then long enough for what may have been signed to lapse.
-            if !self.is_calm() && self.other_rng.chance(30) {
+            // Now and then long enough for what may have been signed to lapse, but no life for ever.
+            if !self.is_calm() && self.other_rng.chance(30) && self.long_doubts < LONG_DOUBTS_MAX {
+                self.long_doubts += 1;
                 let lapsed = SIGNED_EXPIRY_MILESTONES_MAX + u64::from(self.plan.window);
                 let long = index + lapsed + OUTAGE_REST_MILESTONES;
                 self.plan.busy_milestones = self.plan.busy_milestones.max(long);

@@ -41,14 +41,14 @@ impl World {
             self.tick(side, unit, u32::try_from(count).unwrap_or(1));
             return;
         }
-        let asked: Vec<(u64, Amount)> =
-            self.party(side).keyed.iter().map(|(number, amount)| (*number, *amount)).collect();
-        if self.rng.chance(10)
-            && let Some((number, amount)) = self.rng.pick(&asked).copied()
-        {
-            self.stats.count("payments_asked_for_again");
-            self.pay(side, number, amount, true);
-            return;
+        if self.rng.chance(10) {
+            let asked: Vec<(u64, Amount)> =
+                self.party(side).keyed.iter().map(|(number, amount)| (*number, *amount)).collect();
+            if let Some((number, amount)) = self.rng.pick(&asked).copied() {
+                self.stats.count("payments_asked_for_again");
+                self.pay(side, number, amount, true);
+                return;
+            }
         }
         for _ in 0..self.rng.between(1, 3) {
             self.payments += 1;

@@ -92,6 +92,8 @@ pub(super) struct World {
     pub(super) silent_until: u64,
     pub(super) paid_out: bool,
     pub(super) closed_together: bool,
+    /// How often a party in doubt has waited until what may have been signed has lapsed.
+    pub(super) long_doubts: u32,
 }
 
 /// Runs a plan to its end, or to the first invariant that is broken.
@@ -149,6 +151,7 @@ impl World {
             silent_until: 0,
             paid_out: false,
             closed_together: false,
+            long_doubts: 0,
             plan,
         }
     }
