@@ -539,13 +539,13 @@ async fn deposits_that_are_not_there_open_nothing_and_expire() {
 #[tokio::test(flavor = "multi_thread")]
 async fn proposals_of_many_machines_are_bounded() {
     let scene = Scene::set().await;
-    let expiry = scene.net.info().await.milestone_index + 900;
     let ticket = scene.charger.ticket().await;
     let mut accepted = 0_usize;
     let mut refused = None;
     for machine in 0..rounds(24_u16, 10_000) {
         let peer = ScriptedPeer::new(&scene.net, &ticket);
         let greeted = peer.greet().await;
+        let expiry = scene.net.info().await.milestone_index + 900;
         let address = Address::of(&peer.key.public());
         for index in 0..rounds(50, 1) {
             let transaction = flash_proto::TransactionId::new([5; 32]);
