@@ -137,6 +137,7 @@ pub async fn start(dir: &DataDir, config: &Config) -> Result<Running, Failure> {
         milestone_interval_ms: params.milestone_interval_ms,
         freshness_max: config.freshness_ms_max.map(Duration::from_millis),
         history: HistoryRule { keep: config.history_keep.0, receipt_every: config.receipt_every },
+        rests: config.towers.is_empty(),
         metrics: metrics.clone(),
         stop: stop.clone(),
     })?;
@@ -369,12 +370,12 @@ fn any_port(config: &Config) -> SocketAddr {
 
 /// Goes on keeping connected to the peers that we opened channels with.
 fn reconnect(peers: &Peers, views: &engine::Views, store: &dyn Store) -> Result<(), Failure> {
-    for id in views.live() {
-        let link = tables::link(store, id)?;
-        if let Some(address) = link.address.and_then(|address| address.parse::<PeerAddress>().ok()) {
+    tables::for_each_link(store, |id, link| {
+        let address = link.address.and_then(|address| address.parse::<PeerAddress>().ok());
+        if let Some(address) = address.filter(|_| views.is_live(id)) {
             peers.keep(address);
         }
-    }
+    })?;
     Ok(())
 }
 
