@@ -127,8 +127,7 @@ pub async fn start(dir: &DataDir, config: &Config) -> Result<Running, Failure> {
         restore::check(dir, store.as_ref(), &seed, &params, config.backup_settings().as_ref())?;
     let backup = backup_status(config.backup.as_ref(), keeper.as_ref());
     let (log, events) = EventLog::open(&store)?;
-    let channel_seed = seed.clone();
-    let keys: ChannelKeys = Arc::new(move |index| channel_seed.key(Account::Channels, 0, index));
+    let keys = channel_keys(&seed);
     let Started { engine, writer, views, submissions, threads } = engine::start(EngineConfig {
         store: Arc::clone(&store),
         log,
@@ -187,6 +186,11 @@ pub async fn start(dir: &DataDir, config: &Config) -> Result<Running, Failure> {
         stop: stop.clone(),
     });
     Ok(Running { daemon, peers, node, tasks, threads, stop })
+}
+
+fn channel_keys(seed: &Seed) -> ChannelKeys {
+    let seed = seed.clone();
+    Arc::new(move |index| seed.key(Account::Channels, 0, index))
 }
 
 /// What watchtowers need of the process that they are in.

@@ -15,7 +15,7 @@ use std::{
 use flash_channel::{
     Channel,
     machine::{
-        Effects, LedgerView, Rest,
+        Agreement, Effects, LedgerView, Rest,
         tables::{self as channel_tables, Listed},
     },
     store::StoreError,
@@ -242,18 +242,23 @@ impl EngineThread {
         Some(slot)
     }
 
+    /// The slot of an agreement, a new one if the channel is not known.
+    fn add(&mut self, agreement: Agreement, created_ms: u64) -> &mut Slot {
+        let mut effects = Effects::default();
+        let key = (self.records.keys)(agreement.key_index);
+        let mut channel = Channel::new(agreement, key, &mut effects);
+        channel.set_history(self.records.history);
+        let id = channel.id();
+        self.wake(id);
+        self.slots.entry(id).or_insert_with(|| Slot::new(channel, effects, created_ms))
+    }
+
     fn command(&mut self, command: Command, touched: &mut Vec<ChannelId>) {
         match command {
             Command::Add { agreement, with, created_ms, done } => {
-                let mut effects = Effects::default();
-                let key = (self.records.keys)(agreement.key_index);
-                let mut channel = Channel::new(*agreement, key, &mut effects);
-                channel.set_history(self.records.history);
-                let id = channel.id();
-                self.wake(id);
-                let slot = self.slots.entry(id).or_insert_with(|| Slot::new(channel, effects, created_ms));
+                let slot = self.add(*agreement, created_ms);
                 slot.with(with, done);
-                touched.push(id);
+                touched.push(slot.channel.id());
             }
             Command::Linked { channel, outbox, number } => {
                 self.links = self.links.wrapping_add(1);

@@ -28,10 +28,10 @@ type Answer<T> = Result<Json<T>, ApiError>;
 async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
-    tokio::spawn(work).await.unwrap_or_else(failed)
+    tokio::spawn(work).await.unwrap_or_else(|error| failed(&error))
 }
 
-fn failed<T>(error: JoinError) -> Result<T, ApiError> {
+fn failed<T>(error: &JoinError) -> Result<T, ApiError> {
     let message = format!("the call failed: {error}");
     Err(ApiError::new(ErrorCode::Internal, message, "this is a defect; the daemon's log says more"))
 }
@@ -146,7 +146,7 @@ pub(super) async fn channels(
 ) -> Answer<Vec<ChannelInfo>> {
     // Those at rest are read from the disk.
     let listed = tokio::task::spawn_blocking(move || rpc.daemon.channels(params.all)).await;
-    listed.unwrap_or_else(failed).map(Json)
+    listed.unwrap_or_else(|error| failed(&error)).map(Json)
 }
 
 /// Opens a channel. The answer comes when it is open on the ledger.
