@@ -93,7 +93,7 @@ impl Daemon {
             network_name: parts.params.name.clone(),
             ledger: self.ledger_status()?,
             peers_connected: count(parts.peers.connected()),
-            channels: count(parts.views.live().len()),
+            channels: count(parts.views.live_count()),
             backup: parts.backup.as_ref().map(|backup| backup()),
         })
     }
@@ -229,7 +229,7 @@ impl Daemon {
     /// # Errors
     /// None so far.
     pub fn channels(&self, closed: bool) -> Answer<Vec<api::ChannelInfo>> {
-        let all = self.0.views.all().into_iter().filter(|view| closed || view.is_live());
+        let all = self.0.views.all()?.into_iter().filter(|view| closed || view.is_live());
         Ok(all.map(|view| self.shown(view)).collect())
     }
 
@@ -272,7 +272,7 @@ impl Daemon {
     /// # Errors
     /// None so far.
     pub fn towers(&self) -> Answer<Vec<api::TowerInfo>> {
-        Ok(self.0.towers.list(&self.0.views))
+        self.0.towers.list(&self.0.views)
     }
 
     /// Closes a channel. Returns once the wish is durable, or with `wait` once it is paid out.

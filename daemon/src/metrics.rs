@@ -172,6 +172,12 @@ impl Metrics {
         self.channels.get_or_create(&StateLabel { state: to }).inc();
     }
 
+    /// So many open channels are at rest since the start.
+    pub fn channels_rest(&self, count: usize) {
+        let count = i64::try_from(count).unwrap_or(i64::MAX);
+        self.channels.get_or_create(&StateLabel { state: "open" }).inc_by(count);
+    }
+
     /// The text of `/metrics` (OpenMetrics).
     pub fn text(&self) -> String {
         let mut text = String::new();

@@ -91,7 +91,8 @@ impl Recovery {
             loop {
                 let unknown =
                     |view: &View| view.is_live() && view.info.recovered && view.info.balance.is_none();
-                let views: Vec<View> = self.views.all().into_iter().filter(unknown).collect();
+                let Ok(all) = self.views.all() else { return }; // the daemon stops
+                let views: Vec<View> = all.into_iter().filter(unknown).collect();
                 for view in &views {
                     if !answered.contains(&view.info.id) && self.shown_by(&towers, view).await {
                         answered.insert(view.info.id);

@@ -127,8 +127,7 @@ pub async fn start(dir: &DataDir, config: &Config) -> Result<Running, Failure> {
         restore::check(dir, store.as_ref(), &seed, &params, config.backup_settings().as_ref())?;
     let backup = backup_status(config.backup.as_ref(), keeper.as_ref());
     let (log, events) = EventLog::open(&store)?;
-    let channel_seed = seed.clone();
-    let keys: ChannelKeys = Arc::new(move |index| channel_seed.key(Account::Channels, 0, index));
+    let keys = channel_keys(&seed);
     let Started { engine, writer, views, submissions, threads } = engine::start(EngineConfig {
         store: Arc::clone(&store),
         log,
@@ -137,6 +136,7 @@ pub async fn start(dir: &DataDir, config: &Config) -> Result<Running, Failure> {
         milestone_interval_ms: params.milestone_interval_ms,
         freshness_max: config.freshness_ms_max.map(Duration::from_millis),
         history: HistoryRule { keep: config.history_keep.0, receipt_every: config.receipt_every },
+        rests: config.towers.is_empty(),
         metrics: metrics.clone(),
         stop: stop.clone(),
     })?;
@@ -186,6 +186,11 @@ pub async fn start(dir: &DataDir, config: &Config) -> Result<Running, Failure> {
         stop: stop.clone(),
     });
     Ok(Running { daemon, peers, node, tasks, threads, stop })
+}
+
+fn channel_keys(seed: &Seed) -> ChannelKeys {
+    let seed = seed.clone();
+    Arc::new(move |index| seed.key(Account::Channels, 0, index))
 }
 
 /// What watchtowers need of the process that they are in.
@@ -369,12 +374,12 @@ fn any_port(config: &Config) -> SocketAddr {
 
 /// Goes on keeping connected to the peers that we opened channels with.
 fn reconnect(peers: &Peers, views: &engine::Views, store: &dyn Store) -> Result<(), Failure> {
-    for id in views.live() {
-        let link = tables::link(store, id)?;
-        if let Some(address) = link.address.and_then(|address| address.parse::<PeerAddress>().ok()) {
+    tables::for_each_link(store, |id, link| {
+        let address = link.address.and_then(|address| address.parse::<PeerAddress>().ok());
+        if let Some(address) = address.filter(|_| views.is_live(id)) {
             peers.keep(address);
         }
-    }
+    })?;
     Ok(())
 }
 

@@ -232,6 +232,17 @@ pub fn link(store: &dyn Store, channel: ChannelId) -> Result<LinkRecord, StoreEr
     Ok(load(store, LINKS, channel.as_bytes())?.unwrap_or_default())
 }
 
+/// What is known of the peers of all channels, in the order of their ids.
+pub fn for_each_link(
+    store: &dyn Store,
+    mut take: impl FnMut(ChannelId, LinkRecord),
+) -> Result<(), StoreError> {
+    for_each(store, LINKS, &[], |(key, value)| {
+        take(channel_tables::channel_of(&key)?, decode(LINKS, &key, &value)?);
+        Ok(())
+    })
+}
+
 /// Keeps what is known of a channel's peer.
 pub fn put_link(batch: &mut Batch, channel: ChannelId, link: &LinkRecord) {
     batch.put(LINKS, channel.as_bytes(), codec::encode(link));

@@ -35,18 +35,27 @@ mod tests;
 
 /// Proofs that are asked for at a time.
 const PROOFS_AT_A_TIME: usize = 32;
+/// Proven channels that are handed on at a time: after a start all are proven, and all at once would take much memory.
+const HANDED_AT_A_TIME: usize = 1_024;
 /// Pause before proofs that could not be had are asked for again.
 const AGAIN: Duration = Duration::from_millis(250);
 
 /// Who wants to know what channels are on the ledger.
 pub(crate) trait Watching: Send + Sync {
-    /// The channels.
-    fn channels(&self) -> impl Future<Output = BTreeSet<ChannelId>> + Send;
+    /// What tells channels that are new from those that were due before.
+    type Known: Default + Send;
+
+    /// Adds to `due` the channels that are not known yet, which are known from then on, and takes out those that need no
+    /// proof any more. A milestone that names none of many channels must cost little here.
+    fn due(&self, known: &mut Self::Known, due: &mut BTreeSet<ChannelId>) -> impl Future<Output = ()> + Send;
 
     /// A channel on the ledger, proven.
     fn prove(&self, id: ChannelId) -> impl Future<Output = Result<LedgerView, ClientError>> + Send;
 
-    /// The newest milestone, with all channels that changed up to it.
+    /// Channels that were proven, while others are still due: some milestone that is not told of yet has them like this.
+    fn hand(&self, views: Vec<(ChannelId, LedgerView)>) -> impl Future<Output = ()> + Send;
+
+    /// The newest milestone, with all channels that changed up to it and were not handed on yet.
     fn tell(
         &self,
         checkpoint: &Checkpoint,
@@ -85,14 +94,13 @@ pub(crate) struct Channels {
 }
 
 /// What is not told yet, and what needs no proof.
-#[derive(Default)]
-struct Pending {
+struct Pending<K> {
     newest: Option<Arc<Checkpoint>>,
-    /// Channels that were proven and that no milestone has named since.
-    known: BTreeSet<ChannelId>,
+    /// Of all these a channel that is not due was proven, and no milestone has named it since.
+    known: K,
     /// Channels that must be proven before the engine hears of the newest milestone.
     due: BTreeSet<ChannelId>,
-    /// Channels that were proven for it.
+    /// Channels that were proven for it and are not handed on yet.
     proven: HashMap<ChannelId, LedgerView>,
 }
 
@@ -100,7 +108,7 @@ impl<W: Watching> Watcher<W> {
     /// Runs until the daemon stops.
     pub(crate) async fn run(self) {
         let mut followed = self.client.follow();
-        let mut pending = Pending::default();
+        let mut pending = Pending::new(W::Known::default());
         loop {
             tokio::select! {
                 more = pending.hear(&mut followed) => if !more { return },
@@ -112,13 +120,9 @@ impl<W: Watching> Watcher<W> {
     }
 
     /// Proves what is due; if nothing is left due the engine hears of it.
-    async fn round(&self, pending: &mut Pending) {
+    async fn round(&self, pending: &mut Pending<W::Known>) {
         let Some(newest) = pending.newest.clone() else { return };
-        let live = self.watching.channels().await;
-        pending.due.retain(|id| live.contains(id));
-        pending.known.retain(|id| live.contains(id));
-        pending.due.extend(live.difference(&pending.known).copied());
-        pending.due.retain(|id| !pending.proven.contains_key(id));
+        self.watching.due(&mut pending.known, &mut pending.due).await;
         let due: Vec<ChannelId> = pending.due.iter().copied().collect();
         let mut proofs = stream::iter(due)
             .map(|id| async move { (id, self.watching.prove(id).await) })
@@ -128,9 +132,11 @@ impl<W: Watching> Watcher<W> {
                 Ok(view) => {
                     pending.due.remove(&id);
                     pending.proven.insert(id, view);
-                    pending.known.insert(id);
                 }
                 Err(error) => tracing::warn!(channel = %id, %error, "no proof yet; it is asked for again"),
+            }
+            if pending.proven.len() >= HANDED_AT_A_TIME {
+                self.watching.hand(pending.proven.drain().collect()).await;
             }
         }
         if pending.due.is_empty() {
@@ -142,8 +148,17 @@ impl<W: Watching> Watcher<W> {
 }
 
 impl Watching for Channels {
-    async fn channels(&self) -> BTreeSet<ChannelId> {
-        self.views.live().into_iter().collect()
+    /// How many channels had been listed.
+    type Known = usize;
+
+    async fn due(&self, known: &mut usize, due: &mut BTreeSet<ChannelId>) {
+        due.extend(self.views.listed_from(known));
+        due.retain(|id| self.views.is_live(*id));
+    }
+
+    async fn hand(&self, views: Vec<(ChannelId, LedgerView)>) {
+        // Gone only while the daemon stops.
+        let _ = self.engine.proven(views).await;
     }
 
     async fn tell(&self, checkpoint: &Checkpoint, views: Vec<(ChannelId, LedgerView)>) {
@@ -202,7 +217,11 @@ impl Channels {
     }
 }
 
-impl Pending {
+impl<K: Default> Pending<K> {
+    fn new(known: K) -> Self {
+        Self { newest: None, known, due: BTreeSet::new(), proven: HashMap::new() }
+    }
+
     /// Waits for a milestone and takes all that are here: after a break only the newest needs proofs.
     /// False once none will come any more.
     async fn hear(&mut self, followed: &mut Receiver<Arc<FollowedMilestone>>) -> bool {
@@ -234,6 +253,6 @@ impl Pending {
     /// counts any more.
     fn missed(&mut self) {
         self.proven.clear();
-        self.known.clear();
+        self.known = K::default();
     }
 }

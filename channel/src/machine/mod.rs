@@ -25,6 +25,7 @@
 //! | `restored.rs` | a channel whose records were lost or may be old |
 //! | `history.rs` | what was paid, update by update |
 //! | `receipts.rs` | the payee's signatures for what it has received |
+//! | `rest.rs` | an open channel in which nothing is to be done |
 //! | [`open`] | how two parties come to a channel |
 //! | [`tables`] | the records and their keys |
 
@@ -38,6 +39,7 @@ mod ledger;
 pub mod open;
 mod receipts;
 mod reestablish;
+mod rest;
 mod restored;
 mod stakes;
 mod state;
@@ -58,6 +60,7 @@ use flash_proto::{
 use history::History;
 pub use history::HistoryRule;
 pub use io::{After, ChannelEvent, Effects, Input, Item, LedgerView, PAYMENT_KEY_BYTES_MAX, PaymentKey};
+pub use rest::Rest;
 pub use stakes::WITHDRAW_EXPIRY_MILESTONES;
 pub use state::{
     Agreement, CLOSE_EXPIRY_MILESTONES, Doubt, Incoming, Known, Locked, Origin, Outgoing, PendingWithdraw,
@@ -117,6 +120,8 @@ pub struct Channel {
     /// The newest milestone that was seen when the phase was written: what is older must not undo it.
     stored_seen: u64,
     outgoing: Outgoing,
+    /// The same as it was written down last.
+    written: Outgoing,
     incoming: Incoming,
     doubt: Option<Doubt>,
     locked: Locked,
@@ -223,6 +228,7 @@ impl Channel {
             wants_close: stored.wants_close,
             stored_seen: stored.seen,
             outgoing: stored.outgoing,
+            written: stored.outgoing,
             incoming: stored.incoming,
             doubt: stored.doubt,
             locked,
@@ -343,6 +349,7 @@ impl Channel {
         }
         if dirty.outgoing {
             tables::put_outgoing(&mut effects.batch, self.id, &self.outgoing);
+            self.written = self.outgoing;
         }
         if dirty.incoming {
             tables::put_incoming(&mut effects.batch, self.id, &self.incoming);

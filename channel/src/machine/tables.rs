@@ -1,9 +1,13 @@
 //! The records of channels in the store, and the only code that knows their keys and encodings.
 
-use bincode::{Decode, Encode};
-use flash_proto::{Amount, ChannelId, LaneState, Payment, Signature, codec, message::Update};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Agreement, Doubt, Incoming, Item, Locked, Outgoing, Phase, SignedTwice};
+use bincode::{Decode, Encode};
+use flash_proto::{
+    Amount, ChannelId, LaneState, Payment, PublicKey, Side, Signature, codec, message::Update,
+};
+
+use super::{Agreement, Doubt, Incoming, Item, Locked, Outgoing, Phase, Rest, SignedTwice};
 use crate::store::{
     Batch, Store, StoreError, Table,
     records::{corrupt, decode, for_each, load},
@@ -117,6 +121,63 @@ pub(super) fn damaged_channel(id: ChannelId, what: &'static str) -> StoreError {
 /// [`StoreError::Corrupt`].
 pub fn channel_of(key: &[u8]) -> Result<ChannelId, StoreError> {
     <[u8; 32]>::try_from(key).map(ChannelId::new).map_err(|_| corrupt(PHASES, key, "key"))
+}
+
+/// A channel as it is listed.
+#[derive(Clone, Copy, Debug)]
+pub struct Listed {
+    /// The channel.
+    pub id: ChannelId,
+    /// The key by which the peer's machine is known.
+    pub peer: PublicKey,
+    /// Which party this side is.
+    pub side: Side,
+    /// What is known of it beside its records, if it is at rest.
+    pub rest: Option<Rest>,
+}
+
+/// All channels, in the order of their ids, by what tells which of them are at rest. Their lanes are not read.
+///
+/// # Errors
+/// [`StoreError`]; one of which a part is missing is never passed over.
+pub fn listed(store: &dyn Store) -> Result<Vec<Listed>, StoreError> {
+    let mut quiet = Vec::new();
+    for_each(store, PHASES, &[], |(key, value)| {
+        let (phase, wants_close, _): (Phase, bool, u64) = decode(PHASES, &key, &value)?;
+        quiet.push((channel_of(&key)?, phase == Phase::Open && !wants_close));
+        Ok::<_, StoreError>(())
+    })?;
+    let mut doubted = BTreeSet::new();
+    for_each(store, DOUBTS, &[], |(key, _)| {
+        doubted.insert(channel_of(&key)?);
+        Ok::<_, StoreError>(())
+    })?;
+    let mut locked = BTreeMap::new();
+    for_each(store, LOCKED, &[], |(key, value)| {
+        locked.insert(channel_of(&key)?, decode::<Locked>(LOCKED, &key, &value)?);
+        Ok::<_, StoreError>(())
+    })?;
+    let mut listed = Vec::with_capacity(quiet.len());
+    let mut phases = quiet.into_iter();
+    for_each(store, AGREEMENTS, &[], |(key, value)| {
+        // Both are in the order of their ids.
+        let id = channel_of(&key)?;
+        let quiet = match phases.next() {
+            Some((next, quiet)) if next == id => quiet,
+            Some((next, _)) if next < id => return Err(damaged_channel(next, "missing")),
+            _ => return Err(corrupt(PHASES, id.as_bytes(), "missing")),
+        };
+        let agreement: Agreement = decode(AGREEMENTS, &key, &value)?;
+        let locked = locked.remove(&id).unwrap_or_else(|| Locked::agreed(&agreement));
+        let rests = quiet && !doubted.contains(&id) && locked.is_settled() && !locked.unexplained;
+        let rest = rests.then(|| Rest::new(locked.proven));
+        listed.push(Listed { id, peer: agreement.peer, side: agreement.side, rest });
+        Ok(())
+    })?;
+    match phases.next() {
+        Some((id, _)) => Err(damaged_channel(id, "missing")),
+        None => Ok(listed),
+    }
 }
 
 /// Ids of all channels.

@@ -5,6 +5,7 @@ mod evidence;
 mod lists;
 mod opening;
 mod receipts;
+mod rest;
 mod restored;
 mod stakes;
 mod ticks;

@@ -9,6 +9,7 @@ use flash_proto::{
 };
 use serde_json::{Value, json};
 
+use super::View;
 use crate::{
     api::{ChannelInfo, LaneInfo, SignedTwice, TicksInfo},
     events::NewEvent,
@@ -18,7 +19,20 @@ use crate::{
 /// event whatever their references hold.
 const ITEMS_MAX: usize = 16;
 
-pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
+/// The channel as others see it.
+pub(super) fn view(channel: &Channel, connected: bool, created_ms: u64, refused: Option<String>) -> View {
+    View {
+        info: info(channel, connected),
+        open: channel.agreement().open,
+        total: total(channel),
+        newest: newest(channel),
+        key_index: channel.agreement().key_index,
+        created_ms,
+        refused,
+    }
+}
+
+fn info(channel: &Channel, connected: bool) -> ChannelInfo {
     let agreement = channel.agreement();
     let (side, open, locked) = (agreement.side, &agreement.open, channel.locked());
     let (known, balances) = (channel.balances_known() && !locked.unexplained, channel.balances());
@@ -82,13 +96,13 @@ pub(super) fn info(channel: &Channel, connected: bool) -> ChannelInfo {
 }
 
 /// The newest of what the peer paid, as the ledger would be shown it.
-pub(super) fn newest(channel: &Channel) -> Option<Claimable> {
+fn newest(channel: &Channel) -> Option<Claimable> {
     let incoming = channel.incoming();
     incoming.held.map(|balance| Claimable { balance, ticks: incoming.ticks })
 }
 
 /// All the money in the channel, if no change of that is under way.
-pub(super) fn total(channel: &Channel) -> Option<Amount> {
+fn total(channel: &Channel) -> Option<Amount> {
     let locked = channel.locked();
     let (a, b) = (locked.proven.a, locked.proven.b);
     let gone = a.withdrawn.checked_add(b.withdrawn)?;

@@ -5,6 +5,7 @@
 //! | --- | --- |
 //! | `mod.rs` | the handle: what the rest of the daemon asks of the channels |
 //! | `run.rs` | the thread: takes inputs, as many as wait, and brings jobs to the writer |
+//! | `records.rs` | channels at rest, which are not in memory |
 //! | `slot.rs` | one channel with its link, its callers and what waits for its next commit |
 //! | `describe.rs` | a channel as the admin RPC shows it, and its events |
 //! | [`writer`] | one commit for all jobs that wait, and only then what they were waiting for |
@@ -13,6 +14,7 @@
 
 mod describe;
 pub mod outbox;
+mod records;
 mod run;
 mod slot;
 #[cfg(test)]
@@ -31,6 +33,7 @@ use flash_proto::{
     Unlock, message::ChannelMessage, tower::Claimable,
 };
 pub use outbox::Outbox;
+use records::Records;
 use run::{EngineThread, Timing, Tip};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 pub use view::{View, Views};
@@ -67,6 +70,8 @@ pub struct EngineConfig {
     pub freshness_max: Option<Duration>,
     /// How much of the past is kept, and how often receipts are asked for.
     pub history: HistoryRule,
+    /// Whether open channels in which nothing is to be done leave memory. Not where each is followed all the while.
+    pub rests: bool,
     /// Counters.
     pub metrics: Metrics,
     /// Ends everything when something fails that must not be worked around.
@@ -102,6 +107,7 @@ enum Command {
     Message { channel: ChannelId, number: u64, message: ChannelMessage, room: OwnedSemaphorePermit },
     Pay { channel: ChannelId, order: Order },
     Milestone { index: u64, tip: Tip, views: Vec<(ChannelId, LedgerView)> },
+    Proven { views: Vec<(ChannelId, LedgerView)> },
     Close { channel: ChannelId, alone: bool, done: oneshot::Sender<Result<(), ApiError>> },
     Receipt { channel: ChannelId, state: Box<LaneState>, done: oneshot::Sender<Result<(), ApiError>> },
     Change { channel: ChannelId, change: Change, done: oneshot::Sender<Result<(), ApiError>> },
@@ -150,7 +156,8 @@ pub(crate) struct Placed {
     pub(crate) repeated: bool,
 }
 
-/// Loads every channel and starts the threads.
+/// Finds all channels, loads those that are not at rest, and starts the threads. The others are read meanwhile, as one
+/// that cannot be read stops the daemon.
 ///
 /// # Errors
 /// [`StoreError`]: a record cannot be read, so that nothing must be signed.
@@ -163,26 +170,20 @@ pub fn start(config: EngineConfig) -> Result<Started, StoreError> {
         milestone_interval_ms,
         freshness_max,
         history,
+        rests,
         metrics,
         stop,
     } = config;
-    let views = Views::default();
+    let records = Records { store: Arc::clone(&store), keys, history, stop: stop.clone() };
+    let views = Views::new(records.clone());
     let (submit, submissions) = mpsc::unbounded_channel();
     let (durable, durables) = mpsc::unbounded_channel();
     let outlets = writer::Outlets { submissions: submit.clone(), durable };
-    let (writer, writer_thread) =
-        Writer::start(Arc::clone(&store), log, backup, outlets, metrics.clone(), stop.clone())?;
+    let (writer, writer_thread) = Writer::start(store, log, backup, outlets, metrics.clone(), stop.clone())?;
     let (mailbox, commands) = mpsc::channel(MAILBOX_MAX);
     let timing = Timing { milestone_interval_ms, freshness_max };
-    let mut thread = EngineThread::new(
-        store,
-        keys,
-        (timing, history),
-        writer.clone(),
-        views.clone(),
-        metrics,
-        stop.clone(),
-    );
+    let mut thread =
+        EngineThread::new(records.clone(), timing, rests, writer.clone(), views.clone(), metrics);
     thread.load(&submit)?;
     drop(submit);
     let runtime = tokio::runtime::Handle::current();
@@ -191,7 +192,10 @@ pub fn start(config: EngineConfig) -> Result<Started, StoreError> {
         runtime.block_on(thread.run(commands, durables));
         drop(guard);
     })?;
-    let threads = vec![engine_thread, writer_thread];
+    let resting = views.clone();
+    let check_thread =
+        thread::Builder::new().name("flash-check".to_owned()).spawn(move || records.check(&resting))?;
+    let threads = vec![engine_thread, writer_thread, check_thread];
     Ok(Started { engine: Engine { mailbox }, writer, views, submissions, threads })
 }
 
@@ -261,6 +265,15 @@ impl Engine {
         views: Vec<(ChannelId, LedgerView)>,
     ) -> Result<(), ApiError> {
         self.command(Command::Milestone { index, tip: Tip::told(age), views }).await
+    }
+
+    /// Channels as a milestone that is not told of yet has them. How young their view is depends on the newest one
+    /// that was told of.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the daemon is stopping.
+    pub async fn proven(&self, views: Vec<(ChannelId, LedgerView)>) -> Result<(), ApiError> {
+        self.command(Command::Proven { views }).await
     }
 
     /// The user wishes to close a channel; returns once the wish is durable.

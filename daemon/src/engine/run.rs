@@ -2,6 +2,9 @@
 //!
 //! A channel has one job on its way to the disk at a time. While it syncs, payments and messages come
 //! together, and the next job carries all of them: that is what batches.
+//!
+//! Channels in which nothing is to be done are at rest: a milestone that does not name them, the age of the ledger's view
+//! and the start do nothing for them. Whatever does touch one wakes it first.
 
 use std::{
     collections::BTreeMap,
@@ -11,19 +14,20 @@ use std::{
 
 use flash_channel::{
     Channel,
-    machine::{Effects, HistoryRule, tables as channel_tables},
-    store::{Store, StoreError},
+    machine::{
+        Agreement, Effects, LedgerView, Rest,
+        tables::{self as channel_tables, Listed},
+    },
+    store::StoreError,
 };
 use flash_proto::{ChannelId, Transaction, message::ChannelMessage};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::{ChannelKeys, Command, Views, slot::Slot, writer::Writer};
+use super::{Command, Views, records::Records, slot::Slot, view::Brief, writer::Writer};
 use crate::{
     api::{ApiError, ErrorCode},
     events::now_ms,
     metrics::Metrics,
-    stop::Stop,
-    tables,
 };
 
 /// Inputs that are taken at a time.
@@ -64,55 +68,69 @@ type Done = oneshot::Sender<Result<(), ApiError>>;
 
 /// Everything that the thread owns.
 pub(super) struct EngineThread {
-    store: Arc<dyn Store>,
-    keys: ChannelKeys,
+    records: Records,
     timing: Timing,
-    history: HistoryRule,
+    /// Whether channels may be at rest.
+    rests: bool,
     writer: Writer,
     views: Views,
     metrics: Metrics,
-    stop: Stop,
+    /// The channels that are awake.
     slots: BTreeMap<ChannelId, Slot>,
+    /// The others.
+    resting: BTreeMap<ChannelId, Rest>,
     links: u64,
-    /// When the newest milestone was told of, by both clocks, and how old it was then.
+    /// The newest milestone that was told of.
+    index: u64,
+    /// When it was told of, by both clocks, and how old it was then.
     tip: Option<Tip>,
     /// How old it was when the thread woke last, which may have been a long sleep of the whole machine.
     age: Option<Duration>,
 }
 
 impl EngineThread {
-    pub(super) fn new(
-        store: Arc<dyn Store>,
-        keys: ChannelKeys,
-        (timing, history): (Timing, HistoryRule),
+    pub(super) const fn new(
+        records: Records,
+        timing: Timing,
+        rests: bool,
         writer: Writer,
         views: Views,
         metrics: Metrics,
-        stop: Stop,
     ) -> Self {
-        let slots = BTreeMap::new();
         Self {
-            store,
-            keys,
+            records,
             timing,
-            history,
+            rests,
             writer,
             views,
             metrics,
-            stop,
-            slots,
+            slots: BTreeMap::new(),
+            resting: BTreeMap::new(),
             links: 0,
+            index: 0,
             tip: None,
             age: None,
         }
     }
 
-    /// Loads every channel. What they want on the ledger was durable before, and is passed on at once.
+    /// Finds all channels, and loads those that are not at rest. What they want on the ledger was durable before, and is
+    /// passed on at once.
     pub(super) fn load(&mut self, submit: &mpsc::UnboundedSender<Transaction>) -> Result<(), StoreError> {
-        for id in channel_tables::channels(self.store.as_ref())? {
-            let mut channel = Channel::load(id, |index| (self.keys)(index), self.store.as_ref())?;
-            channel.set_history(self.history);
-            let created_ms = tables::link(self.store.as_ref(), id)?.created_ms;
+        let (mut awake, mut resting, mut briefs) = (Vec::new(), Vec::new(), Vec::new());
+        for Listed { id, peer, side, rest } in channel_tables::listed(self.records.store.as_ref())? {
+            match rest.filter(|_| self.rests) {
+                Some(rest) => {
+                    resting.push((id, rest));
+                    briefs.push((id, Brief::new(peer, side)));
+                }
+                None => awake.push(id),
+            }
+        }
+        self.metrics.channels_rest(resting.len());
+        self.resting = resting.into_iter().collect();
+        self.views.list_resting(briefs);
+        for id in awake {
+            let (channel, created_ms) = self.records.channel(id)?;
             let mut slot = Slot::new(channel, Effects::default(), created_ms);
             if let Some(transaction) = slot.take_wanted() {
                 let _ = submit.send(transaction);
@@ -135,7 +153,7 @@ impl EngineThread {
         let mut inputs = Vec::with_capacity(INPUTS_MAX);
         let mut durable = Vec::with_capacity(INPUTS_MAX);
         let mut touched: Vec<ChannelId> = Vec::new();
-        let stop = self.stop.clone();
+        let stop = self.records.stop.clone();
         loop {
             tokio::select! {
                 count = durables.recv_many(&mut durable, INPUTS_MAX) => {
@@ -144,8 +162,8 @@ impl EngineThread {
                     }
                     for id in durable.drain(..) {
                         if let Some(slot) = self.slots.get_mut(&id) {
-                            if let Err(error) = slot.durable(self.store.as_ref()) {
-                                self.stop.fail(format!("the store failed: {error}"), true);
+                            if let Err(error) = slot.durable(self.records.store.as_ref()) {
+                                self.records.failed(&error);
                                 return;
                             }
                             touched.push(id);
@@ -171,15 +189,22 @@ impl EngineThread {
         }
     }
 
-    /// Brings a job for each channel that changed and has none on its way.
+    /// Brings a job for each channel that changed and has none on its way, and lets those rest in which nothing is to be
+    /// done any more.
     async fn bring(&mut self, touched: &mut Vec<ChannelId>) -> Result<(), super::Stopped> {
         for id in touched.drain(..) {
-            let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.dirty && !slot.committing) else {
-                continue;
-            };
-            let job = slot.job(&self.views);
-            slot.count(&self.metrics);
-            self.writer.bring(job).await?;
+            let Some(slot) = self.slots.get_mut(&id) else { continue };
+            let rest = if self.rests { slot.at_rest() } else { None };
+            if let Some((rest, brief)) = rest
+                && self.views.rest(id, brief)
+            {
+                self.slots.remove(&id);
+                self.resting.insert(id, rest);
+            } else if slot.dirty && !slot.committing {
+                let job = slot.job(&self.views);
+                slot.count(&self.metrics);
+                self.writer.bring(job).await?;
+            }
         }
         Ok(())
     }
@@ -188,21 +213,52 @@ impl EngineThread {
         self.age = self.tip.as_ref().map(Tip::age);
     }
 
+    /// A channel, awake.
+    fn wake(&mut self, id: ChannelId) -> Option<&mut Slot> {
+        if let Some(rest) = self.resting.get(&id) {
+            let (channel, created_ms) = match self.records.channel(id) {
+                Ok(loaded) => loaded,
+                Err(error) => {
+                    self.records.failed(&error);
+                    return None;
+                }
+            };
+            let mut slot = Slot::new(channel, Effects::default(), created_ms);
+            slot.wake(rest, self.index, &self.views);
+            self.resting.remove(&id);
+            self.slots.insert(id, slot);
+        }
+        self.slots.get_mut(&id)
+    }
+
+    /// A channel that is about to be handed an input. It knows first how old its view of the ledger is by now: what is
+    /// taken or signed depends on that.
     fn slot(&mut self, id: ChannelId) -> Option<&mut Slot> {
-        ready(&mut self.slots, id, self.age, &self.timing)
+        self.wake(id)?;
+        let slot = self.slots.get_mut(&id)?;
+        if slot.is_live() {
+            slot.freshness(self.age, &self.timing);
+        }
+        Some(slot)
+    }
+
+    /// The slot of an agreement, a new one if the channel is not known.
+    fn add(&mut self, agreement: Agreement, created_ms: u64) -> &mut Slot {
+        let mut effects = Effects::default();
+        let key = (self.records.keys)(agreement.key_index);
+        let mut channel = Channel::new(agreement, key, &mut effects);
+        channel.set_history(self.records.history);
+        let id = channel.id();
+        self.wake(id);
+        self.slots.entry(id).or_insert_with(|| Slot::new(channel, effects, created_ms))
     }
 
     fn command(&mut self, command: Command, touched: &mut Vec<ChannelId>) {
         match command {
             Command::Add { agreement, with, created_ms, done } => {
-                let mut effects = Effects::default();
-                let key = (self.keys)(agreement.key_index);
-                let mut channel = Channel::new(*agreement, key, &mut effects);
-                channel.set_history(self.history);
-                let id = channel.id();
-                let slot = self.slots.entry(id).or_insert_with(|| Slot::new(channel, effects, created_ms));
+                let slot = self.add(*agreement, created_ms);
                 slot.with(with, done);
-                touched.push(id);
+                touched.push(slot.channel.id());
             }
             Command::Linked { channel, outbox, number } => {
                 self.links = self.links.wrapping_add(1);
@@ -224,9 +280,10 @@ impl EngineThread {
                 touched.push(channel);
             }
             Command::Pay { channel, order } => {
-                match ready(&mut self.slots, channel, self.age, &self.timing) {
+                let store = Arc::clone(&self.records.store);
+                match self.slot(channel) {
                     Some(slot) => {
-                        slot.pay(order, self.store.as_ref());
+                        slot.pay(order, store.as_ref());
                         touched.push(channel);
                     }
                     None => {
@@ -235,6 +292,11 @@ impl EngineThread {
                 }
             }
             Command::Milestone { index, tip, views } => self.milestone(index, tip, views, touched),
+            Command::Proven { views } => {
+                for (id, view) in views {
+                    self.proven(id, view, touched);
+                }
+            }
             Command::Close { channel, alone, done } => {
                 self.asked(channel, done, touched, |slot, done| slot.close(alone, done));
             }
@@ -298,6 +360,10 @@ impl EngineThread {
                  another daemon runs with this seed. Nothing is signed in any channel until its peer has shown it"
             );
             // Where one channel's records are old all are, and there may be channels that are not known at all.
+            let resting: Vec<ChannelId> = self.resting.keys().copied().collect();
+            for id in resting {
+                self.wake(id);
+            }
             for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_live()) {
                 slot.doubt();
                 touched.push(*id);
@@ -309,18 +375,30 @@ impl EngineThread {
         &mut self,
         index: u64,
         tip: Tip,
-        views: Vec<(ChannelId, flash_channel::machine::LedgerView)>,
+        views: Vec<(ChannelId, LedgerView)>,
         touched: &mut Vec<ChannelId>,
     ) {
         self.tip = Some(tip);
-        let mut proven: BTreeMap<ChannelId, _> = views.into_iter().collect();
+        self.index = self.index.max(index);
+        for (id, view) in views {
+            self.proven(id, view, touched);
+        }
         for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_live()) {
-            slot.milestone(index, proven.remove(id));
-            if slot.dirty {
-                touched.push(*id);
-            }
+            slot.milestone(index, None);
+            touched.push(*id);
         }
         self.freshness(touched);
+    }
+
+    /// A channel on the ledger. One at rest sleeps on if that is what its records say.
+    fn proven(&mut self, id: ChannelId, view: LedgerView, touched: &mut Vec<ChannelId>) {
+        if self.resting.get_mut(&id).is_some_and(|rest| rest.sees(&view)) {
+            return;
+        }
+        if let Some(slot) = self.wake(id).filter(|slot| slot.is_live()) {
+            slot.milestone(view.index, Some(view));
+            touched.push(id);
+        }
     }
 
     fn freshness(&mut self, touched: &mut Vec<ChannelId>) {
@@ -334,21 +412,6 @@ impl EngineThread {
             }
         }
     }
-}
-
-/// A channel that is about to be handed an input. It knows first how old its view of the ledger is by now: what is taken
-/// or signed depends on that.
-fn ready<'a>(
-    slots: &'a mut BTreeMap<ChannelId, Slot>,
-    id: ChannelId,
-    age: Option<Duration>,
-    timing: &Timing,
-) -> Option<&'a mut Slot> {
-    let slot = slots.get_mut(&id)?;
-    if slot.is_live() {
-        slot.freshness(age, timing);
-    }
-    Some(slot)
 }
 
 fn unknown(channel: ChannelId) -> ApiError {

@@ -12,7 +12,7 @@ use flash_channel::{
     Channel,
     machine::{
         After, ChannelEvent, CommandError, Effects, Input, Item, LedgerView, Misbehaviour, PayError,
-        PaymentKey, Phase,
+        PaymentKey, Phase, Rest,
         tables::{self, KeyRecord},
     },
     store::{Barrier, Batch, Store, StoreError},
@@ -27,7 +27,7 @@ use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 use super::{
     Callers, Change, Events, Order, Outbox, Pays, Placed, View, Views, describe,
     run::Timing,
-    view::Publication,
+    view::{Brief, Publication},
     writer::{Afterwards, Job},
 };
 use crate::{
@@ -142,16 +142,42 @@ impl Slot {
 
     /// The channel as others see it, once what it is now is durable.
     pub(super) fn publication(&mut self, views: &Views) -> Publication {
-        let view = View {
-            info: describe::info(&self.channel, self.link.is_some()),
-            open: self.channel.agreement().open,
-            total: describe::total(&self.channel),
-            newest: describe::newest(&self.channel),
-            key_index: self.channel.agreement().key_index,
-            created_ms: self.created_ms,
-            refused: self.refused.clone(),
-        };
+        let view = self.view();
         views.publication(&mut self.shown, view)
+    }
+
+    fn view(&self) -> View {
+        describe::view(&self.channel, self.link.is_some(), self.created_ms, self.refused.clone())
+    }
+
+    /// Wakes a channel that was just loaded. Of the ledger it knows what it would if it had been awake.
+    pub(super) fn wake(&mut self, rest: &Rest, tip: u64, views: &Views) {
+        self.shown = Some(views.wake(self.channel.id(), self.view()));
+        self.counted = Counted::of(&self.channel);
+        self.channel.wake(rest);
+        if let Some(view) = rest.view(&self.channel.agreement().open, tip) {
+            self.milestone(view.index, Some(view));
+        }
+    }
+
+    /// What is to be kept of the channel if nothing is to be done in it, and nobody waits for anything. Has what is left
+    /// to be written down written with the next job.
+    pub(super) fn at_rest(&mut self) -> Option<(Rest, Brief)> {
+        let busy = self.dirty || self.committing || self.link.is_some() || self.refused.is_some();
+        let told = self.effects.batch.is_empty() && self.effects.after.is_empty();
+        let said = self.sends.is_empty() && self.events.is_empty() && self.replies.is_empty();
+        let given = self.rooms.is_empty() && self.committing_rooms.is_empty() && self.keys.is_empty();
+        let answered = self.waiting.is_empty()
+            && self.receipts.is_empty()
+            && self.wanted.is_empty()
+            && self.committing_wanted.is_empty();
+        if busy || !told || !said || !given || !answered || self.shown.is_none() {
+            return None;
+        }
+        let rest = self.channel.at_rest(self.seen.as_ref())?;
+        self.dirty = self.channel.write_acknowledged();
+        let agreement = self.channel.agreement();
+        (!self.dirty).then(|| (rest, Brief::new(agreement.peer, agreement.side)))
     }
 
     /// Takes changes and a reply into the next job.

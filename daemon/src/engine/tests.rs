@@ -1,5 +1,7 @@
 //! The engine over a store whose commits a test lets through.
 
+mod rest;
+
 use std::sync::{Mutex, mpsc as std_mpsc};
 
 use flash_channel::{
@@ -96,6 +98,7 @@ fn started(store: Arc<dyn Store>, keys: ChannelKeys, stop: &Stop) -> Started {
         milestone_interval_ms: 1_000,
         freshness_max: None,
         history: HistoryRule::default(),
+        rests: true,
         metrics: Metrics::default(),
         stop: stop.clone(),
     })

@@ -1,14 +1,15 @@
 //! What the rest of the daemon sees of the channels: the newest durable state of each, without asking
-//! the engine.
+//! the engine. Of channels at rest it is in their records, and read from there.
 
 use std::{
     collections::BTreeMap,
-    sync::{Arc, PoisonError, RwLock},
+    sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
 use flash_proto::{Amount, ChannelId, Open, PublicKey, Side, tower::Claimable};
 use tokio::sync::watch;
 
+use super::records::Records;
 use crate::api::{ApiError, ChannelInfo, ErrorCode};
 
 /// What is seen of one channel.
@@ -63,30 +64,92 @@ impl Publication {
     }
 }
 
-type Shown = BTreeMap<ChannelId, Arc<watch::Sender<View>>>;
+/// What is kept of a channel for others.
+#[derive(Debug)]
+enum Shown {
+    /// Its newest view, and who follows it.
+    Awake(Arc<watch::Sender<View>>),
+    /// Nothing: its records say all.
+    Resting(Brief),
+}
+
+/// What finds a channel at rest.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Brief {
+    pub(super) peer: PublicKey,
+    pub(super) side: Side,
+    /// Another one each time that a channel comes to rest: what was read of its records counts only if it rested all
+    /// the while, as they change together.
+    rests: u64,
+}
+
+impl Brief {
+    /// A channel that rests since the start.
+    pub(super) const fn new(peer: PublicKey, side: Side) -> Self {
+        Self { peer, side, rests: 0 }
+    }
+}
+
+#[derive(Debug, Default)]
+struct Channels {
+    shown: BTreeMap<ChannelId, Shown>,
+    /// In the order in which they were listed.
+    listed: Vec<ChannelId>,
+    /// How often a channel has come to rest.
+    rests: u64,
+}
+
+impl Shown {
+    fn is_live(&self) -> bool {
+        match self {
+            Self::Awake(sender) => sender.borrow().is_live(),
+            Self::Resting(_) => true,
+        }
+    }
+}
 
 /// All channels as they are seen; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Views {
-    shown: Arc<RwLock<Shown>>,
+    channels: Arc<RwLock<Channels>>,
     /// Rises with every channel that is added, so that others learn of it.
     added: Arc<watch::Sender<u64>>,
+    records: Records,
 }
 
-impl Default for Views {
-    fn default() -> Self {
-        Self { shown: Arc::default(), added: Arc::new(watch::Sender::new(0)) }
-    }
+fn unknown(id: ChannelId) -> ApiError {
+    let message = format!("there is no channel {id}");
+    ApiError::new(ErrorCode::UnknownChannel, message, "list the channels with `flash channel list --all`")
 }
 
 impl Views {
-    fn read<T>(&self, read: impl FnOnce(&Shown) -> T) -> T {
-        read(&self.shown.read().unwrap_or_else(PoisonError::into_inner))
+    /// No channels yet; those at rest are read from here.
+    pub(super) fn new(records: Records) -> Self {
+        Self { channels: Arc::default(), added: Arc::new(watch::Sender::new(0)), records }
+    }
+
+    fn read(&self) -> RwLockReadGuard<'_, Channels> {
+        self.channels.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Channels> {
+        self.channels.write().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn list(&self, id: ChannelId, sender: Arc<watch::Sender<View>>) {
-        self.shown.write().unwrap_or_else(PoisonError::into_inner).insert(id, sender);
+        {
+            let mut channels = self.write();
+            channels.shown.insert(id, Shown::Awake(sender));
+            channels.listed.push(id);
+        }
         self.added.send_modify(|count| *count = count.wrapping_add(1));
+    }
+
+    /// Lists channels that rest since the start, in the order of their ids. To be called first.
+    pub(super) fn list_resting(&self, resting: Vec<(ChannelId, Brief)>) {
+        let mut channels = self.write();
+        channels.listed = resting.iter().map(|(id, _)| *id).collect();
+        channels.shown = resting.into_iter().map(|(id, brief)| (id, Shown::Resting(brief))).collect();
     }
 
     /// A view to be shown once it is durable, by the channel's sender. Without one the channel is new: it
@@ -101,10 +164,62 @@ impl Views {
         Publication { sender: Arc::clone(sender), view, list }
     }
 
+    /// The sender of a channel that wakes; `view` is what its records say. From now on they may change.
+    pub(super) fn wake(&self, id: ChannelId, view: View) -> Arc<watch::Sender<View>> {
+        let mut channels = self.write();
+        if let Some(Shown::Awake(sender)) = channels.shown.get(&id) {
+            return Arc::clone(sender); // somebody follows it
+        }
+        let sender = Arc::new(watch::Sender::new(view));
+        channels.shown.insert(id, Shown::Awake(Arc::clone(&sender)));
+        sender
+    }
+
+    /// The channel comes to rest; what is on the disk is all that there is of it. False if somebody follows it.
+    pub(super) fn rest(&self, id: ChannelId, brief: Brief) -> bool {
+        let mut channels = self.write();
+        if let Some(Shown::Awake(sender)) = channels.shown.get(&id)
+            && sender.receiver_count() > 0
+        {
+            return false;
+        }
+        channels.rests = channels.rests.wrapping_add(1);
+        let rests = channels.rests;
+        channels.shown.insert(id, Shown::Resting(Brief { rests, ..brief }));
+        true
+    }
+
+    /// What `awake` makes of a channel's sender; of a channel at rest what `resting` makes of its view, if it rested while
+    /// that was read.
+    fn with<T>(
+        &self,
+        id: ChannelId,
+        awake: impl Fn(&Arc<watch::Sender<View>>) -> T,
+        resting: impl Fn(&mut Shown, View) -> T,
+    ) -> Result<T, ApiError> {
+        loop {
+            let before = match self.read().shown.get(&id) {
+                None => return Err(unknown(id)),
+                Some(Shown::Awake(sender)) => return Ok(awake(sender)),
+                Some(Shown::Resting(brief)) => brief.rests,
+            };
+            let view = self.records.view(id);
+            let mut channels = self.write();
+            if let Some(shown) = channels.shown.get_mut(&id)
+                && matches!(shown, Shown::Resting(Brief { rests, .. }) if *rests == before)
+            {
+                let view = view.inspect_err(|error| self.records.failed(error))?;
+                return Ok(resting(shown, view));
+            }
+            // It was woken meanwhile.
+        }
+    }
+
     /// How many channels that peers have proposed are not on the ledger yet.
     pub fn proposed(&self) -> usize {
         let waits = |view: &View| view.info.side == Side::B && view.info.state == "opening";
-        self.read(|shown| shown.values().filter(|sender| waits(&sender.borrow())).count())
+        let waiting = |shown: &&Shown| matches!(shown, Shown::Awake(sender) if waits(&sender.borrow()));
+        self.read().shown.values().filter(waiting).count()
     }
 
     /// Tells those who follow [`Views::added`] that the peer of a channel is another machine now.
@@ -120,48 +235,77 @@ impl Views {
     /// Follows one channel.
     ///
     /// # Errors
-    /// [`ErrorCode::UnknownChannel`].
+    /// [`ErrorCode::UnknownChannel`]; [`ErrorCode::StoreFailed`].
     pub fn follow(&self, id: ChannelId) -> Result<watch::Receiver<View>, ApiError> {
-        self.read(|shown| shown.get(&id).map(|sender| sender.subscribe())).ok_or_else(|| {
-            ApiError::new(
-                ErrorCode::UnknownChannel,
-                format!("there is no channel {id}"),
-                "list the channels with `flash channel list --all`",
-            )
-        })
+        self.with(
+            id,
+            |sender| sender.subscribe(),
+            |shown, view| {
+                let sender = Arc::new(watch::Sender::new(view));
+                let receiver = sender.subscribe();
+                *shown = Shown::Awake(sender);
+                receiver
+            },
+        )
     }
 
     /// One channel as it is now.
     ///
     /// # Errors
-    /// [`ErrorCode::UnknownChannel`].
+    /// [`ErrorCode::UnknownChannel`]; [`ErrorCode::StoreFailed`].
     pub fn get(&self, id: ChannelId) -> Result<View, ApiError> {
-        Ok(self.follow(id)?.borrow().clone())
+        self.with(id, |sender| sender.borrow().clone(), |_, view| view)
     }
 
     /// All channels, newest first.
-    pub fn all(&self) -> Vec<View> {
-        let mut all: Vec<View> =
-            self.read(|shown| shown.values().map(|sender| sender.borrow().clone()).collect());
+    ///
+    /// # Errors
+    /// [`ErrorCode::StoreFailed`].
+    pub fn all(&self) -> Result<Vec<View>, ApiError> {
+        let ids: Vec<ChannelId> = self.read().shown.keys().copied().collect();
+        let mut all = ids.into_iter().map(|id| self.get(id)).collect::<Result<Vec<_>, _>>()?;
         all.sort_by_key(|view| std::cmp::Reverse(view.created_ms));
-        all
+        Ok(all)
     }
 
     /// The live channels with a peer, and which party we are in each.
     pub fn live_with(&self, peer: &PublicKey) -> Vec<(ChannelId, Side)> {
-        self.read(|shown| {
-            let views = shown.iter().filter_map(|(id, sender)| {
+        let side = |shown: &Shown| match shown {
+            Shown::Awake(sender) => {
                 let view = sender.borrow();
-                (view.is_live() && view.info.peer == *peer).then_some((*id, view.info.side))
-            });
-            views.collect()
-        })
+                (view.is_live() && view.info.peer == *peer).then_some(view.info.side)
+            }
+            Shown::Resting(brief) => (brief.peer == *peer).then_some(brief.side),
+        };
+        self.read().shown.iter().filter_map(|(id, shown)| Some((*id, side(shown)?))).collect()
     }
 
     /// Ids of all live channels.
     pub fn live(&self) -> Vec<ChannelId> {
-        self.read(|shown| {
-            shown.iter().filter(|(_, sender)| sender.borrow().is_live()).map(|(id, _)| *id).collect()
-        })
+        self.read().shown.iter().filter(|(_, shown)| shown.is_live()).map(|(id, _)| *id).collect()
+    }
+
+    /// How many these are.
+    pub fn live_count(&self) -> usize {
+        self.read().shown.values().filter(|shown| shown.is_live()).count()
+    }
+
+    /// Whether there is a live channel with this id.
+    pub fn is_live(&self, id: ChannelId) -> bool {
+        self.read().shown.get(&id).is_some_and(Shown::is_live)
+    }
+
+    /// Channels that were listed after the first `known` ones; from then on they are among these.
+    pub fn listed_from(&self, known: &mut usize) -> Vec<ChannelId> {
+        let channels = self.read();
+        let listed = channels.listed.get(*known..).unwrap_or_default().to_vec();
+        *known = channels.listed.len();
+        listed
+    }
+
+    /// Whether a channel is at rest and nobody follows it.
+    #[cfg(test)]
+    pub(super) fn is_resting(&self, id: ChannelId) -> bool {
+        matches!(self.read().shown.get(&id), Some(Shown::Resting(_)))
     }
 }

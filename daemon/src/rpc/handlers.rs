@@ -9,6 +9,7 @@ use axum::{
 };
 use flash_proto::ChannelId;
 use serde::Deserialize;
+use tokio::task::JoinError;
 use utoipa::IntoParams;
 
 use super::{
@@ -27,10 +28,12 @@ type Answer<T> = Result<Json<T>, ApiError>;
 async fn to_its_end<T: Send + 'static>(
     work: impl Future<Output = Result<T, ApiError>> + Send + 'static,
 ) -> Result<T, ApiError> {
-    tokio::spawn(work).await.unwrap_or_else(|error| {
-        let message = format!("the call failed: {error}");
-        Err(ApiError::new(ErrorCode::Internal, message, "this is a defect; the daemon's log says more"))
-    })
+    tokio::spawn(work).await.unwrap_or_else(|error| failed(&error))
+}
+
+fn failed<T>(error: &JoinError) -> Result<T, ApiError> {
+    let message = format!("the call failed: {error}");
+    Err(ApiError::new(ErrorCode::Internal, message, "this is a defect; the daemon's log says more"))
 }
 
 const fn yes() -> bool {
@@ -141,7 +144,9 @@ pub(super) async fn channels(
     State(rpc): State<Rpc>,
     Params(params): Params<ChannelsParams>,
 ) -> Answer<Vec<ChannelInfo>> {
-    rpc.daemon.channels(params.all).map(Json)
+    // Those at rest are read from the disk.
+    let listed = tokio::task::spawn_blocking(move || rpc.daemon.channels(params.all)).await;
+    listed.unwrap_or_else(|error| failed(&error)).map(Json)
 }
 
 /// Opens a channel. The answer comes when it is open on the ledger.

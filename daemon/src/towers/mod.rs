@@ -29,7 +29,7 @@ use serde_json::json;
 use tokio::task::JoinSet;
 
 use crate::{
-    api::{TowerInfo, TowerStanding},
+    api::{ApiError, TowerInfo, TowerStanding},
     engine::{ChannelKeys, View, Views, Writer},
     events::{NewEvent, now_ms},
     exit::Exit,
@@ -152,8 +152,8 @@ impl Towers {
     }
 
     /// All towers, in the order of the configuration.
-    pub(crate) fn list(&self, views: &Views) -> Vec<TowerInfo> {
-        let views: Vec<View> = views.all().into_iter().filter(View::is_live).collect();
+    pub(crate) fn list(&self, views: &Views) -> Result<Vec<TowerInfo>, ApiError> {
+        let views: Vec<View> = views.all()?.into_iter().filter(View::is_live).collect();
         let info = |links: &Arc<Links>| {
             let tower = &links.tower;
             let (connected, answered_ms) = {
@@ -176,7 +176,7 @@ impl Towers {
             }
             info
         };
-        self.0.iter().map(info).collect()
+        Ok(self.0.iter().map(info).collect())
     }
 
     /// Stores receipts, and tells when a tower is behind for long and when it has caught up.
@@ -187,8 +187,8 @@ impl Towers {
                 () = tokio::time::sleep(LOOK) => false,
                 () = stop.stopped() => true,
             };
-            let live: BTreeMap<ChannelId, Option<Claimable>> = views
-                .all()
+            let Ok(all) = views.all() else { return }; // the daemon stops
+            let live: BTreeMap<ChannelId, Option<Claimable>> = all
                 .into_iter()
                 .filter(View::is_live)
                 .map(|view| (view.info.id, view.newest))

@@ -22,16 +22,16 @@ fn milestones(indices: std::ops::RangeInclusive<u64>) -> Vec<Arc<FollowedMilesto
 }
 
 /// A channel that was proven, while another one's proof is still to come.
-fn half_proven() -> Pending {
+fn half_proven() -> Pending<BTreeSet<ChannelId>> {
     Pending {
         known: BTreeSet::from([CHANNEL]),
         due: BTreeSet::from([ChannelId::new([2; 32])]),
         proven: HashMap::from([(CHANNEL, LedgerView { index: 1, record: None, payouts: None })]),
-        ..Pending::default()
+        newest: None,
     }
 }
 
-async fn hear(waiting: usize, sent: u64) -> Pending {
+async fn hear(waiting: usize, sent: u64) -> Pending<BTreeSet<ChannelId>> {
     let (sender, mut followed) = broadcast::channel(waiting);
     for milestone in milestones(1..=sent) {
         sender.send(milestone).unwrap();

@@ -207,17 +207,26 @@ struct Lanes {
 }
 
 impl Watching for Lanes {
-    async fn channels(&self) -> BTreeSet<ChannelId> {
-        self.handle.ask(Command::Channels).await.unwrap_or_default()
+    type Known = BTreeSet<ChannelId>;
+
+    async fn due(&self, known: &mut BTreeSet<ChannelId>, due: &mut BTreeSet<ChannelId>) {
+        let kept: BTreeSet<ChannelId> = self.handle.ask(Command::Channels).await.unwrap_or_default();
+        due.retain(|id| kept.contains(id));
+        due.extend(kept.difference(known));
+        *known = kept;
     }
 
     async fn prove(&self, id: ChannelId) -> Result<LedgerView, ClientError> {
         prove(&self.handle.client, id).await
     }
 
-    async fn tell(&self, checkpoint: &Checkpoint, views: Vec<(ChannelId, LedgerView)>) {
+    async fn hand(&self, views: Vec<(ChannelId, LedgerView)>) {
         // Gone only while the daemon stops.
         let _ = self.handle.mailbox.send(Command::Ledger(views)).await;
+    }
+
+    async fn tell(&self, checkpoint: &Checkpoint, views: Vec<(ChannelId, LedgerView)>) {
+        self.hand(views).await;
         if let Some((writer, metrics)) = &self.keeps {
             metrics.milestone_index.set(i64::try_from(checkpoint.essence.index).unwrap_or(i64::MAX));
             let mut batch = Batch::new();
