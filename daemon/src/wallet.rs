@@ -126,7 +126,16 @@ impl WalletService {
         let searched = watch::Sender::new(tables::is_searched(store.as_ref())?);
         let (looks_begun, looked) = (AtomicU64::new(0), Mutex::new((0, Ok(()))));
         let wallet = Mutex::new(wallet);
-        Ok(Self(Arc::new(Inner { wallet, looks_begun, looked, seen: AtomicBool::new(false), client, writer, store, searched })))
+        Ok(Self(Arc::new(Inner {
+            wallet,
+            looks_begun,
+            looked,
+            seen: AtomicBool::new(false),
+            client,
+            writer,
+            store,
+            searched,
+        })))
     }
 
     /// Makes the wallet's record durable.

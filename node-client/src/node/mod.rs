@@ -64,7 +64,11 @@ use tracing::error;
 pub use upkeep::{Upkeep, run_upkeep};
 
 use self::{core::Core, milestone::Draft, rate::clients::ClientRates, receive::Queued};
-use crate::{ledger::{LedgerState, merkle}, protocol::Followed, tangle::TipSelection};
+use crate::{
+    ledger::{LedgerState, merkle},
+    protocol::Followed,
+    tangle::TipSelection,
+};
 
 /// What a node is.
 #[derive(Clone, Debug)]

@@ -140,7 +140,9 @@ pub enum WalletError {
     #[error("{0} is less than the smallest output of {1}")]
     TooSmall(Amount, Amount),
     /// So many outputs are reserved that no more can be written down.
-    #[error("{RESERVED_MAX} outputs are promised to transactions that are not applied yet; wait for some of them")]
+    #[error(
+        "{RESERVED_MAX} outputs are promised to transactions that are not applied yet; wait for some of them"
+    )]
     TooManyUnderWay,
     /// No more addresses or keys; there are 2^31.
     #[error("the wallet has given out all of its keys")]
