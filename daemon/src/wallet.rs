@@ -1,6 +1,14 @@
 //! The wallet in the daemon: its record is durable before an address or a transaction leaves.
 
-use std::{collections::BTreeSet, ops::Range, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeSet, HashMap},
+    ops::Range,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicU64, Ordering},
+    },
+    time::Duration,
+};
 
 use flash_channel::{
     machine::tables as channel_tables,
@@ -38,9 +46,14 @@ const SEND_WAIT: Duration = Duration::from_secs(180);
 pub(crate) struct WalletService(Arc<Inner>);
 
 struct Inner {
-    /// Held while a change becomes durable, so that an older record never replaces a newer one. No
-    /// payment in a channel ever waits for it.
+    /// Held until a change has its place in the writer's queue, so that an older record never replaces a newer one; what
+    /// many change at once becomes durable together. No payment in a channel ever waits for it.
     wallet: Mutex<Wallet>,
+    /// Looks at the ledger that have begun, and the newest that has ended: its number, and what came of it.
+    looks_begun: AtomicU64,
+    looked: Mutex<(u64, Result<(), ApiError>)>,
+    /// Whether the outputs were seen on the ledger since the start.
+    seen: AtomicBool,
     client: NodeClient,
     writer: Writer,
     store: Arc<dyn Store>,
@@ -90,6 +103,9 @@ impl From<WalletError> for ApiError {
                 message,
                 "send money to an address of `flash wallet address`, or wait for what is reserved",
             ),
+            WalletError::TooManyUnderWay => {
+                Self::new(ErrorCode::Busy, message, "try again when a milestone has applied some of them")
+            }
             _ => Self::new(ErrorCode::InvalidRequest, message, "choose another amount"),
         }
     }
@@ -108,18 +124,29 @@ impl WalletService {
             None => Wallet::new(seed),
         };
         let searched = watch::Sender::new(tables::is_searched(store.as_ref())?);
-        Ok(Self(Arc::new(Inner { wallet: Mutex::new(wallet), client, writer, store, searched })))
+        let (looks_begun, looked) = (AtomicU64::new(0), Mutex::new((0, Ok(()))));
+        let wallet = Mutex::new(wallet);
+        Ok(Self(Arc::new(Inner {
+            wallet,
+            looks_begun,
+            looked,
+            seen: AtomicBool::new(false),
+            client,
+            writer,
+            store,
+            searched,
+        })))
     }
 
     /// Makes the wallet's record durable.
-    async fn keep(&self, wallet: &MutexGuard<'_, Wallet>) -> Result<(), ApiError> {
+    async fn keep(&self, wallet: MutexGuard<'_, Wallet>) -> Result<(), ApiError> {
         self.keep_with(wallet, Batch::new(), Vec::new(), Vec::new()).await
     }
 
     /// Makes the wallet's record durable, with other changes, events and lines of the history.
     async fn keep_with(
         &self,
-        wallet: &MutexGuard<'_, Wallet>,
+        wallet: MutexGuard<'_, Wallet>,
         mut batch: Batch,
         events: Vec<NewEvent>,
         history: Vec<HistoryEntry>,
@@ -132,7 +159,12 @@ impl WalletService {
                 tables::put_history(&mut batch, number, entry);
             }
         }
-        self.0.writer.commit(batch, events).await.map_err(stopping)
+        let done = self.0.writer.queue(batch, events).await.map_err(stopping)?;
+        // The next line is numbered after the last one in the store, so that these must be there first.
+        let held = (!history.is_empty()).then_some(wallet);
+        let durable = done.await.map_err(stopping);
+        drop(held);
+        durable
     }
 
     /// Whether the ledger was searched for what belongs to the seed.
@@ -155,7 +187,7 @@ impl WalletService {
         self.wait_for_search().await?;
         let mut wallet = self.0.wallet.lock().await;
         let address = wallet.fresh_address()?;
-        self.keep(&wallet).await?;
+        self.keep(wallet).await?;
         Ok(address)
     }
 
@@ -189,7 +221,7 @@ impl WalletService {
     ) -> Result<BTreeSet<Address>, ApiError> {
         let mut wallet = self.0.wallet.lock().await;
         let missing = wallet.found_channels(indices, payouts);
-        self.keep(&wallet).await?;
+        self.keep(wallet).await?;
         Ok(missing)
     }
 
@@ -202,25 +234,39 @@ impl WalletService {
         Ok(())
     }
 
-    /// Looks at the ledger.
+    /// Looks at the ledger, unless a look that has begun since this was called is over by the time of its turn: many
+    /// who ask at once need no more than two.
     async fn refresh(&self) -> Result<(), ApiError> {
+        let begun = self.0.looks_begun.load(Ordering::SeqCst);
+        let mut looked = self.0.looked.lock().await;
+        if looked.0 <= begun {
+            let number = self.0.looks_begun.fetch_add(1, Ordering::SeqCst).saturating_add(1);
+            *looked = (number, self.look().await);
+        }
+        looked.1.clone()
+    }
+
+    async fn look(&self) -> Result<(), ApiError> {
         let addresses = self.0.wallet.lock().await.addresses();
         let proven = self.0.client.outputs_of(&addresses).await?;
         let mut wallet = self.0.wallet.lock().await;
         let changes = wallet.observe(proven.milestone_index, proven.value);
+        self.0.seen.store(true, Ordering::SeqCst);
         if changes.is_empty() {
             return Ok(());
         }
         let (mut batch, mut events) = (Batch::new(), Vec::new());
         let channels = channel_tables::channels(self.0.store.as_ref())?;
         let mut history = self.opened(&changes, &channels, proven.milestone_index)?;
+        let payouts = payouts(&channels);
         for change in &changes {
             match change {
                 WalletEvent::Received { id, output, .. } => tables::put_wallet_output(&mut batch, id, output),
                 WalletEvent::Spent { id, .. } => tables::delete_wallet_output(&mut batch, id),
             }
             if let WalletEvent::Received { id, output, change: false } = change {
-                let (kind, channel) = source(id, &channels);
+                let channel = payouts.get(id).copied();
+                let kind = if channel.is_some() { "channel_payout" } else { "received" };
                 let details = json!({ "amount": output.amount, "address": output.address, "output": id, "source": kind });
                 events.push(NewEvent { kind: "funds_received", channel, details });
                 let transaction = channel.is_none().then_some(id.transaction);
@@ -228,7 +274,7 @@ impl WalletService {
                 history.push(entry(kind, output.amount, transaction, address, proven.milestone_index));
             }
         }
-        self.keep_with(&wallet, batch, events, history).await
+        self.keep_with(wallet, batch, events, history).await
     }
 
     /// The channels whose opening has spent some of our outputs.
@@ -248,7 +294,8 @@ impl WalletService {
         let mut history = Vec::new();
         for transaction in spenders {
             let channel = ChannelId::opened_by(transaction);
-            if channels.contains(&channel) {
+            // They come in rising order.
+            if channels.binary_search(&channel).is_ok() {
                 let agreement = channel_tables::agreement(self.0.store.as_ref(), channel)?;
                 let deposit = agreement.open.party(agreement.side).deposit;
                 history.push(entry("channel_open", deposit, Some(transaction), None, milestone_index));
@@ -261,7 +308,7 @@ impl WalletService {
     pub(crate) async fn watch_until(&self, addresses: u32) -> Result<(), ApiError> {
         let mut wallet = self.0.wallet.lock().await;
         wallet.watch_until(addresses);
-        self.keep(&wallet).await
+        self.keep(wallet).await
     }
 
     pub(crate) async fn balance(&self) -> Result<api::WalletBalance, ApiError> {
@@ -284,7 +331,7 @@ impl WalletService {
             let transfer = TransferRecord { reservation: reservation.id, transaction };
             let mut batch = Batch::new();
             tables::put_transfer(&mut batch, &transfer);
-            self.keep_with(&wallet, batch, Vec::new(), Vec::new()).await?;
+            self.keep_with(wallet, batch, Vec::new(), Vec::new()).await?;
             transfer
         };
         let id = transfer.transaction.id();
@@ -313,14 +360,13 @@ impl WalletService {
                     events.push(NewEvent { kind: "funds_sent", channel: None, details });
                     history.push(entry("sent", amount, Some(id), Some(address), applied.milestone_index));
                 }
-                self.keep_with(&wallet, batch, events, history).await?;
-                drop(wallet);
+                self.keep_with(wallet, batch, events, history).await?;
                 self.refresh().await?;
                 Ok(api::SendResult { transaction: id, milestone_index: applied.milestone_index })
             }
             Err(error @ (ClientError::Rejected { .. } | ClientError::Refused { .. })) => {
                 wallet.release(reservation);
-                self.keep_with(&wallet, batch, Vec::new(), Vec::new()).await?;
+                self.keep_with(wallet, batch, Vec::new(), Vec::new()).await?;
                 Err(error.into())
             }
             // Kept: it is tried again at the next start.
@@ -337,6 +383,27 @@ impl WalletService {
         Ok(history)
     }
 
+    /// Has the wallet promise outputs; if those it knows are too few, after a look at the ledger. That nothing else spends
+    /// them is known without it: only this daemon has the keys.
+    async fn reserve(
+        &self,
+        amount: Amount,
+        expiry_milestone: u64,
+    ) -> Result<(Reservation, MutexGuard<'_, Wallet>), ApiError> {
+        let output_min = self.0.client.params().output_min;
+        // What an earlier life left in the store may be old.
+        if amount.is_zero() || self.0.seen.load(Ordering::SeqCst) {
+            let mut wallet = self.0.wallet.lock().await;
+            if let Ok(reservation) = wallet.reserve(amount, output_min, Some(expiry_milestone)) {
+                return Ok((reservation, wallet));
+            }
+        }
+        self.refresh().await?;
+        let mut wallet = self.0.wallet.lock().await;
+        let reservation = wallet.reserve(amount, output_min, Some(expiry_milestone))?;
+        Ok((reservation, wallet))
+    }
+
     /// Reserves a deposit, and gives out a key and an address for the payout.
     pub(crate) async fn prepare_open(
         &self,
@@ -344,16 +411,11 @@ impl WalletService {
         expiry_milestone: u64,
     ) -> Result<Prepared, ApiError> {
         self.wait_for_search().await?;
-        if !deposit.is_zero() {
-            self.refresh().await?;
-        }
-        let mut wallet = self.0.wallet.lock().await;
-        let output_min = self.0.client.params().output_min;
-        let reservation = wallet.reserve(deposit, output_min, Some(expiry_milestone))?;
+        let (reservation, mut wallet) = self.reserve(deposit, expiry_milestone).await?;
         let (key_index, key) = wallet.fresh_channel_key()?;
         let payout = wallet.fresh_address()?;
         let funds = Funds::new(reservation, &mut wallet)?;
-        self.keep(&wallet).await?;
+        self.keep(wallet).await?;
         Ok(Prepared { key_index, key, payout, funds })
     }
 
@@ -364,28 +426,29 @@ impl WalletService {
         expiry_milestone: u64,
     ) -> Result<Funds, ApiError> {
         self.wait_for_search().await?;
-        self.refresh().await?;
-        let mut wallet = self.0.wallet.lock().await;
-        let output_min = self.0.client.params().output_min;
-        let reservation = wallet.reserve(amount, output_min, Some(expiry_milestone))?;
+        let (reservation, mut wallet) = self.reserve(amount, expiry_milestone).await?;
         let funds = Funds::new(reservation, &mut wallet)?;
-        self.keep(&wallet).await?;
+        self.keep(wallet).await?;
         Ok(funds)
     }
 
     /// Signs our part of an Open or a top-up.
     pub(crate) async fn unlocks(&self, essence: &Essence, funds: &Funds) -> Result<Vec<Unlock>, ApiError> {
+        if funds.funding.is_empty() {
+            return Ok(Vec::new());
+        }
         let mut wallet = self.0.wallet.lock().await;
         wallet.spends(funds.reservation, essence.id());
-        self.keep(&wallet).await?;
-        Ok(wallet.unlocks(essence, &funds.funding))
+        let unlocks = wallet.unlocks(essence, &funds.funding);
+        self.keep(wallet).await?;
+        Ok(unlocks)
     }
 
     /// The transaction never left this machine: what was reserved is free again.
     pub(crate) async fn abandon(&self, funds: &Funds) -> Result<(), ApiError> {
         let mut wallet = self.0.wallet.lock().await;
         wallet.release(funds.reservation);
-        self.keep(&wallet).await
+        self.keep(wallet).await
     }
 
     /// Looks for money until the daemon stops, so that its events come by themselves.
@@ -410,13 +473,13 @@ impl WalletService {
     }
 }
 
-/// Where an output came from: one of our channels, or somewhere else.
-fn source(id: &OutputId, channels: &[ChannelId]) -> (&'static str, Option<ChannelId>) {
-    let paid = |channel: &&ChannelId| Side::BOTH.iter().any(|side| channel.payout(*side) == *id);
-    match channels.iter().find(paid) {
-        Some(channel) => ("channel_payout", Some(*channel)),
-        None => ("received", None),
-    }
+/// What channels pay out when they close, and which does.
+fn payouts(channels: &[ChannelId]) -> HashMap<OutputId, ChannelId> {
+    let of = |channel: &ChannelId| {
+        let channel = *channel;
+        Side::BOTH.map(|side| (channel.payout(side), channel))
+    };
+    channels.iter().flat_map(of).collect()
 }
 
 fn entry(

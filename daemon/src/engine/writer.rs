@@ -99,10 +99,23 @@ impl Writer {
     /// # Errors
     /// [`Stopped`].
     pub async fn commit(&self, batch: Batch, events: Vec<NewEvent>) -> Result<(), Stopped> {
+        self.queue(batch, events).await?.await.map_err(|_| Stopped)
+    }
+
+    /// Queues changes and events behind all that were queued before; whoever waits for what is given back knows them
+    /// durable.
+    ///
+    /// # Errors
+    /// [`Stopped`].
+    pub(crate) async fn queue(
+        &self,
+        batch: Batch,
+        events: Vec<NewEvent>,
+    ) -> Result<oneshot::Receiver<()>, Stopped> {
         let (reply, done) = oneshot::channel();
         let after = Barrier::new(Afterwards { replies: vec![reply], ..Afterwards::default() });
         self.bring(Job { batch, events, after }).await?;
-        done.await.map_err(|_| Stopped)
+        Ok(done)
     }
 }
 

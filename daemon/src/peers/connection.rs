@@ -27,7 +27,10 @@ const SIMULTANEOUS_MAX: Duration = Duration::from_secs(5);
 /// Bytes of a peer's messages, over all its channels, that may wait for the engine.
 const WAITING_BYTES_MAX: usize = 8 * limits::PEER_FRAME_BYTES_MAX;
 /// Negotiations with one peer at a time.
-pub(super) const NEGOTIATIONS_MAX: usize = 4;
+pub(super) const NEGOTIATIONS_MAX: usize = 12;
+/// Looks for new channels with a peer are so far apart at least: each goes through all channels, and many may be opened
+/// at once.
+const LOOKS_APART: Duration = Duration::from_millis(5);
 /// Pause before the stream of a channel that ended is opened again, and the longest such pause.
 const REOPEN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
 
@@ -255,20 +258,26 @@ async fn serve(shared: &Arc<Shared>, link: &Link, mut stranger: Option<OwnedSema
     let negotiations = Arc::new(Semaphore::new(NEGOTIATIONS_MAX));
     let mut places = 0;
     let mut idle = std::pin::pin!(tokio::time::sleep(STRANGER_IDLE_MAX));
+    let (mut due, mut next_look) = (true, tokio::time::Instant::now());
     loop {
-        added.mark_unchanged();
-        let channels = shared.views.live_with(&link.peer);
-        if !channels.is_empty() {
-            stranger = None;
-        }
-        if channels.len() > places {
-            places = channels.len();
-            let streams = u32::try_from(places).unwrap_or(u32::MAX).saturating_add(STREAMS_BESIDE_CHANNELS);
-            allow_streams(&link.connection, streams);
-        }
-        for (id, side) in channels {
-            if side == Side::A && opened.insert(id) {
-                tasks.spawn(keep_stream(Arc::clone(shared), link.clone(), id));
+        if due && next_look <= tokio::time::Instant::now() {
+            added.mark_unchanged();
+            due = false;
+            let channels = shared.views.live_with(&link.peer);
+            next_look = tokio::time::Instant::now() + LOOKS_APART;
+            if !channels.is_empty() {
+                stranger = None;
+            }
+            if channels.len() > places {
+                places = channels.len();
+                let streams =
+                    u32::try_from(places).unwrap_or(u32::MAX).saturating_add(STREAMS_BESIDE_CHANNELS);
+                allow_streams(&link.connection, streams);
+            }
+            for (id, side) in channels {
+                if side == Side::A && opened.insert(id) {
+                    tasks.spawn(keep_stream(Arc::clone(shared), link.clone(), id));
+                }
             }
         }
         tokio::select! {
@@ -276,7 +285,8 @@ async fn serve(shared: &Arc<Shared>, link: &Link, mut stranger: Option<OwnedSema
                 let Ok(streams) = streams else { break };
                 tasks.spawn(start_stream(Arc::clone(shared), link.clone(), streams, Arc::clone(&negotiations)));
             }
-            _ = added.changed() => {}
+            _ = added.changed(), if !due => due = true,
+            () = tokio::time::sleep_until(next_look), if due => {}
             Some(_) = tasks.join_next() => idle.as_mut().reset(tokio::time::Instant::now() + STRANGER_IDLE_MAX),
             () = idle.as_mut(), if stranger.is_some() && tasks.is_empty() => {
                 link.close("there is no channel between us");

@@ -33,8 +33,7 @@ async fn run(shared: Arc<Shared>, peer: PublicKey, mut address: watch::Receiver<
         links.mark_unchanged();
         added.mark_unchanged();
         let connected = shared.links().contains_key(&peer);
-        let needed = !shared.views.live_with(&peer).is_empty();
-        if connected || !needed {
+        if connected || shared.views.live_with(&peer).is_empty() {
             (pause, _) = REDIAL;
             tokio::select! {
                 _ = links.changed() => {}

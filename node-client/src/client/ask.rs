@@ -63,7 +63,8 @@ impl NodeClient {
 }
 
 impl Shared {
-    async fn channel_at(
+    /// `newest` is the newest milestone that was known when the call began.
+    pub(super) async fn channel_at(
         &self,
         link: Link,
         newest: u64,

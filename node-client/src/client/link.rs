@@ -199,10 +199,11 @@ impl Shared {
             if error.fault() == Fault::Fork {
                 self.halt(&error);
             }
-            let ahead = error.fault() == Fault::Ahead;
+            // While this client catches up, the node is ahead without any fault of its own. Nor is it the node's that
+            // an answer which was new enough when it was asked for has become old before this client came to it.
+            let is_of_time = matches!(error.fault(), Fault::Ahead | Fault::Stale);
             let error = ClientError::of_node(&link.node, &error);
-            // While this client catches up, the node is ahead without any fault of its own.
-            if !ahead {
+            if !is_of_time {
                 self.blame(link, &error);
             }
             error
@@ -259,7 +260,10 @@ impl Shared {
     ) -> Result<(), ClientError> {
         if milestone_index < least {
             self.change(|nodes| nodes.lower(&link.node.key, milestone_index));
-            return self.judge(link, Err(LightError::Stale { milestone_index, newest: least }));
+            let stale = LightError::Stale { milestone_index, newest: least };
+            let error = ClientError::of_node(&link.node, &stale);
+            self.blame(link, &error);
+            return Err(error);
         }
         let newest = self.core().newest().index;
         if newest >= milestone_index {

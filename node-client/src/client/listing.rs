@@ -9,6 +9,8 @@ use std::{
 
 use flash_proto::{Address, ChannelId, ChannelRecord, Output, OutputId, PublicKey, Side};
 
+use futures_util::{TryStreamExt, stream::FuturesOrdered};
+
 use super::{ClientError, NodeClient, Proven, Shared, link::Link};
 use crate::{
     ledger::state_tree::Proof,
@@ -18,6 +20,9 @@ use crate::{
 
 /// How often lists are begun again because a milestone came between.
 const LISTINGS_MAX: usize = 8;
+
+/// Requests of one list that are under way at once, so that it is done before the next milestone.
+const PARTS_AT_ONCE: usize = 8;
 
 /// A part of what a node lists, with its milestone: entries in rising order of their ids.
 type Page<L> = (u64, Vec<(<L as Listed>::Id, <L as Listed>::Value, Proof)>);
@@ -203,26 +208,44 @@ impl Shared {
         by: &[L::By],
     ) -> Result<Option<Listing<L>>, ClientError> {
         let mut listing: Option<Listing<L>> = None;
-        for chunk in by.chunks(L::BY_MAX) {
-            let mut after = None;
-            loop {
-                let page = self.page::<L>(link, newest, chunk, after).await?;
-                let full = page.value.len() >= L::PAGE_MAX;
-                after = page.value.last().map(|(id, _)| *id);
-                match &mut listing {
-                    None => listing = Some(page),
-                    Some(listing) if listing.milestone_index == page.milestone_index => {
-                        listing.value.extend(page.value);
+        for chunks in by.chunks(L::BY_MAX.saturating_mul(PARTS_AT_ONCE)) {
+            let mut parts = FuturesOrdered::new();
+            for chunk in chunks.chunks(L::BY_MAX) {
+                parts.push_back(self.part::<L>(link, newest, chunk));
+            }
+            while let Some(part) = parts.try_next().await? {
+                match (&mut listing, part) {
+                    (listing @ None, part @ Some(_)) => *listing = part,
+                    (Some(listing), Some(part)) if listing.milestone_index == part.milestone_index => {
+                        listing.value.extend(part.value);
                     }
-                    Some(_) => return Ok(None),
-                }
-                if !full {
-                    break;
+                    _ => return Ok(None),
                 }
             }
         }
         let nothing = || Proven { milestone_index: newest, value: Vec::new() };
         Ok(Some(listing.unwrap_or_else(nothing)))
+    }
+
+    /// The same for as many as a request names.
+    async fn part<L: Listed>(
+        &self,
+        link: &Link,
+        newest: u64,
+        by: &[L::By],
+    ) -> Result<Option<Listing<L>>, ClientError> {
+        let mut part = self.page::<L>(link, newest, by, None).await?;
+        let mut full = part.value.len() >= L::PAGE_MAX;
+        while full {
+            let after = part.value.last().map(|(id, _)| *id);
+            let page = self.page::<L>(link, newest, by, after).await?;
+            if page.milestone_index != part.milestone_index {
+                return Ok(None);
+            }
+            full = page.value.len() >= L::PAGE_MAX;
+            part.value.extend(page.value);
+        }
+        Ok(Some(part))
     }
 
     async fn page<L: Listed>(

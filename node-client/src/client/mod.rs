@@ -24,7 +24,10 @@ mod tests;
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex, MutexGuard, PoisonError},
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
     time::{Duration, Instant},
 };
 
@@ -172,6 +175,8 @@ struct Shared {
     /// For the first caller of `follow`, so that it misses nothing from the start on.
     first: Mutex<Option<broadcast::Receiver<Arc<FollowedMilestone>>>>,
     work: Arc<Semaphore>,
+    /// The newest milestone when a node was last left because it did not see something through.
+    left: AtomicU64,
 }
 
 impl NodeClient {
@@ -199,6 +204,7 @@ impl NodeClient {
             followed,
             first: Mutex::new(Some(first)),
             work: Arc::new(Semaphore::new(WORK_AT_A_TIME)),
+            left: AtomicU64::new(0),
         });
         let background = tokio::spawn(follower::run(Arc::clone(&shared), at_once)).abort_handle();
         Ok(Self { running: Arc::new(Running { shared, background }) })
@@ -243,6 +249,17 @@ impl NodeClient {
     pub fn leave_node(&self) {
         if let Some(link) = self.shared().nodes.borrow().links(0, &[]).first() {
             link.connection.close(VarInt::from_u32(0), b"");
+        }
+    }
+
+    /// Leaves the best node because of something that it has had since milestone `since` and has not seen through; once
+    /// for all that wait so, because the next one needs time, too.
+    fn leave_node_of(&self, since: u64) {
+        let newest = self.newest().index;
+        let left = &self.shared().left;
+        let first = |left: u64| (left <= since).then_some(newest);
+        if left.fetch_update(Ordering::Relaxed, Ordering::Relaxed, first).is_ok() {
+            self.leave_node();
         }
     }
 

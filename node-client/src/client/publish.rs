@@ -37,7 +37,7 @@ impl NodeClient {
             let overdue = newest.saturating_sub(attached) >= PENDING_MILESTONES_MAX;
             if overdue && !blocks.is_empty() {
                 // Perhaps the node keeps it to itself: the next one gets it, too.
-                self.leave_node();
+                self.leave_node_of(attached);
             }
             if (overdue || blocks.is_empty())
                 && let Some(block) = retryable(self.submit(Payload::Data(data.clone())).await)?

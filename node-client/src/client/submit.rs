@@ -215,7 +215,7 @@ impl NodeClient {
                     let overdue = newest.saturating_sub(since) >= PENDING_MILESTONES_MAX;
                     if overdue {
                         // Perhaps the nodes keep it to themselves: another one gets it, too.
-                        self.leave_node();
+                        self.leave_node_of(since);
                     }
                     overdue
                 }

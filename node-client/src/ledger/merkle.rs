@@ -16,6 +16,8 @@
 //! # Ok::<(), &str>(())
 //! ```
 
+use std::collections::HashMap;
+
 use bincode::{Decode, Encode};
 use flash_proto::Hash;
 use serde::{Deserialize, Serialize};
@@ -94,6 +96,51 @@ pub fn prove(leaves: impl IntoIterator<Item = [u8; 32]>, index: usize) -> Option
     prove_with::<Sha3>(leaves, index)
 }
 
+/// A tree that is kept, to prove many of its leaves.
+#[derive(Debug)]
+pub struct Tree {
+    /// Where each leaf is.
+    places: HashMap<[u8; 32], usize>,
+    /// From the leaves' hashes up to the root.
+    levels: Vec<Vec<Hash>>,
+}
+
+impl Tree {
+    /// The tree over `leaves`, no two of them the same, in the order given.
+    pub fn new(leaves: impl IntoIterator<Item = [u8; 32]>) -> Self {
+        let leaves: Vec<[u8; 32]> = leaves.into_iter().collect();
+        let places = leaves.iter().enumerate().map(|(place, leaf)| (*leaf, place)).collect();
+        Self { places, levels: levels::<Sha3>(leaves) }
+    }
+
+    /// The audit path of this leaf, or `None` if there is no such leaf.
+    pub fn prove(&self, leaf: &[u8; 32]) -> Option<AuditPath> {
+        path(&self.levels, *self.places.get(leaf)?)
+    }
+}
+
+/// From the leaves' hashes up to the root.
+fn levels<H: Hasher>(leaves: impl IntoIterator<Item = [u8; 32]>) -> Vec<Vec<Hash>> {
+    let mut levels = vec![leaf_level::<H>(leaves)];
+    while let Some(level) = levels.last().filter(|level| level.len() > 1) {
+        levels.push(next_level::<H>(level));
+    }
+    levels
+}
+
+fn path(levels: &[Vec<Hash>], index: usize) -> Option<AuditPath> {
+    let lowest = levels.first()?;
+    lowest.get(index)?;
+    let mut siblings = Vec::new();
+    let mut place = index;
+    for level in levels {
+        siblings.extend(level.get(place ^ 1));
+        place /= 2;
+    }
+    let leaves = u64::try_from(lowest.len()).ok()?;
+    Some(AuditPath { index: u64::try_from(index).ok()?, leaves, siblings })
+}
+
 fn root_with<H: Hasher>(leaves: impl IntoIterator<Item = [u8; 32]>) -> Hash {
     let mut level = leaf_level::<H>(leaves);
     while level.len() > 1 {
@@ -103,17 +150,7 @@ fn root_with<H: Hasher>(leaves: impl IntoIterator<Item = [u8; 32]>) -> Hash {
 }
 
 fn prove_with<H: Hasher>(leaves: impl IntoIterator<Item = [u8; 32]>, index: usize) -> Option<AuditPath> {
-    let mut level = leaf_level::<H>(leaves);
-    level.get(index)?;
-    let leaves = u64::try_from(level.len()).ok()?;
-    let mut siblings = Vec::new();
-    let mut place = index;
-    while level.len() > 1 {
-        siblings.extend(level.get(place ^ 1));
-        level = next_level::<H>(&level);
-        place /= 2;
-    }
-    Some(AuditPath { index: u64::try_from(index).ok()?, leaves, siblings })
+    path(&levels::<H>(leaves), index)
 }
 
 fn leaf_level<H: Hasher>(leaves: impl IntoIterator<Item = [u8; 32]>) -> Vec<Hash> {
@@ -194,8 +231,11 @@ mod tests {
             let leaves = ids(count);
             let root = root(leaves.clone());
             assert_eq!(root, by_definition(&leaves), "{count} leaves");
+            let kept = Tree::new(leaves.clone());
+            assert_eq!(kept.prove(&[0xff; 32]), None);
             for (index, leaf) in leaves.iter().enumerate() {
                 let path = prove(leaves.clone(), index).unwrap();
+                assert_eq!(kept.prove(leaf).as_ref(), Some(&path), "leaf {index} of {count}");
                 assert!(path.verify(&root, leaf), "leaf {index} of {count}");
                 let other = [0xff; 32];
                 assert!(!path.verify(&root, &other), "leaf {index} of {count}");

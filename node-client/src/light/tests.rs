@@ -353,6 +353,23 @@ fn channels_and_outputs_are_proven() {
 }
 
 #[test]
+fn a_milestone_counts_unchecked_only_as_it_was_checked() {
+    let (mut core, ledger) = followed_to(3);
+    let checked = core.newest.as_ref().clone();
+    core.witness(&checked).unwrap();
+    let none = Milestone { signatures: Vec::new(), ..checked.clone() };
+    assert_eq!(core.witness(&none).unwrap_err().fault(), Fault::Lied);
+    let mut other = checked.clone();
+    other.signatures[0].signature = core.before[2].signatures[0].signature;
+    assert_eq!(core.witness(&other).unwrap_err().fault(), Fault::Lied);
+    // What it starts from was signed at some time, but is not shown to be.
+    let mut restarted = LightCore::new(params(), Some(core.checkpoint())).unwrap();
+    assert_eq!(restarted.witness(&none).unwrap_err().fault(), Fault::Lied);
+    assert_eq!(none.essence, ledger.newest);
+    restarted.witness(&checked).unwrap();
+}
+
+#[test]
 fn old_and_early_proofs_do_not_count() {
     let (core, ledger) = followed_to(20);
     let id = ChannelId::new([5; 32]);

@@ -39,6 +39,7 @@ mod tests;
 mod upkeep;
 
 use std::{
+    collections::VecDeque,
     path::PathBuf,
     sync::{
         Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -49,7 +50,7 @@ use std::{
 pub use coordinate::{CoordinatorConfig, Floodgate, Handover, run_coordinator};
 pub use error::NodeError;
 pub use explore::{AddressBalances, BlockOutcome, BlockState, CarriedMilestone, Confirmed, ProvenOutput};
-use flash_channel::store::{Batch, Durable, SledStore, Store};
+use flash_channel::store::{Batch, Durable, SledStore, Store, Table};
 use flash_proto::{BlockId, NetworkParams};
 pub use index::Find;
 pub use milestone::Judgement;
@@ -63,7 +64,11 @@ use tracing::error;
 pub use upkeep::{Upkeep, run_upkeep};
 
 use self::{core::Core, milestone::Draft, rate::clients::ClientRates, receive::Queued};
-use crate::{ledger::LedgerState, protocol::Followed, tangle::TipSelection};
+use crate::{
+    ledger::{LedgerState, merkle},
+    protocol::Followed,
+    tangle::TipSelection,
+};
 
 /// What a node is.
 #[derive(Clone, Debug)]
@@ -118,6 +123,8 @@ struct Shared {
     writer: Mutex<()>,
     /// Blocks that wait for the next commit.
     queue: Mutex<Vec<Queued>>,
+    /// The trees of the lists that were proven from last, the newest first.
+    trees: Mutex<VecDeque<((Table, u64), Arc<merkle::Tree>)>>,
     /// Why the node stopped.
     halted: OnceLock<String>,
     /// What the next milestone was worked out to change.
@@ -181,6 +188,7 @@ impl Node {
                 core: RwLock::new(core),
                 writer: Mutex::new(()),
                 queue: Mutex::default(),
+                trees: Mutex::default(),
                 halted: OnceLock::new(),
                 draft: Mutex::default(),
                 arrivals: broadcast::channel(ARRIVALS_MAX).0,

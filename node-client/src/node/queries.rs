@@ -1,7 +1,11 @@
 //! Answers to clients, each with what proves it.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::{Arc, PoisonError},
+};
 
+use flash_channel::store::Table;
 use flash_proto::{Address, BlockId, ChannelId, OutputId, PublicKey, StateKey, TransactionId};
 
 use super::{
@@ -16,6 +20,10 @@ use crate::{
         PARTIES_MAX, Refused, RefusedCode, TransactionAnswer,
     },
 };
+
+/// Lists of blocks that milestones commit to of which the trees are kept: whoever waits for a transaction asks when
+/// a milestone has come, and with them all others.
+const TREES_MAX: usize = 4;
 
 /// A part of what a milestone confirmed has so many bytes, and its last block's, at most.
 const CONE_BYTES: usize = 256 * 1024;
@@ -196,8 +204,7 @@ impl Node {
             return Ok(None);
         };
         let record = self.stored(records::milestone(self.store(), index))?;
-        let leaves = self.stored(records::ids(self.store(), INCLUDED, index).map_err(NodeError::from))?;
-        match (self.block(&id)?, record, path_to(leaves.collect(), &id)) {
+        match (self.block(&id)?, record, self.path_to(INCLUDED, index, &id)?) {
             (Some(block), Some(MilestoneRecord { milestone, .. }), Some(path)) => {
                 Ok(Some(Inclusion { block, milestone, path }))
             }
@@ -232,8 +239,7 @@ impl Node {
 
     /// With what proves it, unless that was let go of in the meantime.
     fn applied(&self, block: BlockId, milestone: u64) -> Result<TransactionAnswer, NodeError> {
-        let leaves = self.stored(records::ids(self.store(), APPLIED, milestone).map_err(NodeError::from))?;
-        let path = path_to(leaves.collect(), &block);
+        let path = self.path_to(APPLIED, milestone, &block)?;
         let block = self.block(&block)?;
         let record = self.stored(records::milestone(self.store(), milestone))?;
         match (block, record, path) {
@@ -243,6 +249,25 @@ impl Node {
             _ if milestone <= self.past().blocks => Ok(self.unknown()),
             _ => Err(self.halt(&NodeError::Damaged("list of applied blocks"))),
         }
+    }
+
+    /// The path of a block among those that a milestone commits to.
+    fn path_to(&self, table: Table, milestone: u64, block: &BlockId) -> Result<Option<AuditPath>, NodeError> {
+        let trees = || self.shared.trees.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = trees().iter().find(|(of, _)| *of == (table, milestone)).map(|(_, tree)| Arc::clone(tree));
+        if let Some(tree) = kept {
+            return Ok(tree.prove(block.as_bytes()));
+        }
+        let leaves = self.stored(records::ids(self.store(), table, milestone).map_err(NodeError::from))?;
+        let tree = Arc::new(merkle::Tree::new(leaves));
+        let path = tree.prove(block.as_bytes());
+        // A list that is not there yet, or not any more, is not remembered.
+        if path.is_some() {
+            let mut trees = trees();
+            trees.truncate(TREES_MAX.saturating_sub(1));
+            trees.push_front(((table, milestone), tree));
+        }
+        Ok(path)
     }
 
     /// What is said of a transaction of which nothing is known here.
@@ -261,10 +286,4 @@ fn refusal(error: &NodeError) -> Refused {
         _ => RefusedCode::Halted,
     };
     Refused::new(code, error)
-}
-
-/// The path of a block among those that a milestone commits to.
-fn path_to(leaves: Vec<[u8; 32]>, block: &BlockId) -> Option<AuditPath> {
-    let place = leaves.iter().position(|leaf| leaf == block.as_bytes())?;
-    merkle::prove(leaves, place)
 }

@@ -6,7 +6,8 @@
 //! send any number of them.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    cmp::Reverse,
+    collections::{BTreeMap, BTreeSet, HashMap, HashSet},
     ops::Range,
 };
 
@@ -34,6 +35,13 @@ const PAYOUT_SEARCH: u32 = 4_096;
 
 /// Bytes of a wallet's record.
 const RECORD_BYTES_MAX: usize = limits::RECORD_BYTES_MAX;
+/// Outputs that may be reserved at a time: so many that the record, in which each takes at most [`RESERVED_BYTES`], can
+/// be read again.
+const RESERVED_MAX: usize = 1_536;
+/// Of a reservation with one output, as it is encoded, and of each of more outputs.
+const RESERVED_BYTES: usize = 128;
+
+const _: () = assert!(RESERVED_MAX * RESERVED_BYTES + 64 <= RECORD_BYTES_MAX, "a record can be read again");
 
 /// Money outside of channels.
 #[derive(Debug)]
@@ -42,6 +50,8 @@ pub struct Wallet {
     state: State,
     /// Our unspent outputs as they were seen last.
     outputs: BTreeMap<OutputId, Output>,
+    /// Those of them that are not reserved, the largest first.
+    free: BTreeSet<(Reverse<Amount>, OutputId)>,
     /// Watched addresses and the indices of their keys.
     addresses: BTreeMap<Address, u32>,
 }
@@ -129,6 +139,11 @@ pub enum WalletError {
     /// Less than the smallest output.
     #[error("{0} is less than the smallest output of {1}")]
     TooSmall(Amount, Amount),
+    /// So many outputs are reserved that no more can be written down.
+    #[error(
+        "{RESERVED_MAX} outputs are promised to transactions that are not applied yet; wait for some of them"
+    )]
+    TooManyUnderWay,
     /// No more addresses or keys; there are 2^31.
     #[error("the wallet has given out all of its keys")]
     Exhausted,
@@ -154,9 +169,18 @@ impl Wallet {
     }
 
     fn with(seed: Seed, state: State, outputs: BTreeMap<OutputId, Output>) -> Self {
-        let mut wallet = Self { seed, state, outputs, addresses: BTreeMap::new() };
+        let (free, addresses) = (BTreeSet::new(), BTreeMap::new());
+        let mut wallet = Self { seed, state, outputs, free, addresses };
         wallet.watch();
+        wallet.look_for_free();
         wallet
+    }
+
+    fn look_for_free(&mut self) {
+        let reserved: HashSet<&OutputId> =
+            self.state.reservations.values().flat_map(|reserved| &reserved.inputs).collect();
+        let free = self.outputs.iter().filter(|(id, _)| !reserved.contains(id));
+        self.free = free.map(|(id, output)| (Reverse(output.amount), *id)).collect();
     }
 
     /// What must be durable before anything that was given out is used.
@@ -267,10 +291,15 @@ impl Wallet {
             let used = self.addresses.get(&output.address).map_or(0, |index| index.saturating_add(1));
             self.state.next_address = self.state.next_address.max(used);
         }
+        let spending = |reserved: &Reserved| {
+            let transaction = reserved.transaction;
+            reserved.inputs.clone().into_iter().map(move |input| (input, transaction))
+        };
+        let spenders: HashMap<OutputId, Option<TransactionId>> =
+            self.state.reservations.values().flat_map(spending).collect();
         for (id, output) in &self.outputs {
             if !now.contains_key(id) {
-                let mut reserved = self.state.reservations.values();
-                let by = reserved.find(|reserved| reserved.inputs.contains(id)).and_then(|it| it.transaction);
+                let by = spenders.get(id).copied().flatten();
                 events.push(WalletEvent::Spent { id: *id, output: *output, by });
             }
         }
@@ -280,6 +309,7 @@ impl Wallet {
             !spent && !expired
         });
         self.outputs = now;
+        self.look_for_free();
         self.watch();
         events
     }
@@ -289,24 +319,16 @@ impl Wallet {
         self.state.seen_milestone
     }
 
-    fn is_reserved(&self, id: &OutputId) -> bool {
-        self.state.reservations.values().any(|reserved| reserved.inputs.contains(id))
-    }
-
-    fn sum(&self, reserved: bool) -> Amount {
-        let amounts = self.outputs.iter().filter(|(id, _)| self.is_reserved(id) == reserved);
-        // Outputs of one ledger never add up to more than the supply.
-        Amount::checked_sum(amounts.map(|(_, output)| output.amount)).unwrap_or(Amount::MAX)
-    }
-
     /// What can be spent now.
     pub fn available(&self) -> Amount {
-        self.sum(false)
+        // Outputs of one ledger never add up to more than the supply.
+        Amount::checked_sum(self.free.iter().map(|(Reverse(amount), _)| *amount)).unwrap_or(Amount::MAX)
     }
 
     /// What is promised to transactions that are not applied yet.
     pub fn reserved(&self) -> Amount {
-        self.sum(true)
+        let all = Amount::checked_sum(self.outputs.values().map(|output| output.amount));
+        all.and_then(|all| all.checked_sub(self.available())).unwrap_or(Amount::MAX)
     }
 
     /// Promises outputs of at least `amount` to a transaction, the largest first, so that what is left
@@ -320,24 +342,18 @@ impl Wallet {
         output_min: Amount,
         expiry_milestone: Option<u64>,
     ) -> Result<Reservation, WalletError> {
-        let mut free: Vec<(OutputId, Output)> = self
-            .outputs
-            .iter()
-            .filter(|(id, _)| !self.is_reserved(id))
-            .map(|(id, output)| (*id, *output))
-            .collect();
-        free.sort_by_key(|(id, output)| (std::cmp::Reverse(output.amount), *id));
         let (mut funding, mut sum) = (Vec::new(), Amount::ZERO);
         let fits =
             |sum: Amount| sum.checked_sub(amount).filter(|change| change.is_zero() || *change >= output_min);
-        for (id, output) in free {
+        for (_, id) in &self.free {
             if fits(sum).is_some() {
                 break;
             }
+            let Some(output) = self.outputs.get(id).copied() else { continue };
             if funding.len() == limits::FUNDING_INPUTS_MAX {
                 return Err(WalletError::TooManyOutputs { wanted: amount });
             }
-            funding.push(Funding { id, output });
+            funding.push(Funding { id: *id, output });
             sum = sum.checked_add(output.amount).unwrap_or(sum);
         }
         let Some(change) = fits(sum) else {
@@ -346,9 +362,16 @@ impl Wallet {
                 None => WalletError::Insufficient { wanted: amount, available: sum },
             });
         };
+        let reserved = self.state.reservations.values().map(|reserved| reserved.inputs.len());
+        if reserved.fold(funding.len(), usize::saturating_add) > RESERVED_MAX {
+            return Err(WalletError::TooManyUnderWay);
+        }
         let id = self.state.next_reservation;
         self.state.next_reservation = id.saturating_add(1);
         if !funding.is_empty() {
+            for Funding { id, output } in &funding {
+                self.free.remove(&(Reverse(output.amount), *id));
+            }
             let inputs = funding.iter().map(|funding| funding.id).collect();
             self.state.reservations.insert(id, Reserved { inputs, transaction: None, expiry_milestone });
         }
@@ -364,7 +387,9 @@ impl Wallet {
 
     /// Frees what was reserved: the transaction never left, or can never be applied.
     pub fn release(&mut self, reservation: u64) {
-        self.state.reservations.remove(&reservation);
+        let Some(released) = self.state.reservations.remove(&reservation) else { return };
+        let held = released.inputs.iter().filter_map(|id| Some((*id, self.outputs.get(id)?)));
+        self.free.extend(held.map(|(id, output)| (Reverse(output.amount), id)));
     }
 
     /// The unlocks of our funding in a transaction, in its order.

@@ -14,10 +14,12 @@ pub(super) const NAME: &str = "channels";
 /// Between two payments of a channel, on average.
 const PAUSE_US: u64 = 100_000;
 const SEED: u64 = 5;
+/// The wallet lists as many outputs as there are channels, all of one milestone.
+const MILESTONE_MS: u64 = 1_000;
 
 pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     let channels = bench.options.channels();
-    let sides = Pair::open(bench, Wish { channels, ..Wish::default() }).await?;
+    let sides = Pair::open(bench, Wish { channels, milestone_ms: MILESTONE_MS, ..Wish::default() }).await?;
     bench.progress.say(format!("paying on {channels} channels"));
     let ids = sides.opened.iter().map(|it| it.id).collect();
     let load = Load::Spread { channels: ids, pause_us: PAUSE_US, seed: SEED, limit: bench.limit() };

@@ -7,12 +7,13 @@ mod real;
 use std::net::{Ipv4Addr, SocketAddr};
 
 use flash_proto::{Address, Amount, Essence, Milestone, OutputId, Payload, Transaction, TransactionId};
-use node::ScriptedNode;
+use node::{Reply, ScriptedNode};
 
 use super::*;
 use crate::{
     ledger::Conflict,
     light::tests::{in_block, key, open, owner, params, sign, transfer},
+    protocol::NodeResponse,
 };
 
 fn loopback() -> SocketAddr {
@@ -196,6 +197,56 @@ async fn a_node_that_keeps_a_transaction_to_itself_is_left() {
     honest.submitted(1).await;
     honest.milestone();
     waiting.await.unwrap().unwrap();
+}
+
+#[tokio::test]
+async fn a_node_is_not_blamed_for_an_answer_that_has_become_old_here() {
+    let node = ScriptedNode::start(36);
+    node.milestone();
+    let client = client(&[&node]);
+    reach(&client, 1).await;
+    for _ in 0..=BEHIND_MAX {
+        node.milestone();
+    }
+    reach(&client, BEHIND_MAX + 2).await;
+    node.lie(Arc::new(|_, answer, _| {
+        Reply::Answer(match answer {
+            NodeResponse::Channel { record, proof, .. } => {
+                NodeResponse::Channel { milestone_index: 1, record, proof }
+            }
+            other => other,
+        })
+    }));
+    let link = client.shared().links(1, &[]).await.unwrap().remove(0);
+    // Asked for when milestone 1 was the newest, and only checked now.
+    let error = client.shared().channel_at(link.clone(), 1, ChannelId::new([1; 32])).await.unwrap_err();
+    assert!(matches!(error, ClientError::Stale { .. }) && error.is_retryable(), "{error}");
+    assert_eq!(client.faults(), []);
+    assert!(link.connection.close_reason().is_none(), "other calls go on");
+    // What is older than what was known when it was asked for is the node's fault, as ever.
+    client.channel(ChannelId::new([1; 32])).await.unwrap_err();
+    assert_eq!(client.faults().len(), 1);
+}
+
+#[tokio::test]
+async fn all_that_wait_too_long_leave_their_node_once() {
+    let node = ScriptedNode::start(37);
+    for _ in 0..6 {
+        node.milestone();
+    }
+    let client = client(&[&node]);
+    reach(&client, 6).await;
+    client.leave_node_of(1);
+    node.connection_closed().await;
+    node.milestone();
+    reach(&client, 7).await;
+    let link = client.shared().links(7, &[]).await.unwrap().remove(0);
+    for since in 1..6 {
+        client.leave_node_of(since);
+    }
+    assert!(link.connection.close_reason().is_none(), "the next node needs time, too");
+    client.leave_node_of(6);
+    assert!(link.connection.close_reason().is_some());
 }
 
 #[tokio::test]

@@ -125,6 +125,26 @@ fn what_expired_or_was_given_up_is_free_again() {
 }
 
 #[test]
+fn however_much_is_reserved_the_record_can_be_read_again() {
+    let amounts = vec![5_000; RESERVED_MAX + 1];
+    let mut wallet = with_outputs(&amounts);
+    let mut reservations = Vec::new();
+    for _ in 0..RESERVED_MAX {
+        let reservation = wallet.reserve(Amount::new(5_000), MIN, Some(u64::MAX)).unwrap();
+        wallet.spends(reservation.id, TransactionId::new([7; 32]));
+        reservations.push(reservation.id);
+    }
+    let before = wallet.record();
+    assert_eq!(wallet.reserve(Amount::new(5_000), MIN, None).unwrap_err(), WalletError::TooManyUnderWay);
+    assert_eq!(wallet.record(), before);
+    let mut wallet = Wallet::from_record(seed(), &before, wallet.outputs.clone()).unwrap();
+    assert_eq!(wallet.available(), Amount::new(5_000), "what is reserved is not free after a restart");
+    wallet.release(reservations[0]);
+    assert_eq!(wallet.available(), Amount::new(10_000));
+    wallet.reserve(Amount::new(5_000), MIN, None).unwrap();
+}
+
+#[test]
 fn change_is_nothing_or_an_output_of_its_own() {
     let mut wallet = with_outputs(&[5_000]);
     let refused = wallet.reserve(Amount::new(4_500), MIN, None).unwrap_err();
