@@ -17,7 +17,7 @@ use flash_proto::{
     transaction::{Action, commit_inputs},
 };
 
-use super::{slot::Slot, writer::Job, *};
+use super::{records::Records, slot::Slot, writer::Job, *};
 
 const NETWORK: NetworkId = NetworkId::new([9; 32]);
 
@@ -135,7 +135,14 @@ async fn a_channel_is_listed_once_it_is_durable() {
 /// A lane is not idle while an update of it syncs: what fills others is signed meanwhile, and goes out with the next job.
 #[tokio::test]
 async fn large_updates_are_signed_while_the_one_before_syncs() {
-    let (store, views, agreement) = (MemoryStore::new(), Views::default(), agreement(0));
+    let (store, agreement) = (MemoryStore::new(), agreement(0));
+    let records = Records {
+        store: Arc::new(store.reopen()),
+        keys: Arc::new(|_| key(Side::A)),
+        history: HistoryRule::default(),
+        stop: Stop::default(),
+    };
+    let views = Views::new(records);
     let mut effects = Effects::default();
     let channel = Channel::new(agreement.clone(), key(Side::A), &mut effects);
     let mut slot = Slot::new(channel, effects, 7);

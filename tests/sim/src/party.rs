@@ -5,8 +5,8 @@ use std::{collections::BTreeMap, fmt};
 
 use flash_channel::{
     machine::{
-        After, Channel, ChannelEvent, Effects, Incoming, Input, Locked, Misbehaviour, Outgoing, PayError,
-        Phase,
+        After, Channel, ChannelEvent, Effects, Incoming, Input, LedgerView, Locked, Misbehaviour, Outgoing,
+        PayError, Phase,
         tables::{self, Lane},
     },
     store::{Batch, Fault, MemoryStore, Store, StoreError},
@@ -120,6 +120,10 @@ pub(super) struct Party {
     pub(super) away: Option<(u64, u64)>,
     /// The newest milestone that the machine was handed in this life.
     handed: u64,
+    /// What it was handed last of the ledger.
+    handed_view: Option<LedgerView>,
+    /// How often it was taken out of memory and loaded again.
+    pub(super) rests: u64,
     /// Payments under keys that its user has asked for, in this and in earlier lives.
     pub(super) keyed: BTreeMap<u64, Amount>,
     /// Those that this process has taken and not written yet.
@@ -158,6 +162,8 @@ impl Party {
             gone: false,
             away: None,
             handed: 0,
+            handed_view: None,
+            rests: 0,
             keyed: BTreeMap::new(),
             in_memory: Vec::new(),
             archive: Vec::new(),
@@ -234,10 +240,32 @@ impl Party {
         self.push(Input::Disconnected);
     }
 
+    /// Takes a channel at rest out of memory and loads it again: nobody must be able to tell.
+    fn rest(&mut self, effects: &mut Effects) {
+        let Some(channel) = self.channel.as_ref().filter(|_| self.pending.is_empty()) else { return };
+        let Some(rest) = channel.at_rest(self.handed_view.as_ref()) else { return };
+        if channel.clone().write_acknowledged() {
+            return;
+        }
+        let (side, open, fresh) = (self.side, channel.agreement().open, channel.is_fresh());
+        let Ok(mut loaded) = Channel::load(self.id, |_| setup::channel_key(side), &self.store) else {
+            return;
+        };
+        loaded.wake(&rest);
+        let view = rest.view(&open, self.handed).map(Input::Ledger);
+        for input in view.into_iter().chain([Input::Fresh(fresh)]) {
+            // Only messages can be wrong.
+            let _ = loaded.handle(input, effects);
+        }
+        self.rests += 1;
+        self.channel = Some(loaded);
+    }
+
     /// Hands in what is there, at milestone `index`, and finishes. The first misbehaviour of the peer ends the stream.
     pub(super) fn turn(&mut self, link: u64, index: u64) -> Result<(), Misbehaviour> {
-        let Some(channel) = &mut self.channel else { return Ok(()) };
         let mut effects = Effects::default();
+        self.rest(&mut effects);
+        let Some(channel) = &mut self.channel else { return Ok(()) };
         let mut result = Ok(());
         // What came while the process stood still is not looked at by the clock of then.
         let is_fresh = |handed: u64| index <= handed + FRESH_MILESTONES;
@@ -249,6 +277,7 @@ impl Party {
             };
             if let Input::Ledger(view) = &input {
                 self.handed = self.handed.max(view.index);
+                self.handed_view = Some(*view);
             }
             if result.is_err() && matches!(input, Input::Message(_)) {
                 continue;
@@ -348,6 +377,7 @@ impl Party {
         self.in_memory.clear();
         self.seen = None;
         self.handed = 0;
+        self.handed_view = None;
         self.submitted = None;
     }
 

@@ -108,6 +108,7 @@ pub fn run(plan: Plan) -> Outcome {
     world.check_over();
     world.stats.count("runs");
     world.stats.add("milestones", world.ledger.index());
+    world.stats.add("rests", Side::BOTH.map(|side| world.party(side).rests).iter().sum());
     let commits = Side::BOTH.map(|side| world.party(side).commits);
     Outcome {
         violation: world.oracle.into_violation(),
