@@ -91,6 +91,9 @@ impl NodeConfig {
     }
 }
 
+/// A list of blocks that a milestone commits to, by its table and the milestone's index, and the tree over it.
+type ListTree = ((Table, u64), Arc<merkle::Tree>);
+
 /// Blocks that those who listen to [`Node::arrivals`] may be behind.
 const ARRIVALS_MAX: usize = 1_024;
 
@@ -124,7 +127,7 @@ struct Shared {
     /// Blocks that wait for the next commit.
     queue: Mutex<Vec<Queued>>,
     /// The trees of the lists that were proven from last, the newest first.
-    trees: Mutex<VecDeque<((Table, u64), Arc<merkle::Tree>)>>,
+    trees: Mutex<VecDeque<ListTree>>,
     /// Why the node stopped.
     halted: OnceLock<String>,
     /// What the next milestone was worked out to change.
