@@ -188,11 +188,8 @@ impl Towers {
                 () = stop.stopped() => true,
             };
             let Ok(all) = views.all() else { return }; // the daemon stops
-            let live: BTreeMap<ChannelId, Option<Claimable>> = all
-                .into_iter()
-                .filter(View::is_live)
-                .map(|view| (view.info.id, view.newest))
-                .collect();
+            let live: BTreeMap<ChannelId, Option<Claimable>> =
+                all.into_iter().filter(View::is_live).map(|view| (view.info.id, view.newest)).collect();
             let (mut batch, mut events, mut all) = (Batch::new(), Vec::new(), 0_usize);
             for (links, late) in self.0.iter().zip(&mut late) {
                 let tower = &links.tower;
