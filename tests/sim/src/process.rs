@@ -37,11 +37,7 @@ impl World {
         if let Err(misbehaviour) = self.party_mut(side).turn(link, index) {
             self.stats.count("messages_refused");
             self.trace.line(self.now, format_args!("{side} refuses: {misbehaviour}"));
-            let faultless = self.plan.hostile.is_none()
-                && self.plan.corrupt == 0
-                && !self.is_calm()
-                && self.plan.reorder == 0
-                && self.plan.old_store.is_none();
+            let faultless = self.honest_link && !self.is_calm() && self.plan.reorder == 0;
             self.oracle.require(!faultless, || format!("{side} refuses an honest peer: {misbehaviour}"));
             let ticks = self.rng.between(5, 40);
             self.break_link(ticks);
