@@ -2,6 +2,7 @@
 
 use std::{io, sync::Arc, time::Duration};
 
+use flash_channel::store::StoreError;
 use tokio::{sync::watch, time::timeout};
 use tokio_util::sync::CancellationToken;
 
@@ -55,6 +56,11 @@ impl Stop {
             }
             first
         });
+    }
+
+    /// Stops because what is stored cannot be read or written (I13).
+    pub fn fail_store(&self, error: &StoreError) {
+        self.fail(format!("the store failed: {error}"), true);
     }
 
     /// Whether the daemon runs.

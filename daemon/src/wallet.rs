@@ -457,7 +457,7 @@ impl WalletService {
             Ok(transfers) => transfers.into_iter().for_each(|transfer| {
                 tokio::spawn(self.clone().see_through(transfer));
             }),
-            Err(error) => return stop.fail(format!("the store failed: {error}"), true),
+            Err(error) => return stop.fail_store(&error),
         }
         let mut look = tokio::time::interval(LOOK);
         look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);

@@ -21,7 +21,7 @@ impl WatchedStore {
         if let Err(error) = &read
             && !matches!(error, StoreError::Poisoned)
         {
-            self.stop.fail(format!("the store failed: {error}"), true);
+            self.stop.fail_store(error);
         }
         read
     }

@@ -94,6 +94,7 @@ pub(crate) struct Channels {
 }
 
 /// What is not told yet, and what needs no proof.
+#[derive(Default)]
 struct Pending<K> {
     newest: Option<Arc<Checkpoint>>,
     /// Of all these a channel that is not due was proven, and no milestone has named it since.
@@ -108,7 +109,7 @@ impl<W: Watching> Watcher<W> {
     /// Runs until the daemon stops.
     pub(crate) async fn run(self) {
         let mut followed = self.client.follow();
-        let mut pending = Pending::new(W::Known::default());
+        let mut pending = Pending::default();
         loop {
             tokio::select! {
                 more = pending.hear(&mut followed) => if !more { return },
@@ -218,10 +219,6 @@ impl Channels {
 }
 
 impl<K: Default> Pending<K> {
-    fn new(known: K) -> Self {
-        Self { newest: None, known, due: BTreeSet::new(), proven: HashMap::new() }
-    }
-
     /// Waits for a milestone and takes all that are here: after a break only the newest needs proofs.
     /// False once none will come any more.
     async fn hear(&mut self, followed: &mut Receiver<Arc<FollowedMilestone>>) -> bool {

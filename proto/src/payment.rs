@@ -222,7 +222,8 @@ impl Iterator for Payments<'_> {
 
     fn next(&mut self) -> Option<Self::Item> {
         let taken = self.step().transpose()?;
-        let payment = taken.and_then(|(amount, reference)| Payment::new(amount, reference));
+        let payment = taken
+            .and_then(|(amount, reference)| Ok(Payment { amount, reference: Reference::new(reference)? }));
         if payment.is_err() {
             self.0 = &[];
         }

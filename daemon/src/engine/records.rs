@@ -52,11 +52,6 @@ impl Records {
         Ok(describe::view(&channel, false, created_ms, None))
     }
 
-    /// A record cannot be read: the daemon stops, and names it (I13).
-    pub(super) fn failed(&self, error: &StoreError) {
-        self.stop.fail(format!("the store failed: {error}"), true);
-    }
-
     /// Reads every channel that rests since the start once: damage must not be found only when the channel is closed by its
     /// peer. Takes at most half of one core.
     pub(super) fn check(&self, views: &Views) {

@@ -23,12 +23,14 @@ use flash_channel::{
 use flash_proto::{ChannelId, Transaction, message::ChannelMessage};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
-use super::{Command, Views, records::Records, slot::Slot, view::Brief, writer::Writer};
-use crate::{
-    api::{ApiError, ErrorCode},
-    events::now_ms,
-    metrics::Metrics,
+use super::{
+    Command, Views,
+    records::Records,
+    slot::Slot,
+    view::{Brief, unknown},
+    writer::Writer,
 };
+use crate::{api::ApiError, events::now_ms, metrics::Metrics};
 
 /// Inputs that are taken at a time.
 const INPUTS_MAX: usize = 1_024;
@@ -163,7 +165,7 @@ impl EngineThread {
                     for id in durable.drain(..) {
                         if let Some(slot) = self.slots.get_mut(&id) {
                             if let Err(error) = slot.durable(self.records.store.as_ref()) {
-                                self.records.failed(&error);
+                                self.records.stop.fail_store(&error);
                                 return;
                             }
                             touched.push(id);
@@ -219,7 +221,7 @@ impl EngineThread {
             let (channel, created_ms) = match self.records.channel(id) {
                 Ok(loaded) => loaded,
                 Err(error) => {
-                    self.records.failed(&error);
+                    self.records.stop.fail_store(&error);
                     return None;
                 }
             };
@@ -412,9 +414,4 @@ impl EngineThread {
             }
         }
     }
-}
-
-fn unknown(channel: ChannelId) -> ApiError {
-    let message = format!("there is no channel {channel}");
-    ApiError::new(ErrorCode::UnknownChannel, message, "list the channels with `flash channel list --all`")
 }

@@ -117,7 +117,8 @@ pub struct Views {
     records: Records,
 }
 
-fn unknown(id: ChannelId) -> ApiError {
+/// Whoever names a channel that is not there is told this.
+pub(super) fn unknown(id: ChannelId) -> ApiError {
     let message = format!("there is no channel {id}");
     ApiError::new(ErrorCode::UnknownChannel, message, "list the channels with `flash channel list --all`")
 }
@@ -208,7 +209,7 @@ impl Views {
             if let Some(shown) = channels.shown.get_mut(&id)
                 && matches!(shown, Shown::Resting(Brief { rests, .. }) if *rests == before)
             {
-                let view = view.inspect_err(|error| self.records.failed(error))?;
+                let view = view.inspect_err(|error| self.records.stop.fail_store(error))?;
                 return Ok(resting(shown, view));
             }
             // It was woken meanwhile.

@@ -155,7 +155,7 @@ impl WriterThread {
             let durable = match self.store.commit(&batch) {
                 Ok(durable) => durable,
                 Err(error) => {
-                    self.stop.fail(format!("the store failed: {error}"), true);
+                    self.stop.fail_store(&error);
                     return;
                 }
             };

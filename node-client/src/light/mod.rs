@@ -194,7 +194,7 @@ impl LightCore {
             return Ok(());
         }
         self.coordinators.verify(milestone)?;
-        match self.remembered(milestone.essence.index) {
+        match known {
             Some(known) if known.id() != milestone.id() => {
                 let known = Arc::clone(known);
                 Err(self.halt(&known, milestone))
