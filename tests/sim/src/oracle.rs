@@ -190,6 +190,10 @@ impl Oracle {
         {
             known.held_in_time = durable.held();
         }
+        // It is frozen by what it has written down, whether that leaves before a crash or after it.
+        if let Phase::ClosingTogether { close, .. } = durable.phase {
+            known.close = Some(close);
+        }
         known.durable = Some(durable.clone());
     }
 
@@ -469,13 +473,21 @@ impl Oracle {
                 self.check_lost(side, payouts, held, &durable);
                 continue;
             }
-            let owns = Self::owns_with(side, &durable, held).or(Some(Amount::ZERO));
-            let close = known.close.filter(|_| known.doubted && self.closed_alone.is_none());
-            let owns = close.map_or(owns, |close| owns.min(Some(side.pick(close.payout_a, close.payout_b))));
-            self.require(Some(payout) >= owns, || {
+            // What a side in doubt is shown too late to claim it was no payment.
+            let held = if known.doubted { held.min(known.held_in_time) } else { held };
+            let owns = Self::owns_with(side, &durable, held).unwrap_or(Amount::ZERO);
+            let owns = owns.min(self.agreed_to(side));
+            self.require(payout >= owns, || {
                 format!("I7: {side} gets {payout}, but owns {owns:?} by its records: {durable:?}")
             });
         }
+    }
+
+    /// What `side` has signed a close for, if it may have been shown more since and the close was played.
+    fn agreed_to(&self, side: Side) -> Amount {
+        let known = self.of(side);
+        let close = known.close.filter(|_| known.doubted && self.closed_alone.is_none());
+        close.map_or(Amount::MAX, |close| side.pick(close.payout_a, close.payout_b))
     }
 
     /// The run is over: how many transactions the channel took, if nobody was hostile or claimed what it was shown late.

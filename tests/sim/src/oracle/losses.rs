@@ -1,6 +1,6 @@
 //! What may be lost by a side that comes back with old records, and what never.
 
-use flash_channel::machine::{Phase, SIGNED_EXPIRY_MILESTONES_MAX};
+use flash_channel::machine::SIGNED_EXPIRY_MILESTONES_MAX;
 use flash_proto::{Amount, Balances, Side};
 
 use super::{Durable, Oracle};
@@ -33,11 +33,7 @@ impl Oracle {
 
     /// A side starts with old records, or such that it takes for old ones.
     pub(crate) fn starts_with(&mut self, side: Side, durable: &Durable) {
-        let known = self.of_mut(side);
-        known.signed_before = durable.signed_seq();
-        if let Phase::ClosingTogether { close, .. } = durable.phase {
-            known.close = Some(close);
-        }
+        self.of_mut(side).signed_before = durable.signed_seq();
     }
 
     /// The user says that the records are the newest.
@@ -67,7 +63,7 @@ impl Oracle {
         let owns = gained.saturating_sub(known.withdrawn).saturating_sub(signed);
         // So may a withdraw, if it does not know that there may be one.
         let most = if known.noticed { Amount::MAX } else { payouts.total().unwrap_or(Amount::MAX) };
-        let (payout, owns) = (payouts.of(side), owns.min(most));
+        let (payout, owns) = (payouts.of(side), owns.min(most).min(self.agreed_to(side)));
         self.require(payout >= owns, || {
             format!("I7: {side} came back with old records and gets {payout}, but owns {owns}: {durable:?}")
         });
