@@ -10,12 +10,17 @@ pub mod frames;
 mod jitter;
 mod tls;
 
-use std::{net::SocketAddr, time::Duration};
+use std::{
+    net::{SocketAddr, UdpSocket},
+    sync::Arc,
+    time::Duration,
+};
 
 pub use address::{PeerAddress, PeerAddressError};
 use flash_proto::{PublicKey, SecretKey};
 pub use jitter::jittered;
-use quinn::{Connection, Incoming, TransportConfig, VarInt};
+use quinn::{AckFrequencyConfig, Connection, Incoming, TransportConfig, VarInt};
+use quinn_proto::RandomConnectionIdGenerator;
 use thiserror::Error;
 
 /// ALPN of the link between two daemons.
@@ -26,6 +31,13 @@ pub const NODE_ALPN: &[u8] = b"flash-node/1";
 pub const TOWER_ALPN: &[u8] = b"flash-tower/1";
 /// ALPN of the link between two nodes.
 pub const GOSSIP_ALPN: &[u8] = b"flash-gossip/1";
+
+/// Every datagram carries the receiver's id of the connection. Random ones of so many bytes suffice for thousands of
+/// connections: one that is in use is drawn again.
+const CONNECTION_ID_BYTES: usize = 4;
+/// So many packets go without an acknowledgement of QUIC's own, for 25 ms at most: single payments are answered by
+/// messages.
+const PACKETS_UNACKNOWLEDGED_MAX: u32 = 10;
 
 /// A connection that says nothing for so long is dead.
 pub const IDLE_MAX: Duration = Duration::from_secs(10);
@@ -103,9 +115,7 @@ impl Endpoint {
     ) -> Result<Self, ConnectError> {
         let mut config = quinn::ServerConfig::with_crypto(tls::server(key, accepted)?);
         config.transport_config(transport(limits).into());
-        let socket =
-            quinn::Endpoint::server(config, address).map_err(|error| ConnectError::Bind(address, error))?;
-        Ok(Self { socket, key: key.clone(), alpn, limits })
+        Ok(Self { socket: bind(address, Some(config))?, key: key.clone(), alpn, limits })
     }
 
     /// Binds `address` to dial only.
@@ -118,8 +128,7 @@ impl Endpoint {
         address: SocketAddr,
         limits: StreamLimits,
     ) -> Result<Self, ConnectError> {
-        let socket = quinn::Endpoint::client(address).map_err(|error| ConnectError::Bind(address, error))?;
-        Ok(Self { socket, key: key.clone(), alpn, limits })
+        Ok(Self { socket: bind(address, None)?, key: key.clone(), alpn, limits })
     }
 
     /// Connects to the machine at `address`, which must show `expected`.
@@ -216,9 +225,21 @@ pub fn kind(connection: &Connection) -> Option<Vec<u8>> {
     tls::alpn_of(connection.handshake_data()?)
 }
 
+/// Binds a socket, which serves whoever connects if there is a configuration for that.
+fn bind(address: SocketAddr, config: Option<quinn::ServerConfig>) -> Result<quinn::Endpoint, ConnectError> {
+    let failed = |error| ConnectError::Bind(address, error);
+    let socket = UdpSocket::bind(address).map_err(failed)?;
+    let mut endpoint = quinn::EndpointConfig::default();
+    endpoint.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_BYTES)));
+    quinn::Endpoint::new(endpoint, config, socket, Arc::new(quinn::TokioRuntime)).map_err(failed)
+}
+
 fn transport(limits: StreamLimits) -> TransportConfig {
+    let mut acknowledgements = AckFrequencyConfig::default();
+    acknowledgements.ack_eliciting_threshold(VarInt::from_u32(PACKETS_UNACKNOWLEDGED_MAX));
     let mut config = TransportConfig::default();
     config
+        .ack_frequency_config(Some(acknowledgements))
         .max_concurrent_bidi_streams(VarInt::from_u32(limits.bidirectional))
         .max_concurrent_uni_streams(VarInt::from_u32(0))
         .stream_receive_window(VarInt::from_u32(STREAM_WINDOW_BYTES))
