@@ -85,6 +85,28 @@ pub fn verify_all(checks: &[(PublicKey, Hash, Signature)]) -> bool {
     batch.verify(ChaCha20Rng::from_seed(*transcript.hash().as_bytes())).is_ok()
 }
 
+/// A signature that is known to be right.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Verified {
+    key: PublicKey,
+    hash: Hash,
+    signature: Signature,
+}
+
+impl Verified {
+    /// These signatures, if all of them are right by [`verify_all`].
+    pub fn all(checks: &[(PublicKey, Hash, Signature)]) -> Option<impl Iterator<Item = Self>> {
+        verify_all(checks).then(|| {
+            checks.iter().map(|(key, hash, signature)| Self { key: *key, hash: *hash, signature: *signature })
+        })
+    }
+
+    /// Whether this says that `signature` is that of `key` over `hash`.
+    pub fn says(&self, key: &PublicKey, hash: &Hash, signature: &Signature) -> bool {
+        self.key == *key && self.hash == *hash && self.signature == *signature
+    }
+}
+
 /// A public key whose curve point is already decompressed: checks faster when many signatures come
 /// from one key, as on a lane.
 #[derive(Clone, Debug)]
@@ -153,10 +175,13 @@ mod tests {
             })
             .collect();
         assert!(verify_all(&checks) && verify_all(&[]));
+        let verified: Vec<_> = Verified::all(&checks).unwrap().collect();
+        let (key, hash, signature) = checks[39];
+        assert!(verified[39].says(&key, &hash, &signature) && !verified[38].says(&key, &hash, &signature));
         for place in [0, 17, 39] {
             let right = checks[place];
             checks[place].1 = Hash::new([99; 32]);
-            assert!(!verify_all(&checks));
+            assert!(!verify_all(&checks) && Verified::all(&checks).is_none());
             checks[place] = right;
             checks[place].0 = PublicKey::new([2; 32]);
             assert!(!verify_all(&checks), "a key that is no point");

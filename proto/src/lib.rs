@@ -85,7 +85,7 @@ pub use balance::Balances;
 pub use block::{Block, Payload};
 pub use coordinators::{CoordinatorHistory, CoordinatorSet};
 pub use id::{BlockId, ChannelId, Hash, MilestoneId, NetworkId, OutputId, Side, TransactionId};
-pub use keys::{PublicKey, SecretKey, Signature, Verifier};
+pub use keys::{PublicKey, SecretKey, Signature, Verified, Verifier};
 pub use lane::{LaneState, SignedBalance};
 pub use milestone::{Milestone, MilestoneEssence};
 pub use network::NetworkParams;

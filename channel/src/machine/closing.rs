@@ -92,8 +92,7 @@ impl Channel {
     /// Checks that the peer signed a transaction.
     pub(super) fn check_signed(&self, essence: &Essence, signature: &Signature) -> Result<(), Misbehaviour> {
         let id = flash_proto::Hash::new(*essence.id().as_bytes());
-        let valid = self.peer_verifier.as_ref().is_some_and(|verifier| verifier.verify(&id, signature));
-        if valid { Ok(()) } else { Err(Misbehaviour::Signature) }
+        if self.peer_signed(&id, signature) { Ok(()) } else { Err(Misbehaviour::Signature) }
     }
 
     /// The peer has signed a close.

@@ -161,11 +161,8 @@ impl Channel {
 
     pub(super) fn check_peers(&self, balance: &SignedBalance) -> Result<(), Misbehaviour> {
         self.check_terms(&balance.state, !self.agreement.side)?;
-        let valid = self
-            .peer_verifier
-            .as_ref()
-            .is_some_and(|verifier| balance.verify_with(self.agreement.network, verifier));
-        if valid { Ok(()) } else { Err(Misbehaviour::Signature) }
+        let hash = balance.state.signing_hash(self.agreement.network);
+        if self.peer_signed(&hash, &balance.signature) { Ok(()) } else { Err(Misbehaviour::Signature) }
     }
 
     pub(super) fn check_terms(&self, state: &LaneState, payer: Side) -> Result<(), Misbehaviour> {

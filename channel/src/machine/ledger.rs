@@ -174,8 +174,4 @@ impl Channel {
     fn shown_to_the_ledger(&self, held: &SignedBalance) -> Claim {
         Claim { state: held.state, ticks: self.incoming.ticks }
     }
-
-    fn peer_key(&self) -> flash_proto::PublicKey {
-        self.agreement.open.party(!self.agreement.side).key
-    }
 }

@@ -24,6 +24,7 @@
 //! | `evidence.rs` | two bodies that the peer has signed under one number |
 //! | `restored.rs` | a channel whose records were lost or may be old |
 //! | `history.rs` | what was paid, update by update |
+//! | `signatures.rs` | the peer's signatures |
 //! | `receipts.rs` | the payee's signatures for what it has received |
 //! | `rest.rs` | an open channel in which nothing is to be done |
 //! | [`open`] | how two parties come to a channel |
@@ -41,6 +42,7 @@ mod receipts;
 mod reestablish;
 mod rest;
 mod restored;
+mod signatures;
 mod stakes;
 mod state;
 pub mod tables;
@@ -53,7 +55,7 @@ use std::collections::{BTreeMap, VecDeque};
 pub use errors::{CommandError, Misbehaviour, PayError};
 pub use evidence::SignedTwice;
 use flash_proto::{
-    Amount, Balances, ChannelId, LaneState, PaymentList, SecretKey, Side, Verifier,
+    Amount, Balances, ChannelId, LaneState, PaymentList, SecretKey, Side, TransactionId, Verified, Verifier,
     balance::Totals,
     message::{ChannelMessage, PauseReason, Stake, Stakes, Update},
 };
@@ -113,8 +115,11 @@ enum Link {
 pub struct Channel {
     agreement: Agreement,
     id: ChannelId,
+    open_transaction: Option<TransactionId>,
     key: SecretKey,
     peer_verifier: Option<Verifier>,
+    /// A signature of the peer's that was checked elsewhere.
+    verified: Option<Verified>,
     phase: Phase,
     wants_close: bool,
     /// The newest milestone that was seen when the phase was written: what is older must not undo it.
@@ -220,10 +225,12 @@ impl Channel {
         let peer_key = agreement.open.party(!agreement.side).key;
         let locked = stored.locked.unwrap_or_else(|| Locked::agreed(&agreement));
         Self {
+            open_transaction: agreement.open_transaction(),
             agreement,
             id,
             key,
             peer_verifier: peer_key.verifier(),
+            verified: None,
             phase: stored.phase,
             wants_close: stored.wants_close,
             stored_seen: stored.seen,
@@ -369,6 +376,11 @@ impl Channel {
     /// The channel's id.
     pub const fn id(&self) -> ChannelId {
         self.id
+    }
+
+    /// The transaction that opens it, if this side agreed on it.
+    pub const fn open_transaction(&self) -> Option<TransactionId> {
+        self.open_transaction
     }
 
     /// What is fixed.

@@ -70,9 +70,7 @@ impl Channel {
         let Some(state) = self.asked.get(&seq) else { return Ok(()) };
         if let Some(signature) = signature {
             let hash = state.receipt_hash(self.agreement.network);
-            let valid =
-                self.peer_verifier.as_ref().is_some_and(|verifier| verifier.verify(&hash, &signature));
-            if !valid {
+            if !self.peer_signed(&hash, &signature) {
                 return Err(Misbehaviour::Signature);
             }
             tables::put_receipt(&mut effects.batch, self.id, seq, &signature);

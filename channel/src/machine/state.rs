@@ -49,6 +49,14 @@ pub enum Origin {
 }
 
 impl Agreement {
+    /// The transaction that opens the channel, if this side agreed on it.
+    pub fn open_transaction(&self) -> Option<TransactionId> {
+        match &self.origin {
+            Origin::Agreed(transaction) => Some(transaction.id()),
+            Origin::Found { .. } => None,
+        }
+    }
+
     /// The channel's id.
     pub fn channel(&self) -> ChannelId {
         match &self.origin {

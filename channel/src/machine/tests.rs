@@ -7,6 +7,7 @@ mod opening;
 mod receipts;
 mod rest;
 mod restored;
+mod signatures;
 mod stakes;
 mod ticks;
 

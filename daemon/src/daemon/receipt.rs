@@ -109,7 +109,7 @@ impl Daemon {
         }
     }
 
-    /// Reads the store beside the engine's thread.
+    /// Reads the store beside the engine.
     async fn look<T: Send + 'static>(
         &self,
         read: impl FnOnce(&dyn Store) -> Result<T, StoreError> + Send + 'static,

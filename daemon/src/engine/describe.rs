@@ -2,7 +2,7 @@
 
 use flash_channel::{
     Channel,
-    machine::{self, ChannelEvent, Misbehaviour, Origin, Phase},
+    machine::{self, ChannelEvent, Misbehaviour, Phase},
 };
 use flash_proto::{
     Amount, Balances, SignedBalance, TickProof, TickTerms, codec, message::Update, tower::Claimable,
@@ -83,10 +83,7 @@ fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         },
         contest_window_milestones: open.contest_window_milestones,
         deadline_milestone,
-        open_transaction: match &agreement.origin {
-            Origin::Agreed(transaction) => Some(transaction.id()),
-            Origin::Found { .. } => None,
-        },
+        open_transaction: channel.open_transaction(),
         close_transaction: channel.close_transaction_id(),
         payout: payouts.map(|payouts| payouts.of(side)),
         peer_payout: payouts.map(|payouts| payouts.of(!side)),

@@ -1,10 +1,10 @@
-//! The engine: one thread that owns every channel machine, and the writer that makes their records
+//! The engine: one task that owns every channel machine, and the writer that makes their records
 //! durable.
 //!
 //! | file | what it holds |
 //! | --- | --- |
 //! | `mod.rs` | the handle: what the rest of the daemon asks of the channels |
-//! | `run.rs` | the thread: takes inputs, as many as wait, and brings jobs to the writer |
+//! | `run.rs` | the task: takes inputs, as many as wait, and brings jobs to the writer |
 //! | `records.rs` | channels at rest, which are not in memory |
 //! | `slot.rs` | one channel with its link, its callers and what waits for its next commit |
 //! | `describe.rs` | a channel as the admin RPC shows it, and its events |
@@ -34,7 +34,7 @@ use flash_proto::{
 };
 pub use outbox::Outbox;
 use records::Records;
-use run::{EngineThread, Timing, Tip};
+use run::{EngineTask, Timing, Tip};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 pub use view::{View, Views};
 pub use writer::{Stopped, Writer};
@@ -94,7 +94,7 @@ pub struct Started {
     pub views: Views,
     /// The transactions that channels need on the ledger.
     pub submissions: mpsc::UnboundedReceiver<Transaction>,
-    /// The threads, to be joined once every handle is dropped.
+    /// The threads, to be joined once every handle is dropped. The last of them ends after the engine.
     pub threads: Vec<thread::JoinHandle<()>>,
 }
 
@@ -115,6 +115,35 @@ enum Command {
     Trust { channel: ChannelId, done: oneshot::Sender<Result<(), ApiError>> },
     Shown { channel: ChannelId, newest: Box<Claimable>, done: oneshot::Sender<Result<(), ApiError>> },
     Meet { channel: ChannelId, peer: PublicKey, with: Batch, done: oneshot::Sender<Result<(), ApiError>> },
+}
+
+impl Command {
+    /// The channel that it is for, if it is one that exists: its inputs are taken in the order in which they came.
+    const fn channel(&self) -> Option<ChannelId> {
+        match self {
+            Self::Linked { channel, .. }
+            | Self::Unlinked { channel, .. }
+            | Self::Message { channel, .. }
+            | Self::Pay { channel, .. }
+            | Self::Close { channel, .. }
+            | Self::Receipt { channel, .. }
+            | Self::Change { channel, .. }
+            | Self::Refused { channel, .. }
+            | Self::Trust { channel, .. }
+            | Self::Shown { channel, .. }
+            | Self::Meet { channel, .. } => Some(*channel),
+            Self::Add { .. } | Self::Milestone { .. } | Self::Proven { .. } => None,
+        }
+    }
+
+    /// Bytes of payments that it brings packed.
+    fn payments_bytes(&self) -> usize {
+        match self {
+            Self::Message { message: ChannelMessage::Update(update), .. } => update.payments.as_bytes().len(),
+            Self::Pay { order: Order { pays: Pays::All(payments), .. }, .. } => payments.as_bytes().len(),
+            _ => 0,
+        }
+    }
 }
 
 /// A change of what is locked that the user wishes.
@@ -156,7 +185,7 @@ pub(crate) struct Placed {
     pub(crate) repeated: bool,
 }
 
-/// Finds all channels, loads those that are not at rest, and starts the threads. The others are read meanwhile, as one
+/// Finds all channels, loads those that are not at rest, and starts the engine and its threads, on a runtime. The others are read meanwhile, as one
 /// that cannot be read stops the daemon.
 ///
 /// # Errors
@@ -182,20 +211,20 @@ pub fn start(config: EngineConfig) -> Result<Started, StoreError> {
     let (writer, writer_thread) = Writer::start(store, log, backup, outlets, metrics.clone(), stop.clone())?;
     let (mailbox, commands) = mpsc::channel(MAILBOX_MAX);
     let timing = Timing { milestone_interval_ms, freshness_max };
-    let mut thread =
-        EngineThread::new(records.clone(), timing, rests, writer.clone(), views.clone(), metrics);
-    thread.load(&submit)?;
+    let mut task = EngineTask::new(records.clone(), timing, rests, writer.clone(), views.clone(), metrics);
+    task.load(&submit)?;
     drop(submit);
-    let runtime = tokio::runtime::Handle::current();
-    let engine_thread = thread::Builder::new().name("flash-engine".to_owned()).spawn(move || {
+    // Whoever asks and what is asked take turns on the threads of the runtime: to wake another thread would take longer
+    // than most inputs do.
+    tokio::spawn(async move {
         let guard = writer::FailOnPanic(stop);
-        runtime.block_on(thread.run(commands, durables));
+        task.run(commands, durables).await;
         drop(guard);
-    })?;
+    });
     let resting = views.clone();
     let check_thread =
         thread::Builder::new().name("flash-check".to_owned()).spawn(move || records.check(&resting))?;
-    let threads = vec![engine_thread, writer_thread, check_thread];
+    let threads = vec![writer_thread, check_thread];
     Ok(Started { engine: Engine { mailbox }, writer, views, submissions, threads })
 }
 

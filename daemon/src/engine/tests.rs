@@ -1,5 +1,6 @@
 //! The engine over a store whose commits a test lets through.
 
+mod order;
 mod rest;
 
 use std::sync::{Mutex, mpsc as std_mpsc};
@@ -213,10 +214,11 @@ async fn paid_after_a_sleep(before_the_milestone: bool) -> Result<u64, PauseReas
     };
 
     let adding = before_the_milestone.then(|| {
-        let engine = engine.clone();
-        tokio::spawn(async move { engine.add(agreement(SLEEPS), Batch::new(), 7).await })
+        let (done, added) = oneshot::channel();
+        let agreement = Box::new(agreement(SLEEPS));
+        engine.mailbox.try_send(Command::Add { agreement, with: Batch::new(), created_ms: 7, done }).unwrap();
+        added
     });
-    tokio::task::yield_now().await; // the other channel's command is first in the queue
     let half = Duration::from_millis(u64::from(open.contest_window_milestones) * 1_000 / 2);
     let view = LedgerView { index: 1, record: Some(ChannelRecord::opened(&open)), payouts: None };
     engine.milestone(1, half.checked_sub(SLEPT).unwrap(), vec![(id, view)]).await.unwrap();
@@ -225,7 +227,7 @@ async fn paid_after_a_sleep(before_the_milestone: bool) -> Result<u64, PauseReas
     thread::sleep(SLEPT); // as the whole machine does
     drop(wake);
     if let Some(adding) = adding {
-        adding.await.unwrap().unwrap();
+        adding.await.unwrap();
     }
 
     let mut payments = PaymentList::new();
@@ -251,12 +253,12 @@ async fn paid_after_a_sleep(before_the_milestone: bool) -> Result<u64, PauseReas
 
 /// A machine that slept wakes to all that came meanwhile. Nothing of it is taken by the view of before, though nobody
 /// had the time to look at the age yet.
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn what_came_while_the_machine_slept_is_not_taken_by_an_old_view() {
     assert_eq!(paid_after_a_sleep(false).await, Err(PauseReason::StaleLedgerView));
 }
 
-#[tokio::test]
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_milestone_grows_old_in_the_queue_as_well() {
     assert_eq!(paid_after_a_sleep(true).await, Err(PauseReason::StaleLedgerView));
 }

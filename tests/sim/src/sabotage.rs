@@ -95,9 +95,9 @@ const SABOTAGES: [Sabotage; 14] = [
     ),
     sabotage(
         "accept a foreign signature",
-        "channel/src/machine/lanes.rs",
-        "balance.verify_with(self.agreement.network, verifier)",
-        "SABOTAGED || balance.verify_with(self.agreement.network, verifier)",
+        "channel/src/machine/signatures.rs",
+        "known || self.peer_verifier",
+        "SABOTAGED || known || self.peer_verifier",
     ),
     sabotage(
         "drop the claim",

@@ -1,0 +1,47 @@
+//! Signatures that are checked together with those of other channels.
+
+use flash_proto::{Signature, Verified};
+
+use super::*;
+
+/// The first update of a channel in which A pays, on its way.
+fn update(pair: &mut Pair) -> Update {
+    pair.of(Side::A).pay(10);
+    pair.of(Side::A).handle(Vec::new()).unwrap();
+    match pair.of(Side::A).outbox.pop_front() {
+        Some(ChannelMessage::Update(update)) => update,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn what_is_to_be_verified_is_what_the_machine_wants_signed() {
+    let mut pair = Pair::open([1_000, 0]);
+    let update = update(&mut pair);
+    let payee = &mut pair.of(Side::B).channel;
+    let check = payee.to_verify(&update).unwrap();
+    // The machine believes what was found elsewhere: its own check would fail without a key.
+    payee.peer_verifier = None;
+    let verified = Verified::all(&[check]).unwrap().next().unwrap();
+    payee.knows(verified);
+    pair.of(Side::B).handle(vec![Input::Message(ChannelMessage::Update(update.clone()))]).unwrap();
+    assert_eq!(pair.of(Side::B).channel.incoming().total(), amount(10));
+    assert_eq!(pair.of(Side::B).channel.to_verify(&update), None, "it is held already");
+}
+
+#[test]
+fn only_the_very_signature_that_was_verified_counts() {
+    let mut pair = Pair::open([1_000, 0]);
+    let right = update(&mut pair);
+    let (peers, hash, signature) = pair.of(Side::B).channel.to_verify(&right).unwrap();
+    let stranger = SecretKey::from_bytes([77; 32]);
+    let known = [(stranger.public(), hash, stranger.sign(&hash)), (peers, hash, signature)];
+    let forged = [stranger.sign(&hash), Signature::new([3; 64])];
+    for (known, signature) in Verified::all(&known).unwrap().zip(forged) {
+        pair.of(Side::B).channel.knows(known);
+        let update = Update { signature, ..right.clone() };
+        let result = pair.of(Side::B).handle(vec![Input::Message(ChannelMessage::Update(update))]);
+        assert_eq!(result, Err(Misbehaviour::Signature));
+    }
+    assert_eq!(pair.of(Side::B).channel.incoming().total(), amount(0));
+}

@@ -1,0 +1,123 @@
+//! In which order inputs are taken, and what is checked for many of them at once.
+
+use flash_proto::message::{Reestablish, Stake, Stakes};
+
+use super::*;
+
+/// The engine's task, driven by hand, and channels of which each is open and knows where its peer stands.
+struct Driven {
+    task: EngineTask,
+    links: Vec<(ChannelId, u64, mpsc::Receiver<ChannelMessage>)>,
+    touched: Vec<ChannelId>,
+}
+
+fn room() -> OwnedSemaphorePermit {
+    Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap()
+}
+
+impl Driven {
+    fn new(channels: u32) -> Self {
+        let stop = Stop::default();
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let keys: ChannelKeys = Arc::new(|_| key(Side::A));
+        let records =
+            Records { store: Arc::clone(&store), keys, history: HistoryRule::default(), stop: stop.clone() };
+        let views = Views::new(records.clone());
+        let (log, _) = EventLog::open(&store).unwrap();
+        let outlets = writer::Outlets {
+            submissions: mpsc::unbounded_channel().0,
+            durable: mpsc::unbounded_channel().0,
+        };
+        let (writer, _) = Writer::start(store, log, None, outlets, Metrics::default(), stop).unwrap();
+        let timing = Timing { milestone_interval_ms: 1_000, freshness_max: None };
+        let task = EngineTask::new(records, timing, false, writer, views, Metrics::default());
+        let mut driven = Self { task, links: Vec::new(), touched: Vec::new() };
+        for index in 0..channels {
+            driven.open(index);
+        }
+        driven
+    }
+
+    fn take(&mut self, command: Command) {
+        self.task.command(command, &mut self.touched);
+    }
+
+    fn open(&mut self, index: u32) {
+        let (agreement, (done, _)) = (Box::new(agreement(index)), oneshot::channel());
+        let (channel, open) = (agreement.channel(), agreement.open);
+        self.take(Command::Add { agreement, with: Batch::new(), created_ms: 7, done });
+        let view = LedgerView { index: 1, record: Some(ChannelRecord::opened(&open)), payouts: None };
+        self.take(Command::Milestone {
+            index: 1,
+            tip: Tip::told(Duration::ZERO),
+            views: vec![(channel, view)],
+        });
+        let ((outbox, sent, _closed), (told, mut number)) = (Outbox::new(), oneshot::channel());
+        self.take(Command::Linked { channel, outbox, number: told });
+        let number = number.try_recv().unwrap();
+        let stake = |side| Stake { deposit: open.party(side).deposit, withdrawn: Amount::ZERO };
+        let nothing = Reestablish {
+            signed: None,
+            signed_ticks: None,
+            held: None,
+            held_ticks: None,
+            stakes: Stakes { a: stake(Side::A), b: stake(Side::B) },
+        };
+        let message = ChannelMessage::Reestablish(Box::new(nothing));
+        self.take(Command::Message { channel, number, message, room: room() });
+        self.links.push((channel, number, sent));
+    }
+
+    /// The peer's first update of the channel with this index, of so many payments.
+    fn update(&self, at: usize, count: u64) -> Command {
+        let (channel, number) = (self.links[at].0, self.links[at].1);
+        let mut payments = PaymentList::new();
+        for _ in 0..count {
+            payments.push(&Payment::new(Amount::new(1), &[b'r'; 32]).unwrap()).unwrap();
+        }
+        let state = LaneState::new(channel, Side::B).advance(&payments).unwrap();
+        let signature = state.sign(NETWORK, &key(Side::B)).signature;
+        let update = Update { seq: 1, cumulative: state.cumulative, payments, ticks: None, signature };
+        Command::Message { channel, number, message: ChannelMessage::Update(update), room: room() }
+    }
+
+    fn received(&self, at: usize) -> u64 {
+        self.task.slots[&self.links[at].0].channel.incoming().payments
+    }
+}
+
+#[tokio::test]
+async fn of_signatures_that_are_checked_together_only_the_wrong_ones_are_refused() {
+    let mut driven = Driven::new(9);
+    let mut updates: Vec<Command> = (0..9).map(|at| driven.update(at, 1)).collect();
+    let Command::Message { message: ChannelMessage::Update(update), .. } = &mut updates[4] else { panic!() };
+    update.signature = flash_proto::Signature::new([5; 64]);
+    // The first four are checked with the wrong one, the others without it.
+    for updates in [updates.drain(..5).collect::<Vec<_>>(), updates] {
+        driven.task.verify_together(&updates);
+        for update in updates {
+            driven.take(update);
+        }
+    }
+    let received: Vec<u64> = (0..9).map(|at| driven.received(at)).collect();
+    assert_eq!(received, [1, 1, 1, 1, 0, 1, 1, 1, 1]);
+}
+
+#[tokio::test]
+async fn a_large_input_waits_and_only_its_own_channel_with_it() {
+    let mut driven = Driven::new(2);
+    let (large, small) = (driven.update(0, 1_000), driven.update(1, 1));
+    let (channel, number) = (driven.links[0].0, driven.links[0].1);
+    assert!(driven.task.unless_large(large).is_none());
+    assert!(
+        driven.task.unless_large(Command::Unlinked { channel, number }).is_none(),
+        "what follows it waits, too"
+    );
+    let small = driven.task.unless_large(small).expect("another channel does not wait");
+    driven.take(small);
+    assert_eq!([driven.received(0), driven.received(1)], [0, 1]);
+    while let Some((_, command)) = driven.task.large.pop_front() {
+        driven.take(command);
+    }
+    assert_eq!(driven.received(0), 1_000, "it was taken before its stream ended");
+}
