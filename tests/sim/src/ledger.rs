@@ -1,6 +1,6 @@
 //! The ledger: transactions wait in a pool and are confirmed by milestones under the real rules.
 
-use std::fmt;
+use std::{collections::BTreeSet, fmt};
 
 use flash_channel::machine::{Input, LedgerView};
 use flash_node_client::ledger::{Checked, Conflict, LedgerState, genesis::genesis_entries};
@@ -136,9 +136,12 @@ impl Ledger {
             let close = matches!(waiting.checked.transaction().essence.action, Action::CooperativeClose(_));
             waiting.from <= index && !(close && censors)
         };
-        let (due, rest): (Vec<_>, Vec<_>) =
+        let (mut due, rest): (Vec<_>, Vec<_>) =
             std::mem::take(&mut self.pool).into_iter().partition(|waiting| is_due(waiting));
         self.pool = rest;
+        // Submitted again it is the same block, and what came of the first one counts.
+        let mut ids = BTreeSet::new();
+        due.retain(|it| ids.insert(it.checked.id()));
         let blocks: Vec<(BlockId, Option<&Checked>)> =
             due.iter().map(|it| (BlockId::new(*it.checked.id().as_bytes()), Some(&it.checked))).collect();
         let confirmation = self.state.confirm(index, &blocks);
