@@ -170,7 +170,7 @@ impl Opening {
                 "the contest window must be {contest_window_min} to {contest_window_max} milestones"
             ));
         }
-        let live = u32::try_from(self.views.live_with(peer).len()).unwrap_or(u32::MAX);
+        let live = u32::try_from(self.views.live_with(peer)).unwrap_or(u32::MAX);
         if live >= channels_per_peer_max {
             return refuse(format!("at most {channels_per_peer_max} channels with one peer"));
         }
