@@ -89,7 +89,8 @@ impl Opening {
     pub(crate) async fn open(&self, peers: &Peers, wish: Wish) -> Result<ChannelId, ApiError> {
         self.check(&wish)?;
         let expiry_milestone = self.client.newest().index.saturating_add(OPEN_EXPIRY_MILESTONES);
-        let prepared = self.wallet.prepare_open(wish.deposit, expiry_milestone).await?;
+        let (prepared, queued) = self.wallet.prepare_open(wish.deposit, expiry_milestone).await?;
+        queued.durable().await?;
         let result = self.negotiate(peers, &wish, &prepared, expiry_milestone).await;
         if result.is_err() {
             self.wallet.abandon(&prepared.funds).await?;
@@ -190,12 +191,14 @@ impl Opening {
     async fn accept(&self, peer: PublicKey, proposal: OpenProposal) -> Result<OpenAccept, Refusal> {
         self.policy(&peer, &proposal)?;
         let busy = |error: ApiError| Refusal::new(RefusalCode::Busy, error.message);
-        let prepared =
+        // Nothing of it leaves before the channel is durable, which comes after it in the writer's queue.
+        let (prepared, queued) =
             self.wallet.prepare_open(proposal.deposit_b, proposal.expiry_milestone).await.map_err(busy)?;
         let result = self.agree(peer, &proposal, &prepared).await;
         if result.is_err() {
             self.wallet.abandon(&prepared.funds).await.map_err(busy)?;
         }
+        queued.durable().await.map_err(busy)?;
         result
     }
 
