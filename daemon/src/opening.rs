@@ -33,7 +33,7 @@ const PEER_EXPIRY_MILESTONES_MAX: u64 = 1_000;
 
 /// Channels that may wait for peers to lock what they have proposed, over all peers: a proposal costs its maker
 /// nothing, so that many machines can be made up to make many.
-const PROPOSED_MAX: usize = 1_024;
+const PROPOSED_MAX: usize = 4_096;
 
 /// Opens channels; cheap to clone.
 #[derive(Clone)]
