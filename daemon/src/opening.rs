@@ -33,7 +33,7 @@ const PEER_EXPIRY_MILESTONES_MAX: u64 = 1_000;
 
 /// Channels that may wait for peers to lock what they have proposed, over all peers: a proposal costs its maker
 /// nothing, so that many machines can be made up to make many.
-const PROPOSED_MAX: usize = 1_024;
+const PROPOSED_MAX: usize = 4_096;
 
 /// Opens channels; cheap to clone.
 #[derive(Clone)]
@@ -89,7 +89,8 @@ impl Opening {
     pub(crate) async fn open(&self, peers: &Peers, wish: Wish) -> Result<ChannelId, ApiError> {
         self.check(&wish)?;
         let expiry_milestone = self.client.newest().index.saturating_add(OPEN_EXPIRY_MILESTONES);
-        let prepared = self.wallet.prepare_open(wish.deposit, expiry_milestone).await?;
+        let (prepared, queued) = self.wallet.prepare_open(wish.deposit, expiry_milestone).await?;
+        queued.durable().await?;
         let result = self.negotiate(peers, &wish, &prepared, expiry_milestone).await;
         if result.is_err() {
             self.wallet.abandon(&prepared.funds).await?;
@@ -170,7 +171,7 @@ impl Opening {
                 "the contest window must be {contest_window_min} to {contest_window_max} milestones"
             ));
         }
-        let live = u32::try_from(self.views.live_with(peer).len()).unwrap_or(u32::MAX);
+        let live = u32::try_from(self.views.live_with(peer)).unwrap_or(u32::MAX);
         if live >= channels_per_peer_max {
             return refuse(format!("at most {channels_per_peer_max} channels with one peer"));
         }
@@ -190,12 +191,14 @@ impl Opening {
     async fn accept(&self, peer: PublicKey, proposal: OpenProposal) -> Result<OpenAccept, Refusal> {
         self.policy(&peer, &proposal)?;
         let busy = |error: ApiError| Refusal::new(RefusalCode::Busy, error.message);
-        let prepared =
+        // Nothing of it leaves before the channel is durable, which comes after it in the writer's queue.
+        let (prepared, queued) =
             self.wallet.prepare_open(proposal.deposit_b, proposal.expiry_milestone).await.map_err(busy)?;
         let result = self.agree(peer, &proposal, &prepared).await;
         if result.is_err() {
             self.wallet.abandon(&prepared.funds).await.map_err(busy)?;
         }
+        queued.durable().await.map_err(busy)?;
         result
     }
 

@@ -10,11 +10,11 @@ use std::{
 };
 
 use flash_node_client::client::{ClientError, NodeClient};
-use flash_proto::{Action, Transaction, TransactionId};
+use flash_proto::{Action, ChannelId, Payload, Transaction, TransactionId};
 use tokio::{sync::mpsc, task::JoinSet};
 
 use crate::{
-    engine::{Engine, Views},
+    engine::{Engine, View, Views},
     stop::Stop,
 };
 
@@ -22,6 +22,12 @@ use crate::{
 const AGAIN: Duration = Duration::from_secs(1);
 /// Pause before a close or claim is tried again that a node says is refused.
 const REFUSED_AGAIN: Duration = Duration::from_secs(5);
+
+/// A block is mostly confirmed by the next milestone, and what it changed proven before the one after that. Only then is
+/// the node asked what became of a transaction.
+const CONFIRMED_WITHIN: u64 = 2;
+/// So long that is waited for at most.
+const CONFIRMED_WAIT: Duration = Duration::from_secs(10);
 
 type UnderWay = Arc<Mutex<HashSet<TransactionId>>>;
 
@@ -58,9 +64,19 @@ pub(crate) async fn run(
 async fn see_through(client: &NodeClient, engine: &Engine, views: &Views, transaction: Transaction) {
     let (id, kind) = (transaction.id(), transaction.essence.action.name());
     let Some(channel) = transaction.channel() else { return };
+    let mut submitted = None;
+    if matches!(transaction.essence.action, Action::Open(_)) {
+        match open(client, views, channel, &transaction).await {
+            Opened::Proven => {
+                tracing::info!(%channel, kind, transaction = %id, "the channel is proven");
+                return;
+            }
+            Opened::NotYet { since } => submitted = since,
+        }
+    }
     let deadline = transaction.essence.action.expiry_milestone();
     loop {
-        match client.submit_and_wait(transaction.clone(), deadline).await {
+        match client.see_through(transaction.clone(), deadline, submitted.take()).await {
             Ok(applied) => {
                 tracing::info!(%channel, kind, transaction = %id, milestone = applied.milestone_index, "applied");
                 return;
@@ -90,6 +106,37 @@ async fn see_through(client: &NodeClient, engine: &Engine, views: &Views, transa
                 tokio::time::sleep(AGAIN).await;
             }
         }
+    }
+}
+
+/// What came of an Open.
+enum Opened {
+    /// The watcher has proven its channel.
+    Proven,
+    /// Nothing yet; it was submitted after this milestone, if it was.
+    NotYet { since: Option<u64> },
+}
+
+/// Submits an Open once, and waits a little for the watcher to prove its channel: of very many that are opened at once
+/// nearly all need no more.
+async fn open(client: &NodeClient, views: &Views, channel: ChannelId, transaction: &Transaction) -> Opened {
+    let Ok(mut view) = views.follow(channel) else { return Opened::NotYet { since: None } };
+    let opening = |view: &View| view.info.state == "opening";
+    let (mut tip, since) = (client.view(), client.newest().index);
+    if let Err(error) = client.submit(Payload::Transaction(Box::new(transaction.clone()))).await {
+        tracing::debug!(%channel, %error, "it is tried again");
+        return Opened::NotYet { since: None };
+    }
+    let confirmed = since.saturating_add(CONFIRMED_WITHIN);
+    let waited = async {
+        tokio::select! {
+            opened = view.wait_for(|view| !opening(view)) => opened.is_ok(),
+            _ = tip.wait_for(|view| view.tip.as_ref().is_some_and(|tip| tip.essence.index >= confirmed)) => false,
+        }
+    };
+    match tokio::time::timeout(CONFIRMED_WAIT, waited).await {
+        Ok(true) => Opened::Proven,
+        Ok(false) | Err(_) => Opened::NotYet { since: Some(since) },
     }
 }
 

@@ -36,6 +36,9 @@ const TRANSFERS: Table = Table::large(69, "transfers");
 /// What watchtowers have signed for, by their key and the channel's id.
 const RECEIPTS: Table = Table::small(70, "tower receipts");
 
+/// What the wallet has promised to transactions, by the reservation's number (big-endian).
+const RESERVATIONS: Table = Table::small(71, "wallet reservations");
+
 const EVENT_NUMBER: &[u8] = b"event number";
 const CHECKPOINT: &[u8] = b"checkpoint";
 const WALLET: &[u8] = b"wallet";
@@ -56,7 +59,7 @@ pub enum BackedUp {
 
 /// The tables of which a backup holds records.
 pub fn backed_up() -> impl Iterator<Item = Table> {
-    channel_tables::BACKED_UP.into_iter().chain([META, LINKS, TRANSFERS])
+    channel_tables::BACKED_UP.into_iter().chain([META, LINKS, TRANSFERS, RESERVATIONS])
 }
 
 /// Whether a record goes into the backup.
@@ -68,7 +71,8 @@ pub fn backs_up(table: Table, key: &[u8]) -> BackedUp {
             _ => BackedUp::Never,
         };
     }
-    if is_by_channel(table) || table == TRANSFERS { BackedUp::Always } else { BackedUp::Never }
+    let always = is_by_channel(table) || table == TRANSFERS || table == RESERVATIONS;
+    if always { BackedUp::Always } else { BackedUp::Never }
 }
 
 /// Whether the keys of a table that is backed up are ids of channels.
@@ -163,9 +167,29 @@ pub fn wallet(store: &dyn Store) -> Result<Option<Vec<u8>>, StoreError> {
     store.get(META, WALLET)
 }
 
-/// Keeps the wallet's record.
-pub fn put_wallet(batch: &mut Batch, record: Vec<u8>) {
+/// Keeps the wallet's record, and what changed of its reservations; one without a record is over.
+pub fn put_wallet(batch: &mut Batch, record: Vec<u8>, changed: Vec<(u64, Option<Vec<u8>>)>) {
     batch.put(META, WALLET, record);
+    for (number, reservation) in changed {
+        match reservation {
+            Some(reservation) => batch.put(RESERVATIONS, &number.to_be_bytes(), reservation),
+            None => batch.delete(RESERVATIONS, &number.to_be_bytes()),
+        }
+    }
+}
+
+/// What the wallet has promised to transactions, by number, as [`put_wallet`] was given it.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn reservations(store: &dyn Store) -> Result<Vec<(u64, Vec<u8>)>, StoreError> {
+    let mut reservations = Vec::new();
+    for_each(store, RESERVATIONS, &[], |(key, record)| {
+        let number = key.as_slice().try_into().map_err(|_| corrupt(RESERVATIONS, &key, "key"))?;
+        reservations.push((u64::from_be_bytes(number), record));
+        Ok::<_, StoreError>(())
+    })?;
+    Ok(reservations)
 }
 
 /// Whether the ledger was searched for what belongs to the seed since this directory has it.

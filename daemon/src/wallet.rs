@@ -23,7 +23,7 @@ use flash_proto::{
     message::Funding,
 };
 use serde_json::json;
-use tokio::sync::{Mutex, MutexGuard, watch};
+use tokio::sync::{Mutex, MutexGuard, oneshot, watch};
 
 use crate::{
     api::{self, ApiError, ErrorCode, HistoryEntry},
@@ -62,7 +62,19 @@ struct Inner {
     searched: watch::Sender<bool>,
 }
 
-/// Money for a channel, reserved and durable.
+/// A change of the wallet that is in the writer's queue: durable before all that is brought to the writer later, and to be
+/// waited for before anything of it leaves this machine.
+#[must_use = "what was given out must not leave before it is durable"]
+pub(crate) struct Queued(oneshot::Receiver<()>);
+
+impl Queued {
+    /// Returns once it is durable.
+    pub(crate) async fn durable(self) -> Result<(), ApiError> {
+        self.0.await.map_err(stopping)
+    }
+}
+
+/// Money for a channel, reserved.
 #[derive(Clone, Debug)]
 pub(crate) struct Funds {
     reservation: u64,
@@ -72,7 +84,7 @@ pub(crate) struct Funds {
     pub(crate) change: Option<Output>,
 }
 
-/// What one party brings to an Open, reserved and durable.
+/// What one party brings to an Open, reserved.
 #[derive(Clone, Debug)]
 pub(crate) struct Prepared {
     /// Which channel key.
@@ -103,9 +115,6 @@ impl From<WalletError> for ApiError {
                 message,
                 "send money to an address of `flash wallet address`, or wait for what is reserved",
             ),
-            WalletError::TooManyUnderWay => {
-                Self::new(ErrorCode::Busy, message, "try again when a milestone has applied some of them")
-            }
             _ => Self::new(ErrorCode::InvalidRequest, message, "choose another amount"),
         }
     }
@@ -119,8 +128,12 @@ impl WalletService {
         store: Arc<dyn Store>,
     ) -> Result<Self, Failure> {
         let wallet = match tables::wallet(store.as_ref())? {
-            Some(record) => Wallet::from_record(seed, &record, tables::wallet_outputs(store.as_ref())?)
-                .map_err(|error| Failure::new(format!("the wallet's record is damaged: {error}")))?,
+            Some(record) => {
+                let store = store.as_ref();
+                let (reservations, outputs) = (tables::reservations(store)?, tables::wallet_outputs(store)?);
+                Wallet::from_record(seed, &record, reservations, outputs)
+                    .map_err(|error| Failure::new(format!("the wallet's record is damaged: {error}")))?
+            }
             None => Wallet::new(seed),
         };
         let searched = watch::Sender::new(tables::is_searched(store.as_ref())?);
@@ -140,18 +153,25 @@ impl WalletService {
 
     /// Makes the wallet's record durable.
     async fn keep(&self, wallet: MutexGuard<'_, Wallet>) -> Result<(), ApiError> {
-        self.keep_with(wallet, Batch::new(), Vec::new(), Vec::new()).await
+        self.queue(wallet).await?.durable().await
+    }
+
+    /// Gives the wallet's record its place in the writer's queue.
+    async fn queue(&self, mut wallet: MutexGuard<'_, Wallet>) -> Result<Queued, ApiError> {
+        let mut batch = Batch::new();
+        tables::put_wallet(&mut batch, wallet.record(), wallet.take_changed());
+        self.0.writer.queue(batch, Vec::new()).await.map(Queued).map_err(stopping)
     }
 
     /// Makes the wallet's record durable, with other changes, events and lines of the history.
     async fn keep_with(
         &self,
-        wallet: MutexGuard<'_, Wallet>,
+        mut wallet: MutexGuard<'_, Wallet>,
         mut batch: Batch,
         events: Vec<NewEvent>,
         history: Vec<HistoryEntry>,
     ) -> Result<(), ApiError> {
-        tables::put_wallet(&mut batch, wallet.record());
+        tables::put_wallet(&mut batch, wallet.record(), wallet.take_changed());
         if !history.is_empty() {
             let mut number = tables::history_number(self.0.store.as_ref())?;
             for entry in &history {
@@ -409,14 +429,14 @@ impl WalletService {
         &self,
         deposit: Amount,
         expiry_milestone: u64,
-    ) -> Result<Prepared, ApiError> {
+    ) -> Result<(Prepared, Queued), ApiError> {
         self.wait_for_search().await?;
         let (reservation, mut wallet) = self.reserve(deposit, expiry_milestone).await?;
         let (key_index, key) = wallet.fresh_channel_key()?;
         let payout = wallet.fresh_address()?;
         let funds = Funds::new(reservation, &mut wallet)?;
-        self.keep(wallet).await?;
-        Ok(Prepared { key_index, key, payout, funds })
+        let queued = self.queue(wallet).await?;
+        Ok((Prepared { key_index, key, payout, funds }, queued))
     }
 
     /// Reserves what a channel is topped up with.
@@ -432,15 +452,17 @@ impl WalletService {
         Ok(funds)
     }
 
-    /// Signs our part of an Open or a top-up.
+    /// Signs our part of an Open or a top-up. Which transaction the reservation is for is in the writer's queue then:
+    /// durable before the channel, and so before the transaction can leave.
     pub(crate) async fn unlocks(&self, essence: &Essence, funds: &Funds) -> Result<Vec<Unlock>, ApiError> {
         if funds.funding.is_empty() {
             return Ok(Vec::new());
         }
+        let id = essence.id();
         let mut wallet = self.0.wallet.lock().await;
-        wallet.spends(funds.reservation, essence.id());
+        wallet.spends(funds.reservation, id);
         let unlocks = wallet.unlocks(essence, &funds.funding);
-        self.keep(wallet).await?;
+        let Queued(_durable) = self.queue(wallet).await?;
         Ok(unlocks)
     }
 

@@ -14,11 +14,11 @@ use std::{
 
 use flash_channel::{machine::LedgerView, store::Batch};
 use flash_node_client::{
-    client::{ClientError, FollowedMilestone, NodeClient},
+    client::{ClientError, FollowedMilestone, NodeClient, Proven},
     light::Checkpoint,
 };
 use flash_proto::{Amount, Balances, ChannelId, Open, Side};
-use futures_util::{StreamExt, stream};
+use futures_util::{StreamExt, future::try_join_all, stream};
 use tokio::sync::broadcast::{Receiver, error::RecvError, error::TryRecvError};
 
 use crate::{
@@ -33,8 +33,10 @@ use crate::{
 #[cfg(test)]
 mod tests;
 
-/// Proofs that are asked for at a time.
-const PROOFS_AT_A_TIME: usize = 32;
+/// Channels that are proven by one answer.
+const PROVEN_AT_ONCE: usize = 64;
+/// Answers that are asked for at a time.
+const ANSWERS_AT_A_TIME: usize = 4;
 /// Proven channels that are handed on at a time: after a start all are proven, and all at once would take much memory.
 const HANDED_AT_A_TIME: usize = 1_024;
 /// Pause before proofs that could not be had are asked for again.
@@ -49,8 +51,8 @@ pub(crate) trait Watching: Send + Sync {
     /// proof any more. A milestone that names none of many channels must cost little here.
     fn due(&self, known: &mut Self::Known, due: &mut BTreeSet<ChannelId>) -> impl Future<Output = ()> + Send;
 
-    /// A channel on the ledger, proven.
-    fn prove(&self, id: ChannelId) -> impl Future<Output = Result<LedgerView, ClientError>> + Send;
+    /// Channels on the ledger, at most [`PROVEN_AT_ONCE`], proven, in this order.
+    fn prove(&self, ids: &[ChannelId]) -> impl Future<Output = Result<Vec<LedgerView>, ClientError>> + Send;
 
     /// Channels that were proven, while others are still due: some milestone that is not told of yet has them like this.
     fn hand(&self, views: Vec<(ChannelId, LedgerView)>) -> impl Future<Output = ()> + Send;
@@ -67,6 +69,18 @@ pub(crate) trait Watching: Send + Sync {
 pub(crate) async fn prove(client: &NodeClient, id: ChannelId) -> Result<LedgerView, ClientError> {
     let proven = client.channel(id).await?;
     Ok(LedgerView { index: proven.milestone_index, record: proven.value, payouts: None })
+}
+
+/// The same of several, in this order.
+pub(crate) async fn prove_all(
+    client: &NodeClient,
+    ids: &[ChannelId],
+) -> Result<Vec<LedgerView>, ClientError> {
+    if let [id] = ids {
+        return Ok(vec![prove(client, *id).await?]);
+    }
+    let Proven { milestone_index: index, value: records } = client.channels(ids).await?;
+    Ok(records.into_iter().map(|record| LedgerView { index, record, payouts: None }).collect())
 }
 
 /// Follows the ledger for somebody.
@@ -125,16 +139,25 @@ impl<W: Watching> Watcher<W> {
         let Some(newest) = pending.newest.clone() else { return };
         self.watching.due(&mut pending.known, &mut pending.due).await;
         let due: Vec<ChannelId> = pending.due.iter().copied().collect();
+        let due: Vec<Vec<ChannelId>> = due.chunks(PROVEN_AT_ONCE).map(<[_]>::to_vec).collect();
         let mut proofs = stream::iter(due)
-            .map(|id| async move { (id, self.watching.prove(id).await) })
-            .buffer_unordered(PROOFS_AT_A_TIME);
-        while let Some((id, proof)) = proofs.next().await {
+            .map(|ids| async move {
+                let proof = self.watching.prove(&ids).await;
+                (ids, proof)
+            })
+            .buffer_unordered(ANSWERS_AT_A_TIME);
+        while let Some((ids, proof)) = proofs.next().await {
             match proof {
-                Ok(view) => {
-                    pending.due.remove(&id);
-                    pending.proven.insert(id, view);
+                Ok(views) => {
+                    for (id, view) in ids.iter().zip(views) {
+                        pending.due.remove(id);
+                        pending.proven.insert(*id, view);
+                    }
                 }
-                Err(error) => tracing::warn!(channel = %id, %error, "no proof yet; it is asked for again"),
+                Err(error) => {
+                    let (channels, first) = (ids.len(), ids.first());
+                    tracing::warn!(channels, ?first, %error, "no proof yet; it is asked for again");
+                }
             }
             if pending.proven.len() >= HANDED_AT_A_TIME {
                 self.watching.hand(pending.proven.drain().collect()).await;
@@ -176,15 +199,13 @@ impl Watching for Channels {
         let _ = self.writer.commit(batch, Vec::new()).await;
     }
 
-    async fn prove(&self, id: ChannelId) -> Result<LedgerView, ClientError> {
-        let mut view = prove(&self.client, id).await?;
-        if let Ok(shown) = self.views.get(id)
-            && view.record.is_none()
-            && (shown.info.state != "opening" || view.index > shown.open.expiry_milestone)
-        {
-            view.payouts = self.payouts(id, &shown.open, shown.total).await?;
-        }
-        Ok(view)
+    async fn prove(&self, ids: &[ChannelId]) -> Result<Vec<LedgerView>, ClientError> {
+        let views = prove_all(&self.client, ids).await?;
+        let paid = ids.iter().zip(views).map(|(id, view)| async move {
+            let payouts = self.payouts(*id, &view).await?;
+            Ok(LedgerView { payouts, ..view })
+        });
+        try_join_all(paid).await
     }
 }
 
@@ -196,8 +217,20 @@ impl Channels {
     }
 
     /// What a channel that is gone has paid, as far as its payouts are not spent yet.
-    /// `total` is what they add up to, if that is known.
-    async fn payouts(
+    async fn payouts(&self, id: ChannelId, view: &LedgerView) -> Result<Option<Balances>, ClientError> {
+        if view.record.is_some() {
+            return Ok(None);
+        }
+        match self.views.get(id) {
+            Ok(shown) if shown.info.state != "opening" || view.index > shown.open.expiry_milestone => {
+                self.paid(id, &shown.open, shown.total).await
+            }
+            _ => Ok(None),
+        }
+    }
+
+    /// The same of one that is gone for certain. `total` is what it paid in all, if that is known.
+    async fn paid(
         &self,
         id: ChannelId,
         open: &Open,

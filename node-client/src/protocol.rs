@@ -19,8 +19,10 @@ pub const ADDRESSES_MAX: usize = 256;
 pub const OUTPUTS_MAX: usize = 512;
 /// Keys of parties in one request.
 pub const PARTIES_MAX: usize = 256;
-/// Channels in one answer; ask again after the last for more.
+/// Channels in one answer; ask again after the last for more. Also channels in one request.
 pub const CHANNELS_MAX: usize = 256;
+/// Blocks in one request, which its bytes bound as well.
+pub const BLOCKS_MAX: usize = 64;
 /// Bytes of the text in a refusal.
 pub const REASON_BYTES_MAX: usize = 1_024;
 
@@ -62,6 +64,11 @@ pub enum NodeRequest {
         /// Only channels with an id above this one.
         after: Option<ChannelId>,
     },
+    /// The records of at most [`CHANNELS_MAX`] channels. The answer is [`NodeResponse::Records`].
+    Records(Vec<ChannelId>),
+    /// The bytes of at most [`BLOCKS_MAX`] blocks, for the Tangle, each after those of them that it approves. The answer is
+    /// [`NodeResponse::SubmittedAll`].
+    SubmitAll(Vec<Vec<u8>>),
 }
 
 /// What a node answers.
@@ -109,6 +116,15 @@ pub enum NodeResponse {
         /// At most [`CHANNELS_MAX`]; fewer if there are no more.
         channels: Vec<(ChannelId, ChannelRecord, Proof)>,
     },
+    /// Channels' records at a milestone, or that there are none, in the order in which they were asked for.
+    Records {
+        /// The milestone whose state root the proofs lead to.
+        milestone_index: u64,
+        /// Each record, or `None` if there is no such channel, and what proves the one or the other.
+        records: Vec<(Option<ChannelRecord>, Proof)>,
+    },
+    /// For each block, in their order, why it is refused; nothing if it is on the node's disk and in the Tangle.
+    SubmittedAll(Vec<Option<Refused>>),
 }
 
 /// Why a node refuses.

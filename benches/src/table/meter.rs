@@ -33,17 +33,22 @@ struct Taken {
 }
 
 impl Meter {
-    /// Watches these daemons, and this process if it makes the load.
-    pub(crate) async fn start(daemons: &[(&'static str, &LocalDaemon)], load: bool) -> Done<Self> {
+    /// Watches these daemons, their node, and this process if it makes the load.
+    pub(crate) async fn start(
+        daemons: &[(&'static str, &LocalDaemon)],
+        node: Option<u32>,
+        load: bool,
+    ) -> Done<Self> {
         let mut watched = Vec::new();
         for (name, daemon) in daemons {
             let pid = daemon.pid().ok_or_else(|| Failure::new(format!("the {name} has ended")))?;
             let client = Some(daemon.client.clone());
             watched.push(Watched { name, pid, client, before: Usage::default() });
         }
-        if load {
-            let pid = std::process::id();
-            watched.push(Watched { name: "load", pid, client: None, before: Usage::default() });
+        let load = load.then(std::process::id);
+        for (name, pid) in [("node", node), ("load", load)] {
+            let Some(pid) = pid else { continue };
+            watched.push(Watched { name, pid, client: None, before: Usage::default() });
         }
         for it in &mut watched {
             it.before = Usage::read(it.pid, it.client.as_ref()).await?;

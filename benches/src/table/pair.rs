@@ -113,10 +113,10 @@ impl Pair {
         self.loader(0).await?.take(load).await
     }
 
-    /// Watches both daemons, and this process if it makes the load.
+    /// Watches both daemons, the node, and this process if it makes the load.
     pub(crate) async fn meter(&self, load: bool) -> Done<Meter> {
         let [first, second] = &self.daemons;
-        Meter::start(&[(NAMES[0], first), (NAMES[1], second)], load).await
+        Meter::start(&[(NAMES[0], first), (NAMES[1], second)], self.network.pid(), load).await
     }
 
     /// Where the data of the daemons is.

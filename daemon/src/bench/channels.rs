@@ -34,6 +34,15 @@ impl Plan {
     }
 }
 
+impl Plan {
+    /// Asks for one of the channels.
+    pub fn request(&self, ticket: &str) -> OpenRequest {
+        let [deposit, peer_deposit] = self.deposits;
+        let contest_window_milestones = Some(WINDOW_MILESTONES);
+        OpenRequest { peer: ticket.to_owned(), deposit, peer_deposit, contest_window_milestones }
+    }
+}
+
 /// A channel of the run. The payer is its party A.
 #[derive(Clone, Copy, Debug)]
 pub struct Opened {
@@ -65,13 +74,7 @@ pub async fn fund(network: &LocalNetwork, daemons: [&LocalDaemon; 2], plan: &Pla
 /// # Errors
 /// [`Failure`].
 pub async fn open(payer: &Client, ticket: &str, plan: &Plan) -> Result<Vec<Opened>, Failure> {
-    let [deposit, peer_deposit] = plan.deposits;
-    let request = OpenRequest {
-        peer: ticket.to_owned(),
-        deposit,
-        peer_deposit,
-        contest_window_milestones: Some(WINDOW_MILESTONES),
-    };
+    let request = plan.request(ticket);
     let opening = stream::iter(0..plan.channels).map(|_| async {
         let info = payer.open(&request).await?;
         if info.side != Side::A {

@@ -36,7 +36,7 @@ pub use outbox::Outbox;
 use records::Records;
 use run::{EngineTask, Timing, Tip};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
-pub use view::{View, Views};
+pub use view::{Looked, View, Views};
 pub use writer::{Stopped, Writer};
 
 use crate::{

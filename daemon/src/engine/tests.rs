@@ -106,6 +106,48 @@ fn started(store: Arc<dyn Store>, keys: ChannelKeys, stop: &Stop) -> Started {
     .unwrap()
 }
 
+/// Nobody looks at all channels to know how many there are with a peer, and how many it has only proposed.
+#[tokio::test]
+async fn channels_are_counted_from_their_listing_to_their_end() {
+    let stop = Stop::default();
+    let Started { engine, writer, views, threads, submissions } =
+        started(Arc::new(MemoryStore::new()), Arc::new(|_| key(Side::B)), &stop);
+    let (peer, other) = (key(Side::A).public(), key(Side::B).public());
+    let counts = || (views.live_with(&peer), views.proposed());
+    assert_eq!(counts(), (0, 0));
+    let proposed = |index| Agreement { side: Side::B, peer, ..agreement(index) };
+    let [opened, lapsed] = [0, 1].map(|index| proposed(index).channel());
+    for index in [0, 1] {
+        engine.add(proposed(index), Batch::new(), 0).await.unwrap();
+    }
+    let mut looked = Looked::default();
+    assert_eq!(counts(), (2, 2));
+    assert_eq!(views.new_with(&peer, &mut looked).len(), 2);
+    assert_eq!((views.live_with(&other), views.new_with(&other, &mut Looked::default())), (0, vec![]));
+
+    let shown = |id, state: &'static str| {
+        let mut view = views.follow(id).unwrap();
+        async move { drop(view.wait_for(|view| view.info.state == state).await.unwrap()) }
+    };
+    let record = Some(ChannelRecord::opened(&agreement(0).open));
+    let open = LedgerView { index: 1, record, payouts: None };
+    engine.milestone(1, Duration::ZERO, vec![(opened, open)]).await.unwrap();
+    shown(opened, "open").await;
+    assert_eq!(counts(), (2, 1));
+    let past = agreement(1).open.expiry_milestone + 1;
+    let gone = LedgerView { index: past, record: None, payouts: None };
+    engine.milestone(past, Duration::ZERO, vec![(lapsed, gone)]).await.unwrap();
+    shown(lapsed, "lapsed").await;
+    assert_eq!(counts(), (1, 0));
+    // Nothing is new, unless some peer is another machine: then all that live are looked at.
+    assert_eq!(views.new_with(&peer, &mut looked), []);
+    views.moved();
+    assert_eq!(views.new_with(&peer, &mut looked), [(opened, Side::B)]);
+    stop.stop();
+    drop((engine, writer, submissions));
+    tokio::task::spawn_blocking(|| threads.into_iter().for_each(|it| it.join().unwrap())).await.unwrap();
+}
+
 #[tokio::test]
 async fn a_channel_is_listed_once_it_is_durable() {
     let (began, mut commits) = mpsc::unbounded_channel();

@@ -2,7 +2,7 @@
 //! the engine. Of channels at rest it is in their records, and read from there.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, HashMap, hash_map::Entry},
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -43,23 +43,29 @@ impl View {
 pub struct Publication {
     sender: Arc<watch::Sender<View>>,
     view: View,
-    /// Where the channel is listed from then on, if it is new.
-    list: Option<Views>,
+    /// Where the channel is counted.
+    channels: Arc<Listing>,
+    /// Whether the channel is new, and listed from then on.
+    is_new: bool,
 }
 
 impl Publication {
     /// Shows it.
     pub fn publish(self) {
-        let Self { sender, view, list } = self;
-        let id = view.info.id;
+        let Self { sender, view, channels, is_new } = self;
+        let (id, now) = (view.info.id, Counted::of(&view));
+        let before = if is_new { None } else { Counted::of(&sender.borrow()) };
+        if !is_new && now != before {
+            channels.write().count(before, now);
+        }
         sender.send_modify(|shown| {
             // Whether the peer is connected is not stored and follows the links at once.
             let connected = shown.info.connected;
             *shown = view;
             shown.info.connected = connected;
         });
-        if let Some(views) = list {
-            views.list(id, sender);
+        if is_new {
+            channels.list(id, sender, now);
         }
     }
 }
@@ -90,13 +96,89 @@ impl Brief {
     }
 }
 
+/// As what a live channel is counted, so that nobody has to look at all of them to know how many there are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Counted {
+    peer: PublicKey,
+    /// Whether the peer has proposed it and it is not on the ledger yet.
+    is_proposed: bool,
+}
+
+impl Counted {
+    /// Nothing for a channel that is over.
+    fn of(view: &View) -> Option<Self> {
+        let is_proposed = view.info.side == Side::B && view.info.state == "opening";
+        view.is_live().then_some(Self { peer: view.info.peer, is_proposed })
+    }
+}
+
 #[derive(Debug, Default)]
 struct Channels {
     shown: BTreeMap<ChannelId, Shown>,
     /// In the order in which they were listed.
     listed: Vec<ChannelId>,
+    /// How many live channels there are with each peer that has any.
+    live_with: HashMap<PublicKey, usize>,
+    /// How many of all were proposed by peers and are not on the ledger yet.
+    proposed: usize,
     /// How often a channel has come to rest.
     rests: u64,
+    /// How often the peer of a channel became another machine.
+    moves: u64,
+}
+
+impl Channels {
+    /// Counts a channel as what it is now, no more as what it was before.
+    fn count(&mut self, before: Option<Counted>, now: Option<Counted>) {
+        if let Some(Counted { peer, is_proposed }) = now {
+            let live = self.live_with.entry(peer).or_default();
+            *live = live.saturating_add(1);
+            self.proposed = self.proposed.saturating_add(usize::from(is_proposed));
+        }
+        if let Some(Counted { peer, is_proposed }) = before {
+            self.proposed = self.proposed.saturating_sub(usize::from(is_proposed));
+            if let Entry::Occupied(mut live) = self.live_with.entry(peer) {
+                *live.get_mut() = live.get().saturating_sub(1);
+                if *live.get() == 0 {
+                    live.remove();
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Listing {
+    channels: RwLock<Channels>,
+    /// Rises with every channel that is added, so that others learn of it.
+    added: watch::Sender<u64>,
+}
+
+impl Listing {
+    fn read(&self) -> RwLockReadGuard<'_, Channels> {
+        self.channels.read().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn write(&self) -> RwLockWriteGuard<'_, Channels> {
+        self.channels.write().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn list(&self, id: ChannelId, sender: Arc<watch::Sender<View>>, counted: Option<Counted>) {
+        {
+            let mut channels = self.write();
+            channels.shown.insert(id, Shown::Awake(sender));
+            channels.listed.push(id);
+            channels.count(None, counted);
+        }
+        self.added.send_modify(|count| *count = count.wrapping_add(1));
+    }
+}
+
+/// How far somebody has looked through the channels.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Looked {
+    listed: usize,
+    moves: u64,
 }
 
 impl Shown {
@@ -111,9 +193,7 @@ impl Shown {
 /// All channels as they are seen; cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Views {
-    channels: Arc<RwLock<Channels>>,
-    /// Rises with every channel that is added, so that others learn of it.
-    added: Arc<watch::Sender<u64>>,
+    channels: Arc<Listing>,
     records: Records,
 }
 
@@ -126,29 +206,25 @@ pub(super) fn unknown(id: ChannelId) -> ApiError {
 impl Views {
     /// No channels yet; those at rest are read from here.
     pub(super) fn new(records: Records) -> Self {
-        Self { channels: Arc::default(), added: Arc::new(watch::Sender::new(0)), records }
+        let channels = Listing { channels: RwLock::default(), added: watch::Sender::new(0) };
+        Self { channels: Arc::new(channels), records }
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Channels> {
-        self.channels.read().unwrap_or_else(PoisonError::into_inner)
+        self.channels.read()
     }
 
     fn write(&self) -> RwLockWriteGuard<'_, Channels> {
-        self.channels.write().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn list(&self, id: ChannelId, sender: Arc<watch::Sender<View>>) {
-        {
-            let mut channels = self.write();
-            channels.shown.insert(id, Shown::Awake(sender));
-            channels.listed.push(id);
-        }
-        self.added.send_modify(|count| *count = count.wrapping_add(1));
+        self.channels.write()
     }
 
     /// Lists channels that rest since the start, in the order of their ids. To be called first.
     pub(super) fn list_resting(&self, resting: Vec<(ChannelId, Brief)>) {
         let mut channels = self.write();
+        for (_, brief) in &resting {
+            // One that a peer has proposed and that is not on the ledger yet is awake.
+            channels.count(None, Some(Counted { peer: brief.peer, is_proposed: false }));
+        }
         channels.listed = resting.iter().map(|(id, _)| *id).collect();
         channels.shown = resting.into_iter().map(|(id, brief)| (id, Shown::Resting(brief))).collect();
     }
@@ -160,9 +236,9 @@ impl Views {
         sender: &mut Option<Arc<watch::Sender<View>>>,
         view: View,
     ) -> Publication {
-        let list = sender.is_none().then(|| self.clone());
+        let is_new = sender.is_none();
         let sender = sender.get_or_insert_with(|| Arc::new(watch::Sender::new(view.clone())));
-        Publication { sender: Arc::clone(sender), view, list }
+        Publication { sender: Arc::clone(sender), view, channels: Arc::clone(&self.channels), is_new }
     }
 
     /// The sender of a channel that wakes; `view` is what its records say. From now on they may change.
@@ -218,19 +294,21 @@ impl Views {
 
     /// How many channels that peers have proposed are not on the ledger yet.
     pub fn proposed(&self) -> usize {
-        let waits = |view: &View| view.info.side == Side::B && view.info.state == "opening";
-        let waiting = |shown: &&Shown| matches!(shown, Shown::Awake(sender) if waits(&sender.borrow()));
-        self.read().shown.values().filter(waiting).count()
+        self.read().proposed
     }
 
     /// Tells those who follow [`Views::added`] that the peer of a channel is another machine now.
     pub fn moved(&self) {
-        self.added.send_modify(|count| *count = count.wrapping_add(1));
+        {
+            let mut channels = self.write();
+            channels.moves = channels.moves.wrapping_add(1);
+        }
+        self.channels.added.send_modify(|count| *count = count.wrapping_add(1));
     }
 
     /// Changes whenever a channel is added, or its peer is another machine.
     pub fn added(&self) -> watch::Receiver<u64> {
-        self.added.subscribe()
+        self.channels.added.subscribe()
     }
 
     /// Follows one channel.
@@ -269,8 +347,20 @@ impl Views {
         Ok(all)
     }
 
-    /// The live channels with a peer, and which party we are in each.
-    pub fn live_with(&self, peer: &PublicKey) -> Vec<(ChannelId, Side)> {
+    /// How many live channels there are with a peer.
+    pub fn live_with(&self, peer: &PublicKey) -> usize {
+        self.read().live_with.get(peer).copied().unwrap_or(0)
+    }
+
+    /// The live channels with a peer among those that were listed since somebody has looked last, and which party we are in
+    /// each. Where the peer of any is another machine since then, all are looked at again.
+    pub fn new_with(&self, peer: &PublicKey, looked: &mut Looked) -> Vec<(ChannelId, Side)> {
+        let channels = self.read();
+        let from = if looked.moves == channels.moves { looked.listed } else { 0 };
+        *looked = Looked { listed: channels.listed.len(), moves: channels.moves };
+        if !channels.live_with.contains_key(peer) {
+            return Vec::new();
+        }
         let side = |shown: &Shown| match shown {
             Shown::Awake(sender) => {
                 let view = sender.borrow();
@@ -278,7 +368,8 @@ impl Views {
             }
             Shown::Resting(brief) => (brief.peer == *peer).then_some(brief.side),
         };
-        self.read().shown.iter().filter_map(|(id, shown)| Some((*id, side(shown)?))).collect()
+        let listed = channels.listed.get(from..).unwrap_or_default();
+        listed.iter().filter_map(|id| Some((*id, side(channels.shown.get(id)?)?))).collect()
     }
 
     /// Ids of all live channels.

@@ -20,16 +20,15 @@ use tokio::{
 };
 
 use super::{GREETING_MAX, PeerError, STRANGER_IDLE_MAX, STREAMS_BESIDE_CHANNELS, Shared, stream};
-use crate::metrics::Metrics;
+use crate::{engine::Looked, metrics::Metrics};
 
 /// Two connections that come up within this time are one attempt from each side.
 const SIMULTANEOUS_MAX: Duration = Duration::from_secs(5);
 /// Bytes of a peer's messages, over all its channels, that may wait for the engine.
 const WAITING_BYTES_MAX: usize = 8 * limits::PEER_FRAME_BYTES_MAX;
 /// Negotiations with one peer at a time.
-pub(super) const NEGOTIATIONS_MAX: usize = 12;
-/// Looks for new channels with a peer are so far apart at least: each goes through all channels, and many may be opened
-/// at once.
+pub(super) const NEGOTIATIONS_MAX: usize = 48;
+/// Looks for new channels with a peer are so far apart at least: many may be opened at once.
 const LOOKS_APART: Duration = Duration::from_millis(5);
 /// Pause before the stream of a channel that ended is opened again, and the longest such pause.
 const REOPEN: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(30));
@@ -98,7 +97,7 @@ pub(super) async fn accepted(shared: Arc<Shared>, connection: Connection, permit
     drop(permit);
     match greeted {
         Ok(Ok(())) => {
-            let stranger = if shared.views.live_with(&peer).is_empty() {
+            let stranger = if shared.views.live_with(&peer) == 0 {
                 let Ok(place) = Arc::clone(&shared.strangers).try_acquire_owned() else {
                     link.close("too many machines without a channel are connected; try again later");
                     return;
@@ -254,7 +253,7 @@ async fn run(shared: Arc<Shared>, link: Link, stranger: Option<OwnedSemaphorePer
 async fn serve(shared: &Arc<Shared>, link: &Link, mut stranger: Option<OwnedSemaphorePermit>) -> JoinSet<()> {
     let mut tasks = JoinSet::new();
     let mut opened: std::collections::HashSet<ChannelId> = std::collections::HashSet::new();
-    let mut added = shared.views.added();
+    let (mut added, mut looked) = (shared.views.added(), Looked::default());
     let negotiations = Arc::new(Semaphore::new(NEGOTIATIONS_MAX));
     let mut places = 0;
     let mut idle = std::pin::pin!(tokio::time::sleep(STRANGER_IDLE_MAX));
@@ -263,13 +262,14 @@ async fn serve(shared: &Arc<Shared>, link: &Link, mut stranger: Option<OwnedSema
         if due && next_look <= tokio::time::Instant::now() {
             added.mark_unchanged();
             due = false;
-            let channels = shared.views.live_with(&link.peer);
+            let channels = shared.views.new_with(&link.peer, &mut looked);
+            let live = shared.views.live_with(&link.peer);
             next_look = tokio::time::Instant::now() + LOOKS_APART;
-            if !channels.is_empty() {
+            if live > 0 {
                 stranger = None;
             }
-            if channels.len() > places {
-                places = channels.len();
+            if live > places {
+                places = live;
                 let streams =
                     u32::try_from(places).unwrap_or(u32::MAX).saturating_add(STREAMS_BESIDE_CHANNELS);
                 allow_streams(&link.connection, streams);

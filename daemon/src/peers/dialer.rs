@@ -33,7 +33,7 @@ async fn run(shared: Arc<Shared>, peer: PublicKey, mut address: watch::Receiver<
         links.mark_unchanged();
         added.mark_unchanged();
         let connected = shared.links().contains_key(&peer);
-        if connected || shared.views.live_with(&peer).is_empty() {
+        if connected || shared.views.live_with(&peer) == 0 {
             (pause, _) = REDIAL;
             tokio::select! {
                 _ = links.changed() => {}

@@ -47,7 +47,7 @@ use crate::{
     run::Base,
     stop::Stop,
     submitter, tables,
-    watcher::{Watcher, Watching, prove},
+    watcher::{Watcher, Watching, prove, prove_all},
 };
 
 /// Requests that may wait for the tower; past it whoever brings one waits.
@@ -216,8 +216,8 @@ impl Watching for Lanes {
         *known = kept;
     }
 
-    async fn prove(&self, id: ChannelId) -> Result<LedgerView, ClientError> {
-        prove(&self.handle.client, id).await
+    async fn prove(&self, ids: &[ChannelId]) -> Result<Vec<LedgerView>, ClientError> {
+        prove_all(&self.handle.client, ids).await
     }
 
     async fn hand(&self, views: Vec<(ChannelId, LedgerView)>) {

@@ -21,6 +21,19 @@ impl NodeClient {
         shared.first(newest, |link| shared.channel_at(link, newest, id)).await
     }
 
+    /// The same of at most [`CHANNELS_MAX`](crate::protocol::CHANNELS_MAX) channels, in this order, all at one milestone.
+    ///
+    /// # Errors
+    /// [`ClientError`].
+    pub async fn channels(
+        &self,
+        ids: &[ChannelId],
+    ) -> Result<Proven<Vec<Option<ChannelRecord>>>, ClientError> {
+        let shared = self.shared();
+        let newest = shared.core().newest().index;
+        shared.first(newest, |link| shared.channels_at(link, newest, ids)).await
+    }
+
     /// A milestone, the newest if `None`, with valid signatures.
     ///
     /// # Errors
@@ -78,6 +91,30 @@ impl Shared {
         let checked = self.core().channel(id, milestone_index, record.as_deref(), &proof);
         self.judge(&link, checked)?;
         Ok(Proven { milestone_index, value: record.map(|record| *record) })
+    }
+
+    async fn channels_at(
+        &self,
+        link: Link,
+        newest: u64,
+        ids: &[ChannelId],
+    ) -> Result<Proven<Vec<Option<ChannelRecord>>>, ClientError> {
+        let NodeResponse::Records { milestone_index, records } =
+            self.ask(&link, &NodeRequest::Records(ids.to_vec())).await?
+        else {
+            return Err(self.unexpected(&link));
+        };
+        if records.len() != ids.len() {
+            return Err(self.unexpected(&link));
+        }
+        self.reach(&link, newest, milestone_index).await?;
+        let mut value = Vec::with_capacity(records.len());
+        for (id, (record, proof)) in ids.iter().zip(records) {
+            let checked = self.core().channel(*id, milestone_index, record.as_ref(), &proof);
+            self.judge(&link, checked)?;
+            value.push(record);
+        }
+        Ok(Proven { milestone_index, value })
     }
 
     async fn milestone_at(&self, link: Link, index: Option<u64>) -> Result<Option<Milestone>, ClientError> {

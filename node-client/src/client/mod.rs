@@ -11,6 +11,7 @@
 //! Every request has a stream of its own, a limit on its bytes and a limit on its time.
 
 mod ask;
+mod batch;
 mod error;
 mod follower;
 mod link;
@@ -31,6 +32,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use batch::Batches;
 pub use error::ClientError;
 use flash_proto::{ChannelId, MilestoneEssence, NetworkParams, SecretKey};
 use nodes::Nodes;
@@ -175,6 +177,7 @@ struct Shared {
     /// For the first caller of `follow`, so that it misses nothing from the start on.
     first: Mutex<Option<broadcast::Receiver<Arc<FollowedMilestone>>>>,
     work: Arc<Semaphore>,
+    batches: Batches,
     /// The newest milestone when a node was last left because it did not see something through.
     left: AtomicU64,
 }
@@ -204,6 +207,7 @@ impl NodeClient {
             followed,
             first: Mutex::new(Some(first)),
             work: Arc::new(Semaphore::new(WORK_AT_A_TIME)),
+            batches: Batches::default(),
             left: AtomicU64::new(0),
         });
         let background = tokio::spawn(follower::run(Arc::clone(&shared), at_once)).abort_handle();

@@ -25,7 +25,7 @@ use crate::{
 /// Hashes between two looks at whether the work is still wanted: some milliseconds.
 const TRIES_AT_A_TIME: u64 = 10_000;
 /// Nodes that get each block.
-const SUBMIT_NODES: usize = 2;
+pub(super) const SUBMIT_NODES: usize = 2;
 /// A transaction that stays pending for so many milestones gets another block.
 pub(super) const PENDING_MILESTONES_MAX: u64 = 5;
 /// How long to wait for a milestone before the node is asked again anyway.
@@ -42,10 +42,10 @@ pub struct Applied {
 
 /// A block with its proof of work.
 #[derive(Clone, Debug)]
-struct Attached {
-    id: BlockId,
+pub(super) struct Attached {
+    pub(super) id: BlockId,
     block: Block,
-    bytes: Vec<u8>,
+    pub(super) bytes: Vec<u8>,
     /// What its work was done for.
     pow_bits: u8,
 }
@@ -60,13 +60,8 @@ impl Drop for StopOnDrop {
 }
 
 impl NodeClient {
-    /// Puts a payload into a block, does its proof of work and hands it to two nodes, if there are so many:
-    /// one alone could keep it to itself. On return the block is on a node's disk, but no milestone has
-    /// confirmed it yet.
-    ///
-    /// # Errors
-    /// [`ClientError`].
-    pub async fn submit(&self, payload: Payload) -> Result<BlockId, ClientError> {
+    /// [`NodeClient::submit`] of one payload by itself.
+    pub(super) async fn submit_alone(&self, payload: Payload) -> Result<BlockId, ClientError> {
         let shared = self.shared();
         let (mut tried, mut failed) = (Vec::new(), None);
         let mut taken: Option<(Link, Attached)> = None;
@@ -122,13 +117,7 @@ impl NodeClient {
     /// Makes a block on the tips that a node gives.
     async fn attach_at(&self, link: &Link, payload: Payload) -> Result<Attached, ClientError> {
         let shared = self.shared();
-        let NodeResponse::Tips(tips) = shared.ask(link, &NodeRequest::Tips).await? else {
-            return Err(shared.unexpected(link));
-        };
-        let block = Block::new(tips, payload);
-        if !(1..=PARENTS_MAX).contains(&block.parents.len()) {
-            return Err(shared.unexpected(link));
-        }
+        let block = Block::new(shared.tips_at(link).await?, payload);
         let got = block.to_bytes().len();
         if got > BLOCK_BYTES_MAX {
             return Err(ClientError::BlockTooLarge { got });
@@ -136,10 +125,8 @@ impl NodeClient {
         self.worked(block, shared.params.pow_bits).await
     }
 
-    async fn worked(&self, mut block: Block, pow_bits: u8) -> Result<Attached, ClientError> {
-        block.nonce = self.work(block.to_bytes(), pow_bits).await?;
-        let bytes = block.to_bytes();
-        Ok(Attached { id: Block::id_of(&bytes), block, bytes, pow_bits })
+    async fn worked(&self, block: Block, pow_bits: u8) -> Result<Attached, ClientError> {
+        self.on_a_thread(move |stopped| search(block, pow_bits, stopped)).await
     }
 
     /// Gives a node a block, with more work if the node is flooded and asks for it, but for no more than can
@@ -157,22 +144,17 @@ impl NodeClient {
         }
     }
 
-    /// The proof of work, on a thread of its own.
-    async fn work(&self, bytes: Vec<u8>, pow_bits: u8) -> Result<u64, ClientError> {
+    /// Does proofs of work on a thread of its own, until nobody waits for them any more.
+    pub(super) async fn on_a_thread<T: Send + 'static>(
+        &self,
+        search: impl FnOnce(&AtomicBool) -> Option<T> + Send + 'static,
+    ) -> Result<T, ClientError> {
         let permit = Arc::clone(&self.shared().work).acquire_owned().await.map_err(|_| ClientError::Work)?;
         let stop = StopOnDrop(Arc::default());
         let stopped = Arc::clone(&stop.0);
         let search = move || {
             let _permit = permit;
-            let work = Work::of(&bytes);
-            let mut start = 0_u64;
-            while !stopped.load(Ordering::Relaxed) {
-                if let Some(nonce) = work.search(pow_bits, start, TRIES_AT_A_TIME) {
-                    return Some(nonce);
-                }
-                start = start.checked_add(TRIES_AT_A_TIME)?;
-            }
-            None
+            search(&stopped)
         };
         tokio::task::spawn_blocking(search).await.ok().flatten().ok_or(ClientError::Work)
     }
@@ -190,10 +172,22 @@ impl NodeClient {
         transaction: Transaction,
         deadline: Option<u64>,
     ) -> Result<Applied, ClientError> {
+        self.see_through(transaction, deadline, None).await
+    }
+
+    /// The same of a transaction that was submitted already, when milestone `attached` was the newest.
+    ///
+    /// # Errors
+    /// As [`NodeClient::submit_and_wait`].
+    pub async fn see_through(
+        &self,
+        transaction: Transaction,
+        deadline: Option<u64>,
+        mut attached: Option<u64>,
+    ) -> Result<Applied, ClientError> {
         let id = transaction.id();
         let mut view = self.view();
-        // The newest milestone when the transaction was last put into a block.
-        let mut attached: Option<u64> = None;
+        // `attached` is the newest milestone when the transaction was last put into a block.
         loop {
             view.mark_unchanged();
             let newest = self.newest().index;
@@ -245,7 +239,34 @@ impl NodeClient {
     }
 }
 
+/// A block with its proof of work, unless that is `stopped`.
+pub(super) fn search(mut block: Block, pow_bits: u8, stopped: &AtomicBool) -> Option<Attached> {
+    let mut bytes = block.to_bytes();
+    let (work, mut start) = (Work::of(&bytes), 0_u64);
+    while !stopped.load(Ordering::Relaxed) {
+        if let Some(nonce) = work.search(pow_bits, start, TRIES_AT_A_TIME) {
+            block.nonce = nonce;
+            bytes = block.to_bytes();
+            return Some(Attached { id: Block::id_of(&bytes), block, bytes, pow_bits });
+        }
+        start = start.checked_add(TRIES_AT_A_TIME)?;
+    }
+    None
+}
+
 impl Shared {
+    /// Blocks to approve, as a node gives them.
+    pub(super) async fn tips_at(&self, link: &Link) -> Result<Vec<BlockId>, ClientError> {
+        match self.ask(link, &NodeRequest::Tips).await? {
+            NodeResponse::Tips(mut tips) => {
+                tips.sort_unstable();
+                tips.dedup();
+                if (1..=PARENTS_MAX).contains(&tips.len()) { Ok(tips) } else { Err(self.unexpected(link)) }
+            }
+            _ => Err(self.unexpected(link)),
+        }
+    }
+
     /// Gives a node a block.
     async fn submit_at(&self, link: &Link, attached: &Attached) -> Result<(), ClientError> {
         match self.ask(link, &NodeRequest::Submit(attached.bytes.clone())).await {

@@ -130,6 +130,8 @@ impl Node {
                 Ok(NodeResponse::Inclusion(inclusion.map(Box::new)))
             }
             NodeRequest::ChannelsOf { parties, after } => self.channels_of(&parties, after),
+            NodeRequest::Records(ids) => self.channel_records(&ids),
+            NodeRequest::SubmitAll(blocks) => self.submit_all(&blocks).map(NodeResponse::SubmittedAll),
         }
     }
 
@@ -155,6 +157,17 @@ impl Node {
             record: core.ledger.channel(&id).copied().map(Box::new),
             proof: core.ledger.tree().prove(&StateKey::Channel(id).tree_key()),
         }
+    }
+
+    fn channel_records(&self, ids: &[ChannelId]) -> Result<NodeResponse, Refused> {
+        if ids.len() > CHANNELS_MAX {
+            let reason = format!("{} channels, but at most {CHANNELS_MAX} at once", ids.len());
+            return Err(Refused::new(RefusedCode::Malformed, &reason));
+        }
+        let core = self.read();
+        let prove = |id: &ChannelId| core.ledger.tree().prove(&StateKey::Channel(*id).tree_key());
+        let records = ids.iter().map(|id| (core.ledger.channel(id).copied(), prove(id))).collect();
+        Ok(NodeResponse::Records { milestone_index: core.index(), records })
     }
 
     fn outputs_of(&self, addresses: Vec<Address>, after: Option<OutputId>) -> Result<NodeResponse, Refused> {

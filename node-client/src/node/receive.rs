@@ -24,7 +24,7 @@ use super::{
 use crate::{
     ledger::Checked,
     light::Fork,
-    protocol::{REASON_BYTES_MAX, Refused, RefusedCode},
+    protocol::{BLOCKS_MAX, REASON_BYTES_MAX, Refused, RefusedCode},
 };
 
 /// Blocks that may wait for a milestone.
@@ -116,6 +116,23 @@ impl Received {
     pub(super) fn halted(error: &NodeError) -> Self {
         Self::refused(RefusedCode::Halted, error)
     }
+
+    /// Whether the block is here now.
+    fn taken(self) -> Result<(), Refused> {
+        match self {
+            Self::Added | Self::Known => Ok(()),
+            Self::Missing(parents) => {
+                let names = parents.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
+                let reason = format!("it approves blocks that are not known here: {names}");
+                Err(Refused::new(RefusedCode::UnknownParent, &reason))
+            }
+            Self::Early { index } => {
+                let reason = format!("milestone {index} comes before those that precede it");
+                Err(Refused::new(RefusedCode::InvalidMilestone, &reason))
+            }
+            Self::Refused(refused) => Err(refused),
+        }
+    }
 }
 
 impl Prepared {
@@ -178,20 +195,23 @@ impl Node {
     pub fn submit(&self, bytes: &[u8]) -> Result<BlockId, Refused> {
         let received = self.receive(&[bytes.to_vec()], Source::Sent);
         let received = received.map_err(|error| Refused::new(RefusedCode::Halted, &error))?;
-        match received.into_iter().next() {
-            Some(Received::Added | Received::Known) => Ok(Block::id_of(bytes)),
-            Some(Received::Missing(parents)) => {
-                let names = parents.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ");
-                let reason = format!("it approves blocks that are not known here: {names}");
-                Err(Refused::new(RefusedCode::UnknownParent, &reason))
-            }
-            Some(Received::Early { index }) => {
-                let reason = format!("milestone {index} comes before those that precede it");
-                Err(Refused::new(RefusedCode::InvalidMilestone, &reason))
-            }
-            Some(Received::Refused(refused)) => Err(refused),
-            None => Err(Refused::new(RefusedCode::Busy, "the block was lost on its way; send it again")),
+        let lost = || Refused::new(RefusedCode::Busy, "the block was lost on its way; send it again");
+        received.into_iter().next().ok_or_else(lost)?.taken()?;
+        Ok(Block::id_of(bytes))
+    }
+
+    /// The same of at most [`BLOCKS_MAX`] blocks, each after those of them that it approves: for each what is wrong with it.
+    ///
+    /// # Errors
+    /// [`Refused`], with what is wrong with the request or the node.
+    pub fn submit_all(&self, blocks: &[Vec<u8>]) -> Result<Vec<Option<Refused>>, Refused> {
+        if blocks.len() > BLOCKS_MAX {
+            let reason = format!("{} blocks, but at most {BLOCKS_MAX} at once", blocks.len());
+            return Err(Refused::new(RefusedCode::Malformed, &reason));
         }
+        let received = self.receive(blocks, Source::Sent);
+        let received = received.map_err(|error| Refused::new(RefusedCode::Halted, &error))?;
+        Ok(received.into_iter().map(|received| received.taken().err()).collect())
     }
 
     /// The same for a block that somebody at this address sent without a key: who floods has to do more work.

@@ -10,7 +10,7 @@ use tracing::debug;
 use super::{Node, NodeError, rate::clients::Who};
 use crate::{
     gossip::Gossip,
-    protocol::{NodeRequest, NodeResponse, Refused, RefusedCode},
+    protocol::{BLOCKS_MAX, NodeRequest, NodeResponse, Refused, RefusedCode},
     quic::{
         Endpoint, GOSSIP_ALPN, StreamLimits,
         frames::{FrameError, FrameReader, FrameWriter},
@@ -155,7 +155,7 @@ impl Client {
         }
     }
 
-    async fn request(&self, writer: &mut FrameWriter, request: NodeRequest) -> Result<(), FrameError> {
+    async fn request(&self, writer: &mut FrameWriter, mut request: NodeRequest) -> Result<(), FrameError> {
         let Ok(own) = Arc::clone(&self.requests).acquire_owned().await else { return Ok(()) };
         let Ok(shared) = Arc::clone(&self.service.requests).acquire_owned().await else { return Ok(()) };
         if let NodeRequest::Submit(block) = &request
@@ -163,13 +163,28 @@ impl Client {
         {
             return respond(writer, NodeResponse::Refused(more)).await;
         }
+        let refusals = self.admit_all(&mut request);
         // The work goes on when the client has left, and holds its places until it is done; and they are held
         // until the answer is written, so that answers that nobody reads are bounded too.
         let work = move |node: &Node| Ok::<_, NodeError>((node.answer(request), own, shared));
         match self.service.node.blocking(work).await {
-            Ok((response, _own, _shared)) => respond(writer, response).await,
+            Ok((response, _own, _shared)) => respond(writer, with_refusals(response, refusals)).await,
             Err(error) => respond(writer, refused(RefusedCode::Halted, &error)).await,
         }
+    }
+
+    /// Leaves of blocks that are submitted together those that need no more work; of each of them why it does not stay.
+    fn admit_all(&self, request: &mut NodeRequest) -> Vec<Option<Refused>> {
+        let NodeRequest::SubmitAll(blocks) = request else { return Vec::new() };
+        // More are refused altogether.
+        if blocks.len() > BLOCKS_MAX {
+            return Vec::new();
+        }
+        let rates = &self.service.node.shared.rates;
+        let refusals: Vec<_> = blocks.iter().map(|block| rates.admit(self.who, block).err()).collect();
+        let mut stays = refusals.iter().map(Option::is_none);
+        blocks.retain(|_| stays.next() == Some(true));
+        refusals
     }
 
     /// Sends every milestone after `after`, and waits for more. A slow client holds up only itself.
@@ -204,6 +219,14 @@ impl Client {
 
 fn refused(code: RefusedCode, reason: &impl ToString) -> NodeResponse {
     NodeResponse::Refused(Refused::new(code, reason))
+}
+
+/// The answer to all that was submitted together: the node's to each block that came to it.
+fn with_refusals(response: NodeResponse, refusals: Vec<Option<Refused>>) -> NodeResponse {
+    let NodeResponse::SubmittedAll(answers) = response else { return response };
+    let mut answers = answers.into_iter();
+    let answer = |refused: Option<Refused>| refused.or_else(|| answers.next().flatten());
+    NodeResponse::SubmittedAll(refusals.into_iter().map(answer).collect())
 }
 
 /// Writes an answer; a client that does not read it in time is given up.

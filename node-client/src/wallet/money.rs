@@ -1,8 +1,9 @@
 //! The wallet: which outputs are ours, which of them are reserved, and what to spend.
 //!
-//! It does nothing itself. Its record ([`Wallet::record`]) must be durable before an address or a
-//! transaction that it gave out is used, so that no address is given out twice and no output is promised
-//! twice across a crash. The outputs are kept one by one, as [`WalletEvent`]s come, because anybody may
+//! It does nothing itself. Its record ([`Wallet::record`]) and what changed of its reservations
+//! ([`Wallet::take_changed`]) must be durable before an address or a transaction that it gave out is used, so that no
+//! address is given out twice and no output is promised twice across a crash. Reservations are kept one by one, because
+//! thousands may be under way and each changes twice; outputs likewise, as [`WalletEvent`]s come, because anybody may
 //! send any number of them.
 
 use std::{
@@ -33,27 +34,30 @@ const GAP: u32 = 20;
 /// Addresses beyond those that are watched among which the payout of a channel is looked for.
 const PAYOUT_SEARCH: u32 = 4_096;
 
-/// Bytes of a wallet's record.
+/// Bytes of a wallet's record, which held all reservations once.
 const RECORD_BYTES_MAX: usize = limits::RECORD_BYTES_MAX;
-/// Outputs that may be reserved at a time: so many that the record, in which each takes at most [`RESERVED_BYTES`], can
-/// be read again.
-const RESERVED_MAX: usize = 1_536;
-/// Of a reservation with one output, as it is encoded, and of each of more outputs.
-const RESERVED_BYTES: usize = 128;
+/// Bytes of a reservation's record.
+const RESERVATION_BYTES_MAX: usize = 2 * 1024;
 
-const _: () = assert!(RESERVED_MAX * RESERVED_BYTES + 64 <= RECORD_BYTES_MAX, "a record can be read again");
+/// Of an output's id, and of all else in a reservation, as they are encoded.
+const _: () = assert!(limits::FUNDING_INPUTS_MAX * 34 + 64 <= RESERVATION_BYTES_MAX, "it can be read again");
 
 /// Money outside of channels.
 #[derive(Debug)]
 pub struct Wallet {
     seed: Seed,
     state: State,
+    reservations: BTreeMap<u64, Reserved>,
+    /// Of these, what is not written down yet as it is now.
+    changed: BTreeSet<u64>,
     /// Our unspent outputs as they were seen last.
     outputs: BTreeMap<OutputId, Output>,
     /// Those of them that are not reserved, the largest first.
     free: BTreeSet<(Reverse<Amount>, OutputId)>,
     /// Watched addresses and the indices of their keys.
     addresses: BTreeMap<Address, u32>,
+    /// The same addresses by index.
+    watched: Vec<Address>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -62,6 +66,7 @@ struct State {
     next_channel_key: u32,
     next_reservation: u64,
     seen_milestone: u64,
+    /// None any more: those of a record from before each of them had one of its own.
     reservations: BTreeMap<u64, Reserved>,
 }
 
@@ -139,11 +144,6 @@ pub enum WalletError {
     /// Less than the smallest output.
     #[error("{0} is less than the smallest output of {1}")]
     TooSmall(Amount, Amount),
-    /// So many outputs are reserved that no more can be written down.
-    #[error(
-        "{RESERVED_MAX} outputs are promised to transactions that are not applied yet; wait for some of them"
-    )]
-    TooManyUnderWay,
     /// No more addresses or keys; there are 2^31.
     #[error("the wallet has given out all of its keys")]
     Exhausted,
@@ -152,25 +152,37 @@ pub enum WalletError {
 impl Wallet {
     /// A wallet that has given out nothing yet.
     pub fn new(seed: Seed) -> Self {
-        Self::with(seed, State::default(), BTreeMap::new())
+        Self::with(seed, State::default(), BTreeMap::new(), BTreeMap::new())
     }
 
-    /// The wallet of a record, with the outputs that were received and not spent.
+    /// The wallet of a record, with its reservations by their numbers, and the outputs that were received and not spent.
     ///
     /// # Errors
-    /// [`CodecError`]: it is no record of a wallet.
+    /// [`CodecError`]: it is no record of a wallet, or one of them none of a reservation.
     pub fn from_record(
         seed: Seed,
         record: &[u8],
+        reservations: impl IntoIterator<Item = (u64, Vec<u8>)>,
         outputs: impl IntoIterator<Item = (OutputId, Output)>,
     ) -> Result<Self, CodecError> {
         let state = codec::decode::<State, RECORD_BYTES_MAX>(record)?;
-        Ok(Self::with(seed, state, outputs.into_iter().collect()))
+        let decode = |(number, record): (u64, Vec<u8>)| {
+            Ok((number, codec::decode::<Reserved, RESERVATION_BYTES_MAX>(&record)?))
+        };
+        let reservations = reservations.into_iter().map(decode).collect::<Result<_, CodecError>>()?;
+        Ok(Self::with(seed, state, reservations, outputs.into_iter().collect()))
     }
 
-    fn with(seed: Seed, state: State, outputs: BTreeMap<OutputId, Output>) -> Self {
-        let (free, addresses) = (BTreeSet::new(), BTreeMap::new());
-        let mut wallet = Self { seed, state, outputs, free, addresses };
+    fn with(
+        seed: Seed,
+        mut state: State,
+        mut reservations: BTreeMap<u64, Reserved>,
+        outputs: BTreeMap<OutputId, Output>,
+    ) -> Self {
+        let changed = state.reservations.keys().copied().collect();
+        reservations.append(&mut state.reservations);
+        let (free, addresses, watched) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
+        let mut wallet = Self { seed, state, reservations, changed, outputs, free, addresses, watched };
         wallet.watch();
         wallet.look_for_free();
         wallet
@@ -178,7 +190,7 @@ impl Wallet {
 
     fn look_for_free(&mut self) {
         let reserved: HashSet<&OutputId> =
-            self.state.reservations.values().flat_map(|reserved| &reserved.inputs).collect();
+            self.reservations.values().flat_map(|reserved| &reserved.inputs).collect();
         let free = self.outputs.iter().filter(|(id, _)| !reserved.contains(id));
         self.free = free.map(|(id, output)| (Reverse(output.amount), *id)).collect();
     }
@@ -188,12 +200,23 @@ impl Wallet {
         codec::encode(&self.state)
     }
 
+    /// The same of reservations, by their numbers: those that have changed since this was asked last, as they are to be
+    /// written down, and without a record those that are over.
+    pub fn take_changed(&mut self) -> Vec<(u64, Option<Vec<u8>>)> {
+        let changed = std::mem::take(&mut self.changed);
+        changed
+            .into_iter()
+            .map(|number| (number, self.reservations.get(&number).map(codec::encode)))
+            .collect()
+    }
+
     fn watch(&mut self) {
         let end = self.state.next_address.saturating_add(GAP);
-        let known = u32::try_from(self.addresses.len()).unwrap_or(u32::MAX);
+        let known = u32::try_from(self.watched.len()).unwrap_or(u32::MAX);
         for index in known..end {
             let address = Address::of(&self.seed.key(Account::Money, 0, index).public());
             self.addresses.insert(address, index);
+            self.watched.push(address);
         }
     }
 
@@ -206,7 +229,8 @@ impl Wallet {
         self.state.next_address =
             index.checked_add(1).filter(|next| *next < 1 << 31).ok_or(WalletError::Exhausted)?;
         self.watch();
-        Ok(Address::of(&self.seed.key(Account::Money, 0, index).public()))
+        let watched = usize::try_from(index).ok().and_then(|index| self.watched.get(index));
+        watched.copied().ok_or(WalletError::Exhausted)
     }
 
     /// Watches the first `count` addresses and gives none of them out again: after a recovery from words,
@@ -281,7 +305,7 @@ impl Wallet {
         let now: BTreeMap<OutputId, Output> =
             outputs.into_iter().filter(|(_, output)| self.addresses.contains_key(&output.address)).collect();
         let ours: BTreeSet<TransactionId> =
-            self.state.reservations.values().filter_map(|reserved| reserved.transaction).collect();
+            self.reservations.values().filter_map(|reserved| reserved.transaction).collect();
         let mut events = Vec::new();
         for (id, output) in &now {
             if !self.outputs.contains_key(id) {
@@ -296,17 +320,21 @@ impl Wallet {
             reserved.inputs.clone().into_iter().map(move |input| (input, transaction))
         };
         let spenders: HashMap<OutputId, Option<TransactionId>> =
-            self.state.reservations.values().flat_map(spending).collect();
+            self.reservations.values().flat_map(spending).collect();
         for (id, output) in &self.outputs {
             if !now.contains_key(id) {
                 let by = spenders.get(id).copied().flatten();
                 events.push(WalletEvent::Spent { id: *id, output: *output, by });
             }
         }
-        self.state.reservations.retain(|_, reserved| {
+        let changed = &mut self.changed;
+        self.reservations.retain(|number, reserved| {
             let spent = reserved.inputs.iter().any(|input| !now.contains_key(input));
-            let expired = reserved.expiry_milestone.is_some_and(|expiry| expiry < milestone_index);
-            !spent && !expired
+            let is_over = spent || reserved.expiry_milestone.is_some_and(|expiry| expiry < milestone_index);
+            if is_over {
+                changed.insert(*number);
+            }
+            !is_over
         });
         self.outputs = now;
         self.look_for_free();
@@ -362,10 +390,6 @@ impl Wallet {
                 None => WalletError::Insufficient { wanted: amount, available: sum },
             });
         };
-        let reserved = self.state.reservations.values().map(|reserved| reserved.inputs.len());
-        if reserved.fold(funding.len(), usize::saturating_add) > RESERVED_MAX {
-            return Err(WalletError::TooManyUnderWay);
-        }
         let id = self.state.next_reservation;
         self.state.next_reservation = id.saturating_add(1);
         if !funding.is_empty() {
@@ -373,21 +397,24 @@ impl Wallet {
                 self.free.remove(&(Reverse(output.amount), *id));
             }
             let inputs = funding.iter().map(|funding| funding.id).collect();
-            self.state.reservations.insert(id, Reserved { inputs, transaction: None, expiry_milestone });
+            self.reservations.insert(id, Reserved { inputs, transaction: None, expiry_milestone });
+            self.changed.insert(id);
         }
         Ok(Reservation { id, funding, change })
     }
 
     /// Says which transaction a reservation was for.
     pub fn spends(&mut self, reservation: u64, transaction: TransactionId) {
-        if let Some(reserved) = self.state.reservations.get_mut(&reservation) {
+        if let Some(reserved) = self.reservations.get_mut(&reservation) {
             reserved.transaction = Some(transaction);
+            self.changed.insert(reservation);
         }
     }
 
     /// Frees what was reserved: the transaction never left, or can never be applied.
     pub fn release(&mut self, reservation: u64) {
-        let Some(released) = self.state.reservations.remove(&reservation) else { return };
+        let Some(released) = self.reservations.remove(&reservation) else { return };
+        self.changed.insert(reservation);
         let held = released.inputs.iter().filter_map(|id| Some((*id, self.outputs.get(id)?)));
         self.free.extend(held.map(|(id, output)| (Reverse(output.amount), id)));
     }

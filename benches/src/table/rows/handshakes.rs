@@ -48,7 +48,7 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
 
     let count = bench.options.handshakes();
     bench.progress.say(format!("{count} handshakes"));
-    let meter = Meter::start(&[("daemon", daemon)], true).await?;
+    let meter = Meter::start(&[("daemon", daemon)], None, true).await?;
     let started = Instant::now();
     dialler.greet(IDLE..IDLE.saturating_add(count)).await?;
     let took = started.elapsed();

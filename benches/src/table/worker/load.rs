@@ -7,11 +7,12 @@ use std::{
 
 use flash_proto::{Amount, ChannelId, Payment, PaymentList};
 use flashd::{
-    api::{ApiError, PayRequest, StreamRequest, TickRequest},
+    api::{ApiError, OpenRequest, PayRequest, StreamRequest, TickRequest},
     bench::load::Limit,
     daemon::Daemon,
     failure::Failure,
 };
+use futures_util::{StreamExt, TryStreamExt, stream};
 use rand::{RngExt, SeedableRng, rngs::StdRng};
 use serde::{Deserialize, Serialize};
 use tokio::task::JoinSet;
@@ -30,14 +31,16 @@ pub(crate) enum Load {
     Ticks { channel: ChannelId, each: u32, in_flight: u32, limit: Limit },
     /// One after the other, with a pause between.
     Single { channel: ChannelId, pause_us: u64, limit: Limit },
+    /// Channels opened as the request says, so many calls at once.
+    Open { request: OpenRequest, channels: u16, at_once: usize },
     /// On each channel at random times, so long apart on average.
     Spread { channels: Vec<ChannelId>, pause_us: u64, seed: u64, limit: Limit },
 }
 
-/// What was paid, all of it acknowledged.
+/// What was paid, all of it acknowledged; or what was opened, all of it on the ledger.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Paid {
-    /// Payments or ticks on each channel.
+    /// Payments or ticks on each channel; or channels.
     pub(crate) counts: Vec<u64>,
     /// From the first call to the last acknowledgement.
     pub(crate) time: Duration,
@@ -80,6 +83,7 @@ impl Load {
             Self::Single { channel, pause_us, limit } => {
                 single(daemon, channel, Duration::from_micros(pause_us), limit).await
             }
+            Self::Open { request, channels, at_once } => open(daemon, &request, channels, at_once).await,
             Self::Spread { channels, pause_us, seed, limit } => {
                 spread(daemon, &channels, Duration::from_micros(pause_us), seed, limit).await
             }
@@ -147,6 +151,21 @@ async fn single(daemon: &Daemon, channel: ChannelId, pause: Duration, limit: Lim
         }
     }
     Ok(Paid { counts: vec![made], time: started.elapsed(), latencies_us })
+}
+
+/// Returns once all are open on the ledger.
+async fn open(daemon: &Daemon, request: &OpenRequest, channels: u16, at_once: usize) -> Done<Paid> {
+    let started = Instant::now();
+    let opening = stream::iter(0..channels).map(|_| async {
+        let asked = Instant::now();
+        let opened = daemon.open(request.clone()).await?;
+        if opened.state != "open" {
+            return Err(Failure::new(format!("channel {} is {}", opened.id, opened.state)));
+        }
+        Ok(microseconds(asked))
+    });
+    let latencies_us: Vec<u32> = opening.buffer_unordered(at_once).try_collect().await?;
+    Ok(Paid { counts: vec![channels.into()], time: started.elapsed(), latencies_us })
 }
 
 async fn spread(

@@ -166,7 +166,9 @@ async fn a_channel_that_rests_since_the_start_takes_nothing_before_it_was_proven
     let engine = machine.engine();
     assert!(machine.started.views.is_resting(id()), "it was not even loaded");
     assert_eq!((machine.shown().state.as_str(), machine.started.views.live()), ("open", vec![id()]));
-    assert_eq!(machine.started.views.live_with(&key(Side::B).public()), [(id(), Side::A)]);
+    let (views, peer) = (&machine.started.views, key(Side::B).public());
+    assert_eq!(views.live_with(&peer), 1);
+    assert_eq!(views.new_with(&peer, &mut Looked::default()), [(id(), Side::A)]);
     engine.milestone(2, Duration::ZERO, Vec::new()).await.unwrap();
     let mut peer = Peer::connect(engine).await;
     assert_eq!(peer.pays(engine).await, Err(PauseReason::StaleLedgerView));

@@ -1,5 +1,6 @@
 //! A client and nodes that a test scripts, over real sockets on loopback.
 
+mod batches;
 mod lies;
 mod node;
 mod real;

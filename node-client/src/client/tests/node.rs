@@ -179,6 +179,11 @@ impl ScriptedNode {
         }
     }
 
+    /// The blocks that it has.
+    pub(super) fn blocks(&self) -> BTreeMap<BlockId, Vec<u8>> {
+        lock(&self.script).blocks.clone()
+    }
+
     pub(super) fn forget(&self) {
         let mut script = lock(&self.script);
         script.pending.clear();
@@ -246,7 +251,9 @@ impl Script {
                 let channels = found.into_iter().map(|(id, record)| (id, record, prove(id))).collect();
                 NodeResponse::Channels { milestone_index, channels }
             }
+            NodeRequest::Records(ids) => self.records(&ids, milestone_index),
             NodeRequest::Tips => NodeResponse::Tips(vec![params.genesis_block()]),
+            NodeRequest::SubmitAll(blocks) => self.submit_all(blocks),
             NodeRequest::Submit(bytes) => {
                 let block = Block::from_bytes(&bytes, params.pow_bits).unwrap();
                 if !block
@@ -282,6 +289,22 @@ impl Script {
         let record = self.ledger.state.channel(&id).copied().map(Box::new);
         let proof = self.ledger.state.tree().prove(&StateKey::Channel(id).tree_key());
         NodeResponse::Channel { milestone_index, record, proof }
+    }
+
+    fn records(&self, ids: &[ChannelId], milestone_index: u64) -> NodeResponse {
+        let record = |id: &ChannelId| {
+            let proof = self.ledger.state.tree().prove(&StateKey::Channel(*id).tree_key());
+            (self.ledger.state.channel(id).copied(), proof)
+        };
+        NodeResponse::Records { milestone_index, records: ids.iter().map(record).collect() }
+    }
+
+    fn submit_all(&mut self, blocks: Vec<Vec<u8>>) -> NodeResponse {
+        let answers = blocks.into_iter().map(|block| match self.answer(NodeRequest::Submit(block)) {
+            NodeResponse::Refused(refused) => Some(refused),
+            _ => None,
+        });
+        NodeResponse::SubmittedAll(answers.collect())
     }
 
     fn info(&self) -> NodeInfo {
@@ -334,7 +357,6 @@ async fn answer(
             }
         }
     }
-    let is_submission = matches!(request, NodeRequest::Submit(_));
     let reply = {
         let mut script = lock(&script);
         let answer = script.answer(request.clone());
@@ -342,11 +364,17 @@ async fn answer(
     };
     match reply {
         Reply::Answer(response) => {
-            let accepted = is_submission && matches!(response, NodeResponse::Submitted(_));
+            let accepted = match &response {
+                NodeResponse::Submitted(_) => 1,
+                NodeResponse::SubmittedAll(answers) => {
+                    answers.iter().filter(|answer| answer.is_none()).count()
+                }
+                _ => 0,
+            };
             let _ = writer.push(&response);
             let _ = writer.finish().await;
-            if accepted {
-                submitted.send_modify(|count| *count += 1);
+            if accepted > 0 {
+                submitted.send_modify(|count| *count += accepted);
             }
         }
         Reply::Bytes(bytes) => {

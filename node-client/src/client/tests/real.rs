@@ -108,7 +108,7 @@ async fn money_moves_between_wallets_and_into_a_channel() {
     );
     let rest = Amount::SUPPLY.checked_sub(Amount::new(5_000)).unwrap();
     assert_eq!((alice.available(), alice.reserved()), (rest, Amount::ZERO));
-    let mut forgetful = Wallet::from_record(seed("alice"), &before, held).unwrap();
+    let mut forgetful = Wallet::from_record(seed("alice"), &before, [], held).unwrap();
     let again = forgetful.transfer(to, Amount::new(7_000), &params).unwrap().0;
     let error = confirm(&mut node, &client, client.submit_and_wait(again, None)).await.unwrap_err();
     assert!(matches!(error, ClientError::Rejected { conflict: Conflict::InputMissing, .. }), "{error}");

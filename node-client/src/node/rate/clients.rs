@@ -19,6 +19,9 @@ use crate::{
 const BLOCKS: usize = 7_000;
 /// A client's part of them, and what it may send at once.
 const CLIENT: (u64, u64) = (16, 512);
+/// The same of a client on this host: the operator's own, as a daemon that opens thousands of channels. No rule bounds this
+/// host as a whole, so that a smaller part would keep out nobody who makes more keys.
+const OWN_CLIENT: (u64, u64) = (2, 2_048);
 /// The part of all clients of one host, and what they may send at once.
 const HOST: (u64, u64) = (4, 2_048);
 /// Clients and hosts that are remembered.
@@ -55,16 +58,32 @@ impl Who {
 pub(in crate::node) struct ClientRates {
     pow_bits: u8,
     started: Instant,
-    used: Mutex<(Budgets<PublicKey>, Budgets<IpAddr>)>,
+    used: Mutex<Used>,
+}
+
+#[derive(Debug)]
+struct Used {
+    own_clients: Budgets<PublicKey>,
+    clients: Budgets<PublicKey>,
+    hosts: Budgets<IpAddr>,
+}
+
+impl Used {
+    fn by_key(&mut self, who: Who) -> &mut Budgets<PublicKey> {
+        if who.host.is_none() { &mut self.own_clients } else { &mut self.clients }
+    }
 }
 
 impl ClientRates {
     pub(in crate::node) fn new(params: &NetworkParams) -> Self {
         let interval = Duration::from_millis(params.milestone_interval_ms);
         let budgets = |(share, burst)| RateRule::share(BLOCKS, share, burst, interval);
-        let clients = Budgets::new(budgets(CLIENT), SENDERS_MAX);
-        let hosts = Budgets::new(budgets(HOST), SENDERS_MAX);
-        Self { pow_bits: params.pow_bits, started: Instant::now(), used: Mutex::new((clients, hosts)) }
+        let used = Used {
+            own_clients: Budgets::new(budgets(OWN_CLIENT), SENDERS_MAX),
+            clients: Budgets::new(budgets(CLIENT), SENDERS_MAX),
+            hosts: Budgets::new(budgets(HOST), SENDERS_MAX),
+        };
+        Self { pow_bits: params.pow_bits, started: Instant::now(), used: Mutex::new(used) }
     }
 
     /// Counts a block.
@@ -75,9 +94,9 @@ impl ClientRates {
         let now = self.started.elapsed();
         let lock = || self.used.lock().unwrap_or_else(PoisonError::into_inner);
         let wanted = {
-            let (clients, hosts) = &mut *lock();
-            let by_key = who.key.map_or(0, |key| clients.extra_bits(key, now));
-            by_key.max(who.host.map_or(0, |host| hosts.extra_bits(host, now)))
+            let mut used = lock();
+            let by_key = who.key.map_or(0, |key| used.by_key(who).extra_bits(key, now));
+            by_key.max(who.host.map_or(0, |host| used.hosts.extra_bits(host, now)))
         };
         // Counted only where it matters, and not under the lock.
         let extra = if wanted == 0 { 0 } else { work_bits(block).saturating_sub(self.pow_bits) };
@@ -89,12 +108,12 @@ impl ClientRates {
             return Err(Refused::new(RefusedCode::MoreWork { bits }, &reason));
         }
         let blocks = weight(block);
-        let (clients, hosts) = &mut *lock();
+        let mut used = lock();
         if let Some(key) = who.key {
-            clients.spend(key, now, extra, blocks);
+            used.by_key(who).spend(key, now, extra, blocks);
         }
         if let Some(host) = who.host {
-            hosts.spend(host, now, extra, blocks);
+            used.hosts.spend(host, now, extra, blocks);
         }
         Ok(())
     }
@@ -119,6 +138,21 @@ mod tests {
         assert_eq!(more.code, RefusedCode::MoreWork { bits: params.pow_bits + 1 });
         for other in ["192.0.2.8", "127.0.0.1", "::1", "::ffff:127.0.0.1", "2001:db8::7"] {
             rates.admit(at(other), &block).unwrap();
+        }
+    }
+
+    #[test]
+    fn a_client_of_this_host_may_send_more_but_not_everything() {
+        let params = NetworkParams { milestone_interval_ms: 24 * 3_600_000, ..params() };
+        let rates = ClientRates::new(&params);
+        let key = flash_proto::SecretKey::from_bytes([7; 32]).public();
+        let at = |host: &str| Who { key: Some(key), ..Who::at(host.parse().unwrap()) };
+        for (host, burst) in [("192.0.2.7", CLIENT.1), ("127.0.0.1", OWN_CLIENT.1)] {
+            for _ in 0..burst {
+                rates.admit(at(host), &[0; 64]).unwrap();
+            }
+            let more = rates.admit(at(host), &[0; 64]).unwrap_err();
+            assert_eq!(more.code, RefusedCode::MoreWork { bits: params.pow_bits + 1 }, "{host}");
         }
     }
 

@@ -19,6 +19,30 @@ fn id(n: u16) -> OutputId {
     OutputId { transaction: TransactionId::new([9; 32]), index: n }
 }
 
+/// What a disk has of a wallet.
+#[derive(Clone, Debug, Default, PartialEq)]
+struct Kept {
+    record: Vec<u8>,
+    reservations: BTreeMap<u64, Vec<u8>>,
+}
+
+impl Kept {
+    fn keep(&mut self, wallet: &mut Wallet) {
+        self.record = wallet.record();
+        for (number, record) in wallet.take_changed() {
+            match record {
+                Some(record) => drop(self.reservations.insert(number, record)),
+                None => drop(self.reservations.remove(&number)),
+            }
+        }
+    }
+
+    fn open(&self, outputs: &Wallet) -> Wallet {
+        let (reservations, outputs) = (self.reservations.clone(), outputs.outputs.clone());
+        Wallet::from_record(seed(), &self.record, reservations, outputs).unwrap()
+    }
+}
+
 fn with_outputs(amounts: &[u64]) -> Wallet {
     let mut wallet = Wallet::new(seed());
     let outputs = (0..).zip(amounts).map(|(n, amount)| {
@@ -38,7 +62,7 @@ fn every_address_and_key_is_given_out_once_across_restarts() {
         assert!(given.insert(wallet.fresh_address().unwrap()));
         let (index, key) = wallet.fresh_channel_key().unwrap();
         assert_eq!(key, seed().key(Account::Channels, 0, index).public());
-        wallet = Wallet::from_record(seed(), &wallet.record(), wallet.outputs.clone()).unwrap();
+        wallet = Wallet::from_record(seed(), &wallet.record(), [], []).unwrap();
     }
     assert!(given.is_subset(&wallet.addresses().into_iter().collect()));
 }
@@ -91,7 +115,9 @@ fn a_transfer_is_signed_reserved_and_done_when_its_inputs_are_gone() {
     let refused = wallet.transfer(to, Amount::new(12_000), &params).unwrap_err();
     assert!(matches!(refused, WalletError::Insufficient { .. }));
 
-    let mut wallet = Wallet::from_record(seed(), &wallet.record(), wallet.outputs.clone()).unwrap();
+    let mut kept = Kept::default();
+    kept.keep(&mut wallet);
+    let mut wallet = kept.open(&wallet);
     assert_eq!(wallet.reserved(), Amount::new(20_000), "reserved across a restart");
     let change = OutputId { transaction: transaction.id(), index: 1 };
     let left: Vec<_> =
@@ -108,6 +134,8 @@ fn a_transfer_is_signed_reserved_and_done_when_its_inputs_are_gone() {
             .any(|event| matches!(event, WalletEvent::Spent { id: spent, by, .. } if *spent == id(1) && *by == Some(transaction.id())))
     );
     assert_eq!((wallet.available(), wallet.reserved()), (Amount::new(13_000), Amount::ZERO));
+    kept.keep(&mut wallet);
+    assert_eq!(kept.reservations, BTreeMap::new(), "what is over is not kept");
 }
 
 #[test]
@@ -125,23 +153,55 @@ fn what_expired_or_was_given_up_is_free_again() {
 }
 
 #[test]
-fn however_much_is_reserved_the_record_can_be_read_again() {
-    let amounts = vec![5_000; RESERVED_MAX + 1];
-    let mut wallet = with_outputs(&amounts);
-    let mut reservations = Vec::new();
-    for _ in 0..RESERVED_MAX {
+fn however_much_is_reserved_little_is_written_for_each_and_all_is_read_again() {
+    let outputs = 5_000;
+    let mut wallet = with_outputs(&vec![5_000; outputs]);
+    let (mut kept, mut largest) = (Kept::default(), 0);
+    for _ in 1..outputs {
         let reservation = wallet.reserve(Amount::new(5_000), MIN, Some(u64::MAX)).unwrap();
         wallet.spends(reservation.id, TransactionId::new([7; 32]));
-        reservations.push(reservation.id);
+        let before = kept.reservations.len();
+        kept.keep(&mut wallet);
+        assert_eq!(kept.reservations.len(), before + 1);
+        largest = largest.max(kept.record.len() + kept.reservations[&reservation.id].len());
     }
-    let before = wallet.record();
-    assert_eq!(wallet.reserve(Amount::new(5_000), MIN, None).unwrap_err(), WalletError::TooManyUnderWay);
-    assert_eq!(wallet.record(), before);
-    let mut wallet = Wallet::from_record(seed(), &before, wallet.outputs.clone()).unwrap();
+    assert!(largest < 256, "{largest} bytes");
+    let mut wallet = kept.open(&wallet);
     assert_eq!(wallet.available(), Amount::new(5_000), "what is reserved is not free after a restart");
-    wallet.release(reservations[0]);
+    assert_eq!(wallet.take_changed(), [], "all of it is on the disk");
+    wallet.release(17);
     assert_eq!(wallet.available(), Amount::new(10_000));
-    wallet.reserve(Amount::new(5_000), MIN, None).unwrap();
+    kept.keep(&mut wallet);
+    assert_eq!(kept.open(&wallet).available(), Amount::new(10_000));
+}
+
+#[test]
+fn the_largest_reservation_can_be_read_again() {
+    let mut wallet = with_outputs(&[5_000; limits::FUNDING_INPUTS_MAX]);
+    let all = Amount::new(5_000 * u64::try_from(limits::FUNDING_INPUTS_MAX).unwrap());
+    let reservation = wallet.reserve(all, MIN, Some(u64::MAX)).unwrap();
+    wallet.spends(reservation.id, TransactionId::new([7; 32]));
+    let mut kept = Kept::default();
+    kept.keep(&mut wallet);
+    assert!(kept.reservations[&reservation.id].len() <= RESERVATION_BYTES_MAX);
+    assert_eq!(kept.open(&wallet).reserved(), all);
+}
+
+#[test]
+fn a_record_from_before_reservations_had_their_own_is_read() {
+    let mut wallet = with_outputs(&[5_000, 7_000]);
+    let reservation = wallet.reserve(Amount::new(7_000), MIN, Some(10)).unwrap();
+    let old = State { reservations: wallet.reservations.clone(), ..wallet.state.clone() };
+    let mut kept = Kept { record: codec::encode(&old), ..Kept::default() };
+    let mut wallet = kept.open(&wallet);
+    assert_eq!(wallet.available(), Amount::new(5_000));
+    // From the first change on each has its own.
+    kept.keep(&mut wallet);
+    assert_eq!(kept.reservations.keys().copied().collect::<Vec<_>>(), [reservation.id]);
+    assert_eq!(kept.open(&wallet).available(), Amount::new(5_000));
+    wallet.release(reservation.id);
+    kept.keep(&mut wallet);
+    assert_eq!(kept.open(&wallet).available(), Amount::new(12_000));
 }
 
 #[test]
@@ -166,7 +226,7 @@ proptest! {
         let total: u64 = amounts.iter().sum();
         let mut promised = BTreeSet::new();
         for (wish, keep) in wishes {
-            let before = wallet.record();
+            let before = (wallet.record(), wallet.reservations.clone());
             if let Ok(reservation) = wallet.reserve(Amount::new(wish), MIN, None) {
 
                     let sum: u64 = reservation.funding.iter().map(|it| it.output.amount.units()).sum();
@@ -180,7 +240,8 @@ proptest! {
                         wallet.release(reservation.id);
                     }
             } else {
-                prop_assert_eq!(wallet.record(), before, "a refusal changes nothing");
+                let after = (wallet.record(), wallet.reservations.clone());
+                prop_assert_eq!(after, before, "a refusal changes nothing");
             }
             prop_assert_eq!(wallet.available().units() + wallet.reserved().units(), total);
         }

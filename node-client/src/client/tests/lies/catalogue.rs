@@ -13,10 +13,22 @@ use crate::{
 
 type Refused = crate::protocol::Refused;
 
+/// What is said of a proof that does not fit.
+const PROOF: &str = "proof";
+
 /// Every row: a name, what the client does, the lie, and what is found out.
 pub(super) fn rows() -> Vec<Row> {
-    let rows =
-        [milestones(), frames(), states(), outputs(), channels(), transactions(), blocks(), submissions()];
+    let rows = [
+        milestones(),
+        frames(),
+        states(),
+        several_states(),
+        outputs(),
+        channels(),
+        transactions(),
+        blocks(),
+        submissions(),
+    ];
     rows.into_iter().flatten().collect()
 }
 
@@ -146,8 +158,35 @@ fn channel(
     row(name, scene, what, lie)
 }
 
+/// A lie about several channels.
+fn many(
+    name: &'static str,
+    what: &'static str,
+    change: fn(&mut Vec<(Option<flash_proto::ChannelRecord>, Proof)>),
+) -> Row {
+    let lie = changed(move |_, answer, _| {
+        if let NodeResponse::Records { records, .. } = answer {
+            change(records);
+        }
+    });
+    row(name, Scene::ManyChannels, what, lie)
+}
+
+fn several_states() -> Vec<Row> {
+    vec![
+        many("one of several records hidden", PROOF, |records| records[0].0 = None),
+        many("one of several records left out", "the answer to another question", |records| {
+            records.remove(1);
+        }),
+        many("a record too many", "the answer to another question", |records| {
+            records.extend_from_within(..1);
+        }),
+        many("several records in another order", PROOF, |records| records.swap(0, 1)),
+        many("another's record among several", PROOF, |records| records[1].0 = records[0].0),
+    ]
+}
+
 fn states() -> Vec<Row> {
-    const PROOF: &str = "proof";
     let never = channel(
         "a state from ahead of all milestones",
         Scene::Channel,

@@ -21,6 +21,7 @@ enum Scene {
     Follow,
     Channel,
     NoChannel,
+    ManyChannels,
     Outputs,
     Channels,
     Applied,
@@ -132,6 +133,9 @@ async fn ask(client: &NodeClient, scene: Scene) -> String {
         Scene::Follow => format!("{:?}", client.newest()),
         Scene::Channel => format!("{:?}", client.channel(opening.channel().unwrap()).await),
         Scene::NoChannel => format!("{:?}", client.channel(NO_CHANNEL).await),
+        Scene::ManyChannels => {
+            format!("{:?}", client.channels(&[opening.channel().unwrap(), NO_CHANNEL]).await)
+        }
         Scene::Outputs => {
             let addresses = [Address::of(&owner().public()), destination()];
             format!("{:?}", client.outputs_of(&addresses).await)
