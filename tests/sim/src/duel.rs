@@ -354,18 +354,28 @@ impl Duel {
             steps.push(Step::Milestone);
         }
         self.steps_of_tower(&mut steps);
-        if self.hostile.is_some() && self.left.hostile > 0 {
-            for kind in 0..self.left.hostile_kinds {
-                if self.connected {
-                    steps.push(Step::Say(kind));
-                }
-                if self.ledger.newest().record.is_some() {
-                    steps.push(Step::Publish(kind));
-                }
+        steps.sort_by_key(|step| step.progress());
+        self.hostile_steps(&mut steps);
+        steps
+    }
+
+    /// In their place among steps that are sorted: there are many.
+    fn hostile_steps(&self, steps: &mut Vec<Step>) {
+        if self.hostile.is_none() || self.left.hostile == 0 {
+            return;
+        }
+        let (says, publishes) = (self.connected, self.ledger.newest().record.is_some());
+        let mut rest = steps.split_off(steps.partition_point(|step| step.progress() == 0));
+        steps.reserve(2 * usize::from(self.left.hostile_kinds) + rest.len());
+        for kind in 0..self.left.hostile_kinds {
+            if says {
+                steps.push(Step::Say(kind));
+            }
+            if publishes {
+                steps.push(Step::Publish(kind));
             }
         }
-        steps.sort_by_key(|step| step.progress());
-        steps
+        steps.append(&mut rest);
     }
 
     fn steps_of(&self, side: Side, steps: &mut Vec<Step>) {

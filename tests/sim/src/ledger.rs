@@ -5,8 +5,8 @@ use std::{collections::BTreeSet, fmt};
 use flash_channel::machine::{Input, LedgerView};
 use flash_node_client::ledger::{Checked, Conflict, LedgerState, genesis::genesis_entries};
 use flash_proto::{
-    Action, Amount, Balances, BlockId, ChannelId, Essence, NetworkParams, Output, Side, Transaction,
-    TransactionId,
+    Action, Amount, Balances, BlockId, ChannelId, Essence, NetworkParams, Output, OutputId, Side,
+    Transaction, TransactionId,
     transaction::{TopUp, commit_inputs},
 };
 
@@ -48,6 +48,8 @@ pub(super) struct Confirmed {
 pub(super) struct Ledger {
     params: NetworkParams,
     channel: ChannelId,
+    /// The outputs that the channel's money goes to.
+    payouts: [OutputId; 2],
     state: LedgerState,
     index: u64,
     pool: Vec<Waiting>,
@@ -59,7 +61,8 @@ impl Ledger {
     pub(super) fn new(params: NetworkParams, channel: ChannelId) -> Self {
         let state = LedgerState::from_entries(genesis_entries(&params));
         let views = vec![LedgerView { index: 0, record: None, payouts: None }];
-        Self { params, channel, state, index: 0, pool: Vec::new(), views }
+        let payouts = Side::BOTH.map(|side| channel.payout(side));
+        Self { params, channel, payouts, state, index: 0, pool: Vec::new(), views }
     }
 
     pub(super) const fn index(&self) -> u64 {
@@ -163,7 +166,7 @@ impl Ledger {
     }
 
     fn payouts(&self) -> Option<Balances> {
-        let paid = Side::BOTH.map(|side| self.state.output(&self.channel.payout(side)));
+        let paid = self.payouts.each_ref().map(|id| self.state.output(id));
         let amounts = paid.map(|output| output.map_or(Amount::ZERO, |output| output.amount));
         let [a, b] = amounts;
         paid.iter().any(Option::is_some).then(|| Balances::of_payouts(a, b))
@@ -171,19 +174,11 @@ impl Ledger {
 
     /// All money that can be found on the ledger, counted one by one.
     pub(super) fn money(&self) -> Option<Amount> {
-        let addresses = Side::BOTH
-            .iter()
-            .flat_map(|side| [setup::change_address(*side), setup::payout_address(*side)])
-            .chain([setup::bank_address()]);
-        let outputs: Vec<Amount> = addresses
-            .flat_map(|address| {
-                self.state.outputs_at(&address).map(|(_, output)| output.amount).collect::<Vec<_>>()
-            })
-            .collect();
+        let outputs = setup::ADDRESSES.iter().flat_map(|address| self.state.outputs_at(address));
         let channel = self
             .state
             .channel(&self.channel)
             .map_or(Some(Amount::ZERO), flash_proto::ChannelRecord::total)?;
-        Amount::checked_sum(outputs.into_iter().chain([channel]))
+        Amount::checked_sum(outputs.map(|(_, output)| output.amount).chain([channel]))
     }
 }

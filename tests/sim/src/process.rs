@@ -85,16 +85,13 @@ impl World {
 
     /// A fault for the commit that is due, if there is to be one.
     pub(super) fn fault(&mut self, side: Side) -> Option<Fault> {
+        let rested = self.now >= self.party(side).well_since + 2 * MILESTONE_TICKS;
+        // Drawn in any case: until its fault comes, a life with one is the same as without.
+        let crashes = rested && self.rng.chance(self.plan.crashes);
         let next = self.party(side).commits + 1;
         let here = |at: &&(Side, u64, Fault)| (at.0, at.1) == (side, next);
-        if let Some((_, _, fault)) = self.plan.crash_at.iter().find(here) {
-            return Some(*fault);
-        }
-        let rested = self.now >= self.party(side).well_since + 2 * MILESTONE_TICKS;
-        if rested && self.rng.chance(self.plan.crashes) {
-            return self.rng.pick(&Fault::ALL).copied();
-        }
-        None
+        let planned = self.plan.crash_at.iter().find(here).map(|(_, _, fault)| *fault);
+        planned.or_else(|| if crashes { self.rng.pick(&Fault::ALL).copied() } else { None })
     }
 
     pub(super) fn write(&mut self, side: Side) {

@@ -1,5 +1,7 @@
 //! Where every run begins: a network, two funded parties, and a channel that both have agreed on.
 
+use std::sync::LazyLock;
+
 use flash_channel::machine::{Agreement, Origin, open};
 use flash_proto::{
     Address, Amount, NetworkParams, Output, OutputId, SecretKey, Side, Transaction, TransactionId, Unlock,
@@ -35,6 +37,13 @@ pub(super) fn change_address(side: Side) -> Address {
 pub(super) fn bank_address() -> Address {
     Address::of(&SecretKey::from_bytes([99; 32]).public())
 }
+
+/// Every address that may own money.
+pub(super) static ADDRESSES: LazyLock<[Address; 5]> = LazyLock::new(|| {
+    let [a, b] = Side::BOTH.map(|side| [change_address(side), payout_address(side)]);
+    let ([change_a, payout_a], [change_b, payout_b]) = (a, b);
+    [change_a, payout_a, change_b, payout_b, bank_address()]
+});
 
 pub(super) fn params() -> NetworkParams {
     let funds = Amount::new(FUNDS);

@@ -61,7 +61,7 @@ fn every_crash_point_of_every_script() {
                 for fault in Fault::ALL {
                     let (with, _) = run(seed, script, &[(side, commit, fault)]);
                     let died: u64 = CRASHES.iter().map(|what| with.of(what)).sum();
-                    assert_eq!(died, 1, "{}: {side} {commit} {fault:?}", script.name);
+                    assert_eq!(died, 1, "{}, seed {seed}: {side} {commit} {fault:?}", script.name);
                     stats.merge(&with);
                     crashes += 1;
                 }

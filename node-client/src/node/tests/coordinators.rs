@@ -1,14 +1,22 @@
 //! Coordinators on nodes of their own, joined by channels that give all to all.
 
-use std::{sync::Arc, time::Duration};
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
 
 use flash_channel::store::MemoryStore;
-use flash_proto::{CoordinatorHistory, CoordinatorSet, MilestoneId, NetworkParams, SecretKey};
-use tokio::{sync::watch, task::JoinHandle};
+use flash_proto::{
+    CoordinatorHistory, CoordinatorSet, Hash, MilestoneEssence, MilestoneId, NetworkParams, SecretKey, codec,
+};
+use tokio::{
+    sync::{mpsc, oneshot, watch},
+    task::JoinHandle,
+};
 
 use super::support::*;
 use crate::{
-    coordinator::{Body, CoordinatorMessage, Timing},
+    coordinator::{Body, CoordinatorMessage, MESSAGE_BYTES_MAX, SignedMessage, Timing},
     gossip::{Relay, Verdict},
     ledger::tests::support::*,
     node::{CoordinatorConfig, Floodgate, Handover, Node, NodeError, Source, run_coordinator},
@@ -200,6 +208,54 @@ async fn one_coordinator_needs_nobody() {
     let send = |_| panic!("there is nobody to tell");
     run_coordinator(node.clone(), config, gate, hearing, send, stop).await.unwrap();
     assert!(node.followed_after(0, 100).unwrap().len() >= 3);
+}
+
+/// The leader alone cannot make money, take the network over or run away with its clock: what it proposes is worked out
+/// again by each of the others.
+#[tokio::test]
+async fn a_leader_gets_no_vote_for_what_does_not_follow() {
+    let keys = coordinators();
+    let node = node_on(&MemoryStore::new());
+    let (gate, hearing) = Floodgate::new(node.clone());
+    let (say, mut said) = mpsc::unbounded_channel();
+    let timing = Timing { timeout_ms: 600_000, ..TIMING };
+    let config = CoordinatorConfig { key: keys[1].clone(), timing, handover: None };
+    let send = move |bytes| drop(say.send(bytes));
+    let (stop, stopped) = oneshot::channel::<()>();
+    let stopping = async move { drop(stopped.await) };
+    let running =
+        tokio::spawn(run_coordinator(node.clone(), config, Arc::clone(&gate), hearing, send, stopping));
+    let right = node.propose(1, None).unwrap();
+    let hour_ms = 3_600_000;
+    let now_ms = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis();
+    let later = node.propose(u64::try_from(now_ms).unwrap() + hour_ms, None).unwrap();
+    let takeover = CoordinatorSet { keys: vec![keys[0].public()], threshold: 1 };
+    let wrong = [
+        MilestoneEssence { state_root: Hash::new([7; 32]), ..right.clone() },
+        MilestoneEssence { included_root: Hash::new([7; 32]), ..right.clone() },
+        node.propose(1, Some(takeover)).unwrap(),
+        later,
+    ];
+    // Every third ballot is its own.
+    for (ballot, essence) in (0..).step_by(3).zip(wrong.into_iter().chain([right.clone()])) {
+        let body = Body::Propose(Box::new(essence));
+        let (network, sender, sent_ms) = (params().id(), keys[0].public(), ballot + 1);
+        let message = CoordinatorMessage { network, index: 1, ballot, sent_ms, sender, body };
+        assert_eq!(gate.judge(&message.sign(&keys[0]).to_bytes()), Verdict::News);
+    }
+    let vote = async {
+        loop {
+            let signed =
+                codec::decode::<SignedMessage, MESSAGE_BYTES_MAX>(&said.recv().await.unwrap()).unwrap();
+            if let Body::Accept(id) = signed.message.body {
+                break id;
+            }
+        }
+    };
+    let first = tokio::time::timeout(Duration::from_secs(30), vote).await.expect("a vote for what is right");
+    assert_eq!(first, right.id(), "the first vote");
+    stop.send(()).unwrap();
+    running.await.unwrap().unwrap();
 }
 
 #[test]

@@ -9,8 +9,9 @@ use std::{
 
 use flash_channel::store::{Batch, Durable, Entries, Entry, Fault, MemoryStore, Store, StoreError, Table};
 use flash_proto::{
-    Action, Amount, Block, BlockId, CoordinatorHistory, CoordinatorSet, Hash, Milestone, NetworkParams,
-    OutputId, Payload, SecretKey, StateKey, TransactionId, block::Data, codec, hash::Tag,
+    Action, Amount, Block, BlockId, ChannelRecord, CoordinatorHistory, CoordinatorSet, Hash, Milestone,
+    MilestoneId, NetworkId, NetworkParams, OutputId, Payload, SecretKey, StateKey, TransactionId,
+    block::Data, codec, hash::Tag,
 };
 use sha3::{Digest, Sha3_256};
 use tempfile::TempDir;
@@ -101,6 +102,89 @@ fn every_flipped_byte_is_found() {
         fs::write(&path, sealed(bad)).unwrap();
         assert_eq!(verify_snapshot(&params, &path).is_ok(), (free..free + 32).contains(&at), "byte {at}");
     }
+}
+
+/// The parts of a snapshot at the first milestone, put together by hand.
+struct Parts {
+    header: (NetworkId, u64, MilestoneId),
+    hand_overs: Vec<Vec<u8>>,
+    milestones: Vec<Vec<u8>>,
+    blocks: Vec<Vec<u8>>,
+    state: Vec<(StateKey, StateValue)>,
+}
+
+impl Parts {
+    /// All as it must be, and signed by the coordinators, whatever the state is.
+    fn of(state: Vec<(StateKey, StateValue)>) -> Self {
+        let params = params();
+        let (milestone, block) = first_milestone(&params, LedgerState::from_entries(state.clone()).root());
+        let none = Vec::<[u8; 32]>::new();
+        let header = (params.id(), 1, milestone.id());
+        let milestones = vec![codec::encode(&((milestone, Block::id_of(&block)), none.clone(), none))];
+        Self { header, hand_overs: Vec::new(), milestones, blocks: vec![codec::encode(&block)], state }
+    }
+
+    /// What is wrong with the file.
+    fn verify(self) -> Result<(), SnapshotError> {
+        let framed =
+            |frame: &Vec<u8>| [&u32::try_from(frame.len()).unwrap().to_le_bytes(), &frame[..]].concat();
+        let mut bytes = [b"flashsnp\x01".as_slice(), &framed(&codec::encode(&self.header))].concat();
+        for section in [self.hand_overs, self.milestones, self.blocks, vec![codec::encode(&self.state)]] {
+            bytes.extend(section.iter().flat_map(framed));
+            bytes.extend([0; 4]);
+        }
+        bytes.extend([0; 32]);
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("by hand");
+        fs::write(&path, sealed(bytes)).unwrap();
+        verify_snapshot(&params(), &path).map(drop)
+    }
+}
+
+fn coin(number: u8, amount: u64) -> (StateKey, StateValue) {
+    let id = OutputId { transaction: TransactionId::new([number; 32]), index: 0 };
+    (StateKey::Output(id), StateValue::Output(output(1, amount)))
+}
+
+#[test]
+fn no_signature_makes_money() {
+    let supply = Amount::SUPPLY.units();
+    Parts::of(vec![coin(1, supply - 5), coin(2, 5)]).verify().unwrap();
+    for wrong in [5, 7] {
+        let verified = Parts::of(vec![coin(1, supply - 6), coin(2, wrong)]).verify();
+        assert!(matches!(verified, Err(SnapshotError::Supply)), "{verified:?}");
+    }
+    let state = vec![coin(1, supply - 1)];
+    let started = Node::with_store(params(), Box::new(stored(&params(), state)));
+    assert!(matches!(started, Err(NodeError::Supply { .. })), "nor does a disk: {started:?}");
+    let state = vec![coin(1, supply), coin(2, u64::MAX)];
+    let verified = Parts { state, ..Parts::of(vec![coin(1, supply)]) }.verify();
+    assert!(matches!(verified, Err(SnapshotError::Supply)), "more than there can be: {verified:?}");
+    let state = vec![coin(1, supply), coin(1, supply)];
+    let verified = Parts { state, ..Parts::of(vec![coin(1, supply)]) }.verify();
+    assert!(matches!(verified, Err(SnapshotError::Order)), "twice: {verified:?}");
+}
+
+#[test]
+fn every_part_of_a_snapshot_is_where_it_belongs() {
+    let good = || Parts::of(vec![coin(1, Amount::SUPPLY.units())]);
+    let (network, _, milestone) = good().header;
+    let verified = Parts { header: (network, 0, milestone), ..good() }.verify();
+    assert!(matches!(verified, Err(SnapshotError::Genesis)), "{verified:?}");
+    // The same milestone hands over nothing.
+    let (milestone, block) = first_milestone(&params(), Hash::new([0; 32]));
+    let hand_overs = vec![codec::encode(&(milestone, Block::id_of(&block)))];
+    let verified = Parts { hand_overs, ..good() }.verify();
+    assert!(matches!(verified, Err(SnapshotError::Part("list of hand-overs"))), "{verified:?}");
+    let blocks = [good().blocks, good().blocks].concat();
+    let verified = Parts { blocks, ..good() }.verify();
+    assert!(matches!(verified, Err(SnapshotError::Part("last milestone's block"))), "{verified:?}");
+    // A channel in the place of an output.
+    let record = ChannelRecord::opened(&opening(6_000, 4_000, 100));
+    let (key, _) = coin(2, 1);
+    let state = [good().state, vec![(key, StateValue::Channel(record))]].concat();
+    let verified = Parts { state, ..good() }.verify();
+    assert!(matches!(verified, Err(SnapshotError::Part("state"))), "{verified:?}");
 }
 
 #[test]
@@ -296,6 +380,27 @@ fn the_newest_two_snapshots_stay() {
     assert_eq!(names, ["6.snapshot", "9.snapshot"]);
 }
 
+/// The first milestone, as all coordinators sign it over such a state, and its block.
+fn first_milestone(params: &NetworkParams, state_root: Hash) -> (Milestone, Vec<u8>) {
+    let genesis = genesis_essence(params);
+    let empty = merkle::root([]);
+    let essence = flash_proto::MilestoneEssence {
+        index: 1,
+        timestamp_ms: genesis.timestamp_ms + 1,
+        previous: genesis.id(),
+        included_root: empty,
+        applied_root: empty,
+        channels_root: empty,
+        state_root,
+        ..genesis
+    };
+    let signatures = signers().iter().map(|key| essence.sign(key)).collect();
+    let milestone = Milestone { essence, signatures };
+    let payload = Payload::Milestone(Box::new(milestone.clone()));
+    let bytes = worked(params, Block::new(vec![params.genesis_block()], payload));
+    (milestone, bytes)
+}
+
 /// The store of a node with so many outputs, and its network.
 fn large(outputs: u32) -> (MemoryStore, NetworkParams) {
     let params = params();
@@ -314,36 +419,25 @@ fn large(outputs: u32) -> (MemoryStore, NetworkParams) {
             StateValue::Output(flash_proto::Output { address: owner, amount: Amount::new(amount) }),
         ));
     }
-    let genesis = genesis_essence(&params);
-    let mut ledger = LedgerState::from_entries(entries);
-    let state_root = ledger.root();
-    let empty = merkle::root([]);
-    let essence = flash_proto::MilestoneEssence {
-        index: 1,
-        timestamp_ms: genesis.timestamp_ms + 1,
-        previous: genesis.id(),
-        included_root: empty,
-        applied_root: empty,
-        channels_root: empty,
-        state_root,
-        ..genesis
-    };
-    let signatures = signers().iter().map(|key| essence.sign(key)).collect();
-    let milestone = Milestone { essence, signatures };
-    let payload = Payload::Milestone(Box::new(milestone.clone()));
-    let bytes = worked(&params, Block::new(vec![params.genesis_block()], payload));
+    (stored(&params, entries), params)
+}
+
+/// The store of a node whose first milestone left this state.
+fn stored(params: &NetworkParams, state: Vec<(StateKey, StateValue)>) -> MemoryStore {
+    let mut ledger = LedgerState::from_entries(state);
+    let (milestone, bytes) = first_milestone(params, ledger.root());
     let block = Block::id_of(&bytes);
     let store = MemoryStore::new();
     let mut batch = Batch::new();
     put_ledger(&mut ledger, &mut batch, |_| Ok::<_, NodeError>(())).unwrap();
-    records::put_coordinators(&mut batch, &CoordinatorHistory::new(&params));
+    records::put_coordinators(&mut batch, &CoordinatorHistory::new(params));
     let record = MilestoneRecord { milestone, block, waiting_page: 0, confirmed: 0 };
     batch.put(MILESTONES, &1_u64.to_be_bytes(), codec::encode(&record));
     let mut pages = Pages::from(0);
     pages.push(&bytes).unwrap();
     pages.write(&mut batch).unwrap();
     let _durable = store.commit(&batch).unwrap();
-    (store, params)
+    store
 }
 
 /// Measures; run it alone, optimized: `cargo test --release -p flash-node-client --lib measure -- --ignored
