@@ -51,7 +51,7 @@ struct World {
     pair: Pair,
     record: Option<ChannelRecord>,
     views: Vec<LedgerView>,
-    applied: Vec<flash_proto::TransactionId>,
+    applied: Vec<TransactionId>,
     added: [u64; 2],
     taken: [u64; 2],
     paid_out: Option<[u64; 2]>,
@@ -67,7 +67,7 @@ fn at(side: Side) -> usize {
 }
 
 fn top_up(channel: &Channel, units: u64, expiry_milestone: u64, nonce: u8) -> Input {
-    let inputs = vec![OutputId { transaction: flash_proto::TransactionId::new([nonce; 32]), index: 0 }];
+    let inputs = vec![OutputId { transaction: TransactionId::new([nonce; 32]), index: 0 }];
     let top_up =
         TopUp { channel: channel.id, side: channel.agreement.side, amount: amount(units), expiry_milestone };
     let essence = Essence {
