@@ -4,7 +4,10 @@
 //! the transaction leaves. An Open that is not applied by its expiry milestone never will be, and what
 //! was reserved for it is free again.
 
-use std::sync::Arc;
+use std::{
+    collections::HashMap,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
 
 use flash_channel::{
     machine::{Agreement, Origin, open},
@@ -42,7 +45,42 @@ pub(crate) struct Opening {
     pub(crate) views: Views,
     pub(crate) wallet: WalletService,
     pub(crate) client: NodeClient,
-    pub(crate) accept: Arc<Accept>,
+    accept: Arc<Accept>,
+    answering: Answering,
+}
+
+/// How many proposals of each peer are being answered: their channels are not listed yet.
+#[derive(Clone, Default)]
+struct Answering(Arc<Mutex<HashMap<PublicKey, u32>>>);
+
+impl Answering {
+    fn counts(&self) -> MutexGuard<'_, HashMap<PublicKey, u32>> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Counts one more until what is given back is dropped, and says how many there were.
+    fn one_more(&self, peer: PublicKey) -> (u32, OneMore<'_>) {
+        let mut counts = self.counts();
+        let count = counts.entry(peer).or_default();
+        let before = *count;
+        *count = before.saturating_add(1);
+        (before, OneMore(self, peer))
+    }
+}
+
+struct OneMore<'a>(&'a Answering, PublicKey);
+
+impl Drop for OneMore<'_> {
+    fn drop(&mut self) {
+        let Self(answering, peer) = self;
+        let mut counts = answering.counts();
+        if let Some(count) = counts.get_mut(peer) {
+            *count = count.saturating_sub(1);
+            if *count == 0 {
+                counts.remove(peer);
+            }
+        }
+    }
 }
 
 /// What a caller wishes to open.
@@ -58,6 +96,14 @@ fn refused(code: ErrorCode, message: impl Into<String>, hint: &str) -> ApiError 
 }
 
 impl Opening {
+    /// Opens channels by these parts of the daemon; of what peers propose `accept` says what is taken.
+    pub(crate) fn new(
+        (engine, views, wallet, client): (Engine, Views, WalletService, NodeClient),
+        accept: Accept,
+    ) -> Self {
+        Self { engine, views, wallet, client, accept: Arc::new(accept), answering: Answering::default() }
+    }
+
     fn network(&self) -> flash_proto::NetworkId {
         self.client.newest().network
     }
@@ -158,7 +204,8 @@ impl Opening {
     }
 
     /// What the operator does not accept of a proposal.
-    fn policy(&self, peer: &PublicKey, proposal: &OpenProposal) -> Result<(), Refusal> {
+    /// `answering` other proposals of the peer are being answered.
+    fn policy(&self, peer: &PublicKey, answering: u32, proposal: &OpenProposal) -> Result<(), Refusal> {
         let refuse = |detail: String| Err(Refusal::new(RefusalCode::Policy, detail));
         let Accept { deposit_max, contest_window_min, contest_window_max, channels_per_peer_max } =
             *self.accept;
@@ -172,7 +219,7 @@ impl Opening {
             ));
         }
         let live = u32::try_from(self.views.live_with(peer)).unwrap_or(u32::MAX);
-        if live >= channels_per_peer_max {
+        if live.saturating_add(answering) >= channels_per_peer_max {
             return refuse(format!("at most {channels_per_peer_max} channels with one peer"));
         }
         if self.views.proposed() >= PROPOSED_MAX {
@@ -189,7 +236,8 @@ impl Opening {
     }
 
     async fn accept(&self, peer: PublicKey, proposal: OpenProposal) -> Result<OpenAccept, Refusal> {
-        self.policy(&peer, &proposal)?;
+        let (answering, _one_more) = self.answering.one_more(peer);
+        self.policy(&peer, answering, &proposal)?;
         let busy = |error: ApiError| Refusal::new(RefusalCode::Busy, error.message);
         // Nothing of it leaves before the channel is durable, which comes after it in the writer's queue.
         let (prepared, queued) =

@@ -193,8 +193,8 @@ async fn paid_twice(
     assert_eq!(charger.stop().await.code, Some(0));
     let copied = keep_copy(charger);
     charger.start().await;
-    charger.wait(channel, "open", |info| info.state == "open").await;
     let mut stream = peer.greet().await.channel(channel, Some(first)).await;
+    charger.wait(channel, "in use", |info| info.paused.is_none()).await;
     let (update, second) = peer.update(first.state, &[900]);
     stream.say(&ChannelMessage::Update(update)).await;
     stream.acknowledged(2).await;

@@ -27,7 +27,7 @@ const SIMULTANEOUS_MAX: Duration = Duration::from_secs(5);
 /// Bytes of a peer's messages, over all its channels, that may wait for the engine.
 const WAITING_BYTES_MAX: usize = 8 * limits::PEER_FRAME_BYTES_MAX;
 /// Negotiations with one peer at a time.
-pub(super) const NEGOTIATIONS_MAX: usize = 48;
+pub(super) const NEGOTIATIONS_MAX: usize = 12;
 /// Looks for new channels with a peer are so far apart at least: many may be opened at once.
 const LOOKS_APART: Duration = Duration::from_millis(5);
 /// Pause before the stream of a channel that ended is opened again, and the longest such pause.
