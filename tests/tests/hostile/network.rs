@@ -145,13 +145,6 @@ async fn machines_without_a_channel_are_bounded_and_keep_no_peer_out() {
     let mut scene = Scene::set().await;
     let before = scene.memory();
     let ticket = scene.charger.ticket().await;
-    // All within the minute that one who wants nothing may stay.
-    let mut greeting = JoinSet::new();
-    for _ in 0..PLACES {
-        let peer = ScriptedPeer::new(&scene.net, &ticket);
-        greeting.spawn(async move { (peer.greet().await, peer) });
-    }
-    let mut strangers = greeting.join_all().await;
     let late = ScriptedPeer::new(&scene.net, &ticket);
     // It may be closed before the answer to the greeting is read.
     let knock = async || {
@@ -159,9 +152,23 @@ async fn machines_without_a_channel_are_bounded_and_keep_no_peer_out() {
         let stream = greeted.stream(&StreamStart::Control(late.hello())).await;
         (greeted.connection, stream)
     };
-    let (connection, _stream) = knock().await;
-    let refused = connection.closed().await;
-    assert!(refused.to_string().contains("too many machines without a channel"), "{refused}");
+    let mut attempts = 0;
+    let mut strangers = loop {
+        let mut greeting = JoinSet::new();
+        for _ in 0..PLACES {
+            let peer = ScriptedPeer::new(&scene.net, &ticket);
+            greeting.spawn(async move { (peer.greet().await, peer) });
+        }
+        let strangers = greeting.join_all().await;
+        let (connection, _stream) = knock().await;
+        let refused = connection.closed().await.to_string();
+        if refused.contains("too many machines without a channel") {
+            break strangers;
+        }
+        // On a machine that was too busy to greet all of them within the minute that one who wants nothing may stay.
+        attempts += 1;
+        assert!(refused.contains("there is no channel between us") && attempts < 4, "{refused}");
+    };
     scene.car.crash().await;
     scene.car.wait(scene.channel, "connected", |info| info.connected).await;
     scene.pay(1_000).await;
