@@ -59,6 +59,7 @@ impl World {
         self.plan.corrupt = 0;
         self.plan.crashes = 0;
         self.plan.stale = 0;
+        self.plan.old_views = 0;
         self.plan.clock_jumps = 0;
         self.plan.pauses = 0;
         self.plan.lost_transactions = 0;
