@@ -98,7 +98,10 @@ fn refused(code: ErrorCode, message: impl Into<String>, hint: &str) -> ApiError 
 impl Opening {
     /// Opens channels by these parts of the daemon; of what peers propose `accept` says what is taken.
     pub(crate) fn new(
-        (engine, views, wallet, client): (Engine, Views, WalletService, NodeClient),
+        engine: Engine,
+        views: Views,
+        wallet: WalletService,
+        client: NodeClient,
         accept: Accept,
     ) -> Self {
         Self { engine, views, wallet, client, accept: Arc::new(accept), answering: Answering::default() }

@@ -92,7 +92,7 @@ impl Channel {
     /// Checks that the peer signed a transaction.
     pub(super) fn check_signed(&self, essence: &Essence, signature: &Signature) -> Result<(), Misbehaviour> {
         let id = flash_proto::Hash::new(*essence.id().as_bytes());
-        if self.peer_signed(&id, signature) { Ok(()) } else { Err(Misbehaviour::Signature) }
+        self.check_signature(&id, signature)
     }
 
     /// The peer has signed a close.

@@ -162,7 +162,7 @@ impl Channel {
     pub(super) fn check_peers(&self, balance: &SignedBalance) -> Result<(), Misbehaviour> {
         self.check_terms(&balance.state, !self.agreement.side)?;
         let hash = balance.state.signing_hash(self.agreement.network);
-        if self.peer_signed(&hash, &balance.signature) { Ok(()) } else { Err(Misbehaviour::Signature) }
+        self.check_signature(&hash, &balance.signature)
     }
 
     pub(super) fn check_terms(&self, state: &LaneState, payer: Side) -> Result<(), Misbehaviour> {

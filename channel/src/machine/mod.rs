@@ -221,13 +221,14 @@ impl Channel {
     }
 
     fn restore(agreement: Agreement, key: SecretKey, stored: tables::Stored, sent: VecDeque<Sent>) -> Self {
-        let id = agreement.channel();
+        let open_transaction = agreement.open_transaction();
+        let id = open_transaction.map_or_else(|| agreement.channel(), ChannelId::opened_by);
         let peer_key = agreement.open.party(!agreement.side).key;
         let locked = stored.locked.unwrap_or_else(|| Locked::agreed(&agreement));
         Self {
-            open_transaction: agreement.open_transaction(),
             agreement,
             id,
+            open_transaction,
             key,
             peer_verifier: peer_key.verifier(),
             verified: None,

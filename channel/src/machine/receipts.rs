@@ -70,9 +70,7 @@ impl Channel {
         let Some(state) = self.asked.get(&seq) else { return Ok(()) };
         if let Some(signature) = signature {
             let hash = state.receipt_hash(self.agreement.network);
-            if !self.peer_signed(&hash, &signature) {
-                return Err(Misbehaviour::Signature);
-            }
+            self.check_signature(&hash, &signature)?;
             tables::put_receipt(&mut effects.batch, self.id, seq, &signature);
         }
         self.asked.remove(&seq);

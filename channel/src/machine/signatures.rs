@@ -2,7 +2,7 @@
 
 use flash_proto::{Hash, PublicKey, Signature, Verified, message::Update};
 
-use super::Channel;
+use super::{Channel, Misbehaviour};
 
 /// Bytes of payments up to which it is worth to hash an update once more so that its signature can be checked together
 /// with others.
@@ -30,10 +30,12 @@ impl Channel {
         self.verified = Some(verified);
     }
 
-    /// Whether the peer has signed a hash by its key in the channel.
-    pub(super) fn peer_signed(&self, hash: &Hash, signature: &Signature) -> bool {
+    /// Checks that the peer has signed a hash by its key in the channel.
+    pub(super) fn check_signature(&self, hash: &Hash, signature: &Signature) -> Result<(), Misbehaviour> {
         let known = self.verified.is_some_and(|known| known.says(&self.peer_key(), hash, signature));
-        known || self.peer_verifier.as_ref().is_some_and(|verifier| verifier.verify(hash, signature))
+        let valid =
+            known || self.peer_verifier.as_ref().is_some_and(|verifier| verifier.verify(hash, signature));
+        if valid { Ok(()) } else { Err(Misbehaviour::Signature) }
     }
 
     pub(super) fn peer_key(&self) -> PublicKey {

@@ -32,9 +32,7 @@ impl Plan {
         let [ours, theirs] = self.deposits;
         ours.checked_add(theirs)?.checked_mul(u64::from(self.channels))
     }
-}
 
-impl Plan {
     /// Asks for one of the channels.
     pub fn request(&self, ticket: &str) -> OpenRequest {
         let [deposit, peer_deposit] = self.deposits;

@@ -94,7 +94,7 @@ pub struct Started {
     pub views: Views,
     /// The transactions that channels need on the ledger.
     pub submissions: mpsc::UnboundedReceiver<Transaction>,
-    /// The threads, to be joined once every handle is dropped. The last of them ends after the engine.
+    /// The threads, to be joined once every handle is dropped. The writer's ends after the engine.
     pub threads: Vec<thread::JoinHandle<()>>,
 }
 
@@ -185,8 +185,8 @@ pub(crate) struct Placed {
     pub(crate) repeated: bool,
 }
 
-/// Finds all channels, loads those that are not at rest, and starts the engine and its threads, on a runtime. The others are read meanwhile, as one
-/// that cannot be read stops the daemon.
+/// Finds all channels, loads those that are not at rest, and starts the engine and its threads, on a runtime. The others
+/// are read meanwhile, as one that cannot be read stops the daemon.
 ///
 /// # Errors
 /// [`StoreError`]: a record cannot be read, so that nothing must be signed.

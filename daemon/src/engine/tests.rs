@@ -89,6 +89,11 @@ fn agreement(key_index: u32) -> Agreement {
     }
 }
 
+/// What a message of the peer takes of its share.
+fn room() -> OwnedSemaphorePermit {
+    Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap()
+}
+
 fn started(store: Arc<dyn Store>, keys: ChannelKeys, stop: &Stop) -> Started {
     let (log, _) = EventLog::open(&store).unwrap();
     start(EngineConfig {
@@ -209,8 +214,7 @@ async fn large_updates_are_signed_while_the_one_before_syncs() {
     };
     let standing = updates(&mut slot).1.unwrap();
     slot.durable(&store).unwrap();
-    let room = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
-    slot.message(1, ChannelMessage::Reestablish(standing), room).unwrap();
+    slot.message(1, ChannelMessage::Reestablish(standing), room()).unwrap();
     let pay = |slot: &mut Slot, count: u64| {
         let mut payments = PaymentList::new();
         for _ in 0..count {
@@ -264,7 +268,6 @@ async fn paid_after_a_sleep(before_the_milestone: bool) -> Result<u64, PauseReas
     let half = Duration::from_millis(u64::from(open.contest_window_milestones) * 1_000 / 2);
     let view = LedgerView { index: 1, record: Some(ChannelRecord::opened(&open)), payouts: None };
     engine.milestone(1, half.checked_sub(SLEPT).unwrap(), vec![(id, view)]).await.unwrap();
-    let room = || Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
     engine.message(id, number, ChannelMessage::Reestablish(standing), room()).await.unwrap();
     thread::sleep(SLEPT); // as the whole machine does
     drop(wake);

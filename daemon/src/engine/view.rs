@@ -170,6 +170,10 @@ impl Listing {
             channels.listed.push(id);
             channels.count(None, counted);
         }
+        self.tell();
+    }
+
+    fn tell(&self) {
         self.added.send_modify(|count| *count = count.wrapping_add(1));
     }
 }
@@ -210,17 +214,9 @@ impl Views {
         Self { channels: Arc::new(channels), records }
     }
 
-    fn read(&self) -> RwLockReadGuard<'_, Channels> {
-        self.channels.read()
-    }
-
-    fn write(&self) -> RwLockWriteGuard<'_, Channels> {
-        self.channels.write()
-    }
-
     /// Lists channels that rest since the start, in the order of their ids. To be called first.
     pub(super) fn list_resting(&self, resting: Vec<(ChannelId, Brief)>) {
-        let mut channels = self.write();
+        let mut channels = self.channels.write();
         for (_, brief) in &resting {
             // One that a peer has proposed and that is not on the ledger yet is awake.
             channels.count(None, Some(Counted { peer: brief.peer, is_proposed: false }));
@@ -243,7 +239,7 @@ impl Views {
 
     /// The sender of a channel that wakes; `view` is what its records say. From now on they may change.
     pub(super) fn wake(&self, id: ChannelId, view: View) -> Arc<watch::Sender<View>> {
-        let mut channels = self.write();
+        let mut channels = self.channels.write();
         if let Some(Shown::Awake(sender)) = channels.shown.get(&id) {
             return Arc::clone(sender); // somebody follows it
         }
@@ -254,7 +250,7 @@ impl Views {
 
     /// The channel comes to rest; what is on the disk is all that there is of it. False if somebody follows it.
     pub(super) fn rest(&self, id: ChannelId, brief: Brief) -> bool {
-        let mut channels = self.write();
+        let mut channels = self.channels.write();
         if let Some(Shown::Awake(sender)) = channels.shown.get(&id)
             && sender.receiver_count() > 0
         {
@@ -275,13 +271,13 @@ impl Views {
         resting: impl Fn(&mut Shown, View) -> T,
     ) -> Result<T, ApiError> {
         loop {
-            let before = match self.read().shown.get(&id) {
+            let before = match self.channels.read().shown.get(&id) {
                 None => return Err(unknown(id)),
                 Some(Shown::Awake(sender)) => return Ok(awake(sender)),
                 Some(Shown::Resting(brief)) => brief.rests,
             };
             let view = self.records.view(id);
-            let mut channels = self.write();
+            let mut channels = self.channels.write();
             if let Some(shown) = channels.shown.get_mut(&id)
                 && matches!(shown, Shown::Resting(Brief { rests, .. }) if *rests == before)
             {
@@ -294,16 +290,16 @@ impl Views {
 
     /// How many channels that peers have proposed are not on the ledger yet.
     pub fn proposed(&self) -> usize {
-        self.read().proposed
+        self.channels.read().proposed
     }
 
     /// Tells those who follow [`Views::added`] that the peer of a channel is another machine now.
     pub fn moved(&self) {
         {
-            let mut channels = self.write();
+            let mut channels = self.channels.write();
             channels.moves = channels.moves.wrapping_add(1);
         }
-        self.channels.added.send_modify(|count| *count = count.wrapping_add(1));
+        self.channels.tell();
     }
 
     /// Changes whenever a channel is added, or its peer is another machine.
@@ -341,7 +337,7 @@ impl Views {
     /// # Errors
     /// [`ErrorCode::StoreFailed`].
     pub fn all(&self) -> Result<Vec<View>, ApiError> {
-        let ids: Vec<ChannelId> = self.read().shown.keys().copied().collect();
+        let ids: Vec<ChannelId> = self.channels.read().shown.keys().copied().collect();
         let mut all = ids.into_iter().map(|id| self.get(id)).collect::<Result<Vec<_>, _>>()?;
         all.sort_by_key(|view| std::cmp::Reverse(view.created_ms));
         Ok(all)
@@ -349,13 +345,13 @@ impl Views {
 
     /// How many live channels there are with a peer.
     pub fn live_with(&self, peer: &PublicKey) -> usize {
-        self.read().live_with.get(peer).copied().unwrap_or(0)
+        self.channels.read().live_with.get(peer).copied().unwrap_or(0)
     }
 
     /// The live channels with a peer among those that were listed since somebody has looked last, and which party we are in
     /// each. Where the peer of any is another machine since then, all are looked at again.
     pub fn new_with(&self, peer: &PublicKey, looked: &mut Looked) -> Vec<(ChannelId, Side)> {
-        let channels = self.read();
+        let channels = self.channels.read();
         let from = if looked.moves == channels.moves { looked.listed } else { 0 };
         *looked = Looked { listed: channels.listed.len(), moves: channels.moves };
         if !channels.live_with.contains_key(peer) {
@@ -374,22 +370,22 @@ impl Views {
 
     /// Ids of all live channels.
     pub fn live(&self) -> Vec<ChannelId> {
-        self.read().shown.iter().filter(|(_, shown)| shown.is_live()).map(|(id, _)| *id).collect()
+        self.channels.read().shown.iter().filter(|(_, shown)| shown.is_live()).map(|(id, _)| *id).collect()
     }
 
     /// How many these are.
     pub fn live_count(&self) -> usize {
-        self.read().shown.values().filter(|shown| shown.is_live()).count()
+        self.channels.read().shown.values().filter(|shown| shown.is_live()).count()
     }
 
     /// Whether there is a live channel with this id.
     pub fn is_live(&self, id: ChannelId) -> bool {
-        self.read().shown.get(&id).is_some_and(Shown::is_live)
+        self.channels.read().shown.get(&id).is_some_and(Shown::is_live)
     }
 
     /// Channels that were listed after the first `known` ones; from then on they are among these.
     pub fn listed_from(&self, known: &mut usize) -> Vec<ChannelId> {
-        let channels = self.read();
+        let channels = self.channels.read();
         let listed = channels.listed.get(*known..).unwrap_or_default().to_vec();
         *known = channels.listed.len();
         listed
@@ -398,6 +394,6 @@ impl Views {
     /// Whether a channel is at rest and nobody follows it.
     #[cfg(test)]
     pub(super) fn is_resting(&self, id: ChannelId) -> bool {
-        matches!(self.read().shown.get(&id), Some(Shown::Resting(_)))
+        matches!(self.channels.read().shown.get(&id), Some(Shown::Resting(_)))
     }
 }

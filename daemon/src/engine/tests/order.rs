@@ -11,10 +11,6 @@ struct Driven {
     touched: Vec<ChannelId>,
 }
 
-fn room() -> OwnedSemaphorePermit {
-    Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap()
-}
-
 impl Driven {
     fn new(channels: u32) -> Self {
         let stop = Stop::default();

@@ -90,8 +90,7 @@ impl Peer {
     }
 
     async fn says(&self, engine: &Engine, message: ChannelMessage) {
-        let room = Arc::new(tokio::sync::Semaphore::new(1)).try_acquire_owned().unwrap();
-        engine.message(id(), self.number, message, room).await.unwrap();
+        engine.message(id(), self.number, message, room()).await.unwrap();
     }
 
     /// Pays 5 and says what came of it.

@@ -4,6 +4,8 @@
 //! [`SigningKey::sign`] alone, which takes the secret key. So a wrong key, a changed message and a flipped bit
 //! are found as with real signatures, a thousand times faster.
 
+use sha3::mixed;
+
 /// What the secret and the public key differ by.
 const MASK: u8 = 0xA5;
 
@@ -83,14 +85,6 @@ pub fn tag(public: &[u8; 32], message: &[u8]) -> [u8; 64] {
         chunk.copy_from_slice(&state.to_le_bytes());
     }
     tag
-}
-
-/// One step of SplitMix64.
-const fn mixed(state: u64) -> u64 {
-    let state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
-    let state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
-    let state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
-    state ^ (state >> 31)
 }
 
 #[cfg(test)]

@@ -80,8 +80,9 @@ impl Digest for Sha3_256 {
     }
 }
 
-/// One step of SplitMix64.
-const fn mixed(state: u64) -> u64 {
+/// One step of SplitMix64, with which the signatures that stand in for real ones are made as well.
+#[must_use]
+pub const fn mixed(state: u64) -> u64 {
     let state = state.wrapping_add(0x9E37_79B9_7F4A_7C15);
     let state = (state ^ (state >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
     let state = (state ^ (state >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
