@@ -97,6 +97,11 @@ impl LyingNode {
         self.told.load(Ordering::Relaxed)
     }
 
+    /// From now on it loses so many blocks.
+    pub fn loses(&self, count: u64) {
+        self.losses.store(count, Ordering::Relaxed);
+    }
+
     /// How many more blocks it will lose.
     pub fn still_loses(&self) -> u64 {
         self.losses.load(Ordering::Relaxed)

@@ -1,7 +1,9 @@
 //! Topping up and withdrawing while payments flow both ways, with real daemons.
 
+use std::net::Ipv4Addr;
+
 use flash_proto::{Amount, ChannelId};
-use flash_tests::{Daemon, Flow, Lane, Net, Random, until};
+use flash_tests::{Daemon, Flow, Lane, LyingNode, Net, Random, until};
 use flashd::api::{ApiError, ErrorCode, StakeRequest};
 
 const DEPOSIT: u64 = 1_000_000;
@@ -95,8 +97,11 @@ async fn a_withdraw_that_nobody_answers_lapses_and_blocks_nothing() {
     car.pay(channel, 100_000).await.expect("the car pays");
 
     charger.process().signal("STOP");
-    client.withdraw(channel, stake(200_000), false).await.expect("asked for");
-    let lapsed = car.wait(channel, "in use again", |info| info.withdrawing.is_none()).await;
+    let lapsed = client.withdraw(channel, stake(200_000), true).await.unwrap_err();
+    assert_eq!(lapsed.code, ErrorCode::LedgerRefused, "{lapsed:?}");
+    assert!(lapsed.message.contains("has lapsed"), "{lapsed:?}");
+    let lapsed = car.channel(channel).await;
+    assert_eq!(lapsed.withdrawing, None, "the money is in use again");
     assert_eq!((lapsed.withdrawn, lapsed.balance), (Amount::new(400_000), Some(Amount::new(500_000))));
     assert!(car.event_kinds().await.iter().any(|kind| kind == "withdraw_lapsed"));
     charger.process().signal("CONT");
@@ -106,5 +111,38 @@ async fn a_withdraw_that_nobody_answers_lapses_and_blocks_nothing() {
     let closed = car.close(channel).await;
     assert_eq!((closed.payout, closed.peer_payout), (Some(Amount::ZERO), Some(Amount::new(600_000))));
     assert_wallet(&car, MONEY - DEPOSIT + 400_000).await;
+    net.assert_supply().await;
+}
+
+/// The node that a daemon follows refuses each block with the top-up, or takes and loses it, until it has expired.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_top_up_that_is_not_applied_says_why_and_its_money_comes_back() {
+    const MORE: u64 = 10_000;
+    let net = Net::start().await;
+    let node = LyingNode::losing(Ipv4Addr::LOCALHOST.into(), &net.node.address, 0);
+    let arguments = ["--node", &node.address.to_string()];
+    let car = Daemon::init_at(net.path().join("car"), &net.node.network(), &arguments).await;
+    let (car, charger) =
+        tokio::join!(net.run_with_money(car, Amount::new(MONEY)), net.daemon("charger", Amount::ZERO));
+    let channel = car.open(&charger, DEPOSIT, 0, 600).await;
+    let address = car.client().new_address().await.expect("an address").address;
+    net.fund(address, Amount::new(MORE)).await;
+    assert_wallet(&car, MONEY - DEPOSIT + MORE).await;
+
+    node.loses(u64::MAX);
+    let asked = car.client().top_up(channel, stake(700_000), false).await.expect("it is on its way");
+    assert_eq!((asked.topping_up, asked.deposit), (Some(Amount::new(700_000)), Amount::new(DEPOSIT)));
+    let another = car.client().top_up(channel, stake(1_000), true).await.unwrap_err();
+    assert_eq!(another.code, ErrorCode::ChannelState, "{another:?}");
+    car.pay(channel, DEPOSIT).await.expect("payments go on");
+    car.wait(channel, "rid of the top-up", |info| info.topping_up.is_none()).await;
+    assert_wallet(&car, MONEY - DEPOSIT + MORE).await;
+
+    let lapsed = car.client().top_up(channel, stake(700_000), true).await.unwrap_err();
+    assert_eq!(lapsed.code, ErrorCode::LedgerRefused, "{lapsed:?}");
+    assert!(lapsed.message.starts_with("the top-up of 700Ki: "), "{lapsed:?}");
+    assert_eq!(car.channel(channel).await.deposit, Amount::new(DEPOSIT), "nothing more is locked");
+
+    assert_wallet(&car, MONEY - DEPOSIT + MORE).await;
     net.assert_supply().await;
 }

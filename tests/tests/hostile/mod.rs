@@ -2,14 +2,14 @@
 
 mod network;
 
-use std::{process::Command, time::Duration};
+use std::{fs, process::Command, time::Duration};
 
 use flash_proto::{
-    Action, Address, Amount, ChannelId, Essence, Hash, NetworkId, Output, OutputId, PaymentList, SecretKey,
-    Side, Signature, SignedBalance, TickProof, Transaction, codec, limits,
+    Action, Address, Amount, ChannelId, Essence, Hash, NetworkId, Output, OutputId, PaymentList, PublicKey,
+    SecretKey, Side, Signature, SignedBalance, TickProof, Transaction, codec, limits,
     message::{
-        ChannelMessage, Funding, Hello, OpenReply, PauseReason, Reestablish, Refusal, RefusalCode, Stake,
-        Stakes, StreamStart, Update,
+        ChannelMessage, Funding, Hello, OpenParty, OpenProposal, OpenReply, PauseReason, Reestablish,
+        Refusal, RefusalCode, Stake, Stakes, StreamStart, Update,
     },
     transaction::{CooperativeClose, Withdraw},
 };
@@ -466,6 +466,81 @@ async fn endless_proposals_are_bounded() {
     let live = scene.charger.client().channels(false).await.unwrap().len();
     assert_eq!((accepted, live), (63, 65), "63 and the open one, and the honest peer's");
     scene.assert_unharmed("proposals").await;
+}
+
+/// What an operator does not take is refused with what would be taken; what is no channel at all, with why. None of it
+/// reserves money.
+#[tokio::test(flavor = "multi_thread")]
+async fn proposals_that_are_not_taken_are_refused_with_the_reason_and_reserve_nothing() {
+    const MONEY: Amount = Amount::new(5_000);
+    let net = Net::start().await;
+    let charger = Daemon::init(&net, "charger").await;
+    let config = charger.data().join("flash.toml");
+    let written = fs::read_to_string(&config).unwrap();
+    fs::write(&config, format!("{written}[accept]\ncontest_window_min = 50\n")).unwrap();
+    let charger = net.run_with_money(charger, MONEY).await;
+    let peer = ScriptedPeer::new(&net, &charger.ticket().await);
+    let greeted = peer.greet().await;
+    let newest = net.info().await.milestone_index;
+    let id = OutputId { transaction: flash_proto::TransactionId::new([5; 32]), index: 0 };
+    let output = Output { address: Address::of(&peer.key.public()), amount: Amount::new(DEPOSIT) };
+    let funding = Funding { id, output };
+    let good = OpenProposal { deposit_b: MONEY, ..peer.proposal(vec![funding], newest + 500) };
+    let of_a = |party_a: OpenParty| OpenProposal { party_a, ..good.clone() };
+    let nothing = OpenParty { deposit: Amount::ZERO, funding: vec![], ..good.party_a.clone() };
+    let no_point = (0..).map(|byte| PublicKey::new([byte; 32])).find(|key| key.verifier().is_none()).unwrap();
+    let (policy, misbehaved) = (RefusalCode::Policy, RefusalCode::Misbehaved);
+    let cases = [
+        (
+            OpenProposal { deposit_b: Amount::new((1 << 30) + 1), ..good.clone() },
+            policy,
+            "at most 1Gi is locked here, not 1.073741825Gi",
+        ),
+        (
+            OpenProposal { contest_window_milestones: 49, ..good.clone() },
+            policy,
+            "the contest window must be 50 to 1000000 milestones",
+        ),
+        (OpenProposal { contest_window_milestones: u32::MAX, ..good.clone() }, policy, "50 to 1000000"),
+        (OpenProposal { expiry_milestone: newest, ..good.clone() }, policy, "the expiry must be milestone"),
+        (OpenProposal { expiry_milestone: u64::MAX, ..good.clone() }, policy, "the expiry must be milestone"),
+        (
+            OpenProposal { deposit_b: Amount::ZERO, ..of_a(nothing.clone()) },
+            policy,
+            "the deposits: together they must be",
+        ),
+        (of_a(OpenParty { deposit: Amount::SUPPLY, ..good.party_a.clone() }), policy, "the deposits"),
+        (of_a(OpenParty { deposit: Amount::MAX, ..good.party_a.clone() }), policy, "the deposits"),
+        (
+            of_a(OpenParty { deposit: Amount::new(DEPOSIT - 1), ..good.party_a.clone() }),
+            misbehaved,
+            "is not its deposit and change",
+        ),
+        (
+            of_a(OpenParty {
+                deposit: Amount::new(2 * DEPOSIT),
+                funding: vec![funding, funding],
+                ..good.party_a.clone()
+            }),
+            misbehaved,
+            "an output funds the channel twice",
+        ),
+        (of_a(OpenParty { key: no_point, ..good.party_a.clone() }), misbehaved, "channel key cannot be used"),
+    ];
+    for (proposal, wanted, why) in cases {
+        let OpenReply::Refuse(Refusal { code, detail }) = greeted.propose(proposal).await else {
+            panic!("taken, but {why}")
+        };
+        assert_eq!(code, wanted, "{detail}");
+        assert!(detail.contains(why), "`{detail}` should say `{why}`");
+        let balance = charger.client().balance().await.unwrap();
+        assert_eq!((balance.available, balance.reserved), (MONEY, Amount::ZERO), "{why}");
+    }
+    assert_eq!(charger.client().channels(false).await.unwrap().len(), 0, "of none anything is left");
+    let OpenReply::Accept(_) = greeted.propose(good.clone()).await else { panic!("what all were made from") };
+    // Now there is nothing left for another one.
+    let OpenReply::Refuse(Refusal { code, detail }) = greeted.propose(good).await else { panic!("taken") };
+    assert_eq!(code, RefusalCode::Busy, "{detail}");
 }
 
 /// What a peer locks must be there, be its own and be what it says; else the channel never opens, no payment is
