@@ -1,6 +1,8 @@
 //! The whole system's tests, in one program: most of what they do is waiting, so that several run at a time.
 
 mod backup;
+#[cfg(target_os = "linux")]
+mod commands;
 mod disk;
 mod explorer;
 mod failure_cases;

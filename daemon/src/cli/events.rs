@@ -4,6 +4,7 @@ use std::io::{self, Write};
 
 use clap::Args;
 use futures_util::StreamExt;
+use serde_json::Value;
 
 use super::{
     Context,
@@ -88,6 +89,34 @@ fn line(event: &Event) -> String {
         event.number,
         view::time(event.at_ms),
         event.kind,
-        event.details
+        details("", &event.details).join("  ")
     )
+}
+
+/// `name=value` for each of the details, those inside of others as `outer.name=value`.
+fn details(name: &str, value: &Value) -> Vec<String> {
+    match value {
+        Value::Null => vec![],
+        Value::Object(fields) => {
+            let within =
+                |field: &String| if name.is_empty() { field.clone() } else { format!("{name}.{field}") };
+            fields.iter().flat_map(|(field, value)| details(&within(field), value)).collect()
+        }
+        Value::String(text) => vec![format!("{name}={text}")],
+        other => vec![format!("{name}={other}")],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn details_are_named() {
+        let shown = |value| details("", &value).join("  ");
+        assert_eq!(shown(serde_json::json!({})), "");
+        let nested =
+            serde_json::json!({ "balances": { "ours": "25", "peers": null }, "by": "us", "count": 3 });
+        assert_eq!(shown(nested), "balances.ours=25  by=us  count=3");
+    }
 }

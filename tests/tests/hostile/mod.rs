@@ -488,7 +488,8 @@ async fn proposals_that_are_not_taken_are_refused_with_the_reason_and_reserve_no
     let good = OpenProposal { deposit_b: MONEY, ..peer.proposal(vec![funding], newest + 500) };
     let of_a = |party_a: OpenParty| OpenProposal { party_a, ..good.clone() };
     let nothing = OpenParty { deposit: Amount::ZERO, funding: vec![], ..good.party_a.clone() };
-    let no_point = (0..).map(|byte| PublicKey::new([byte; 32])).find(|key| key.verifier().is_none()).unwrap();
+    let no_point =
+        (0..=u8::MAX).map(|byte| PublicKey::new([byte; 32])).find(|key| key.verifier().is_none()).unwrap();
     let (policy, misbehaved) = (RefusalCode::Policy, RefusalCode::Misbehaved);
     let cases = [
         (
