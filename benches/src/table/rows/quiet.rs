@@ -1,12 +1,17 @@
-//! One payment at a time on a quiet channel, alone and while another channel of the same daemons is saturated.
+//! One payment at a time on a quiet channel, alone and while another channel of the same daemons is saturated; and the
+//! steps that it cannot do without, beside the same load.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use flashd::bench::{latency::Latency, load::Limit};
+use flashd::{
+    bench::{latency::Latency, load::Limit},
+    failure::Failure,
+};
 
 use super::saturated;
 use crate::table::{
     Bench, Done,
+    baselines::{Appender, PingPong},
     line::Line,
     pair::{Pair, Wish},
     worker::Load,
@@ -39,20 +44,44 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     };
     let beside = single(seconds);
     let (mut first, mut second) = (sides.loader(0).await?, sides.loader(0).await?);
-    let (full, beside) = tokio::try_join!(first.take(&full), second.take(&beside))?;
+    let (meanwhile, beside) = tokio::try_join!(first.take(&full), second.take(&beside))?;
+
+    bench.progress.say("the steps alone beside the saturated one");
+    let steps = steps(PingPong::start(bench).await?, Appender::new()?, Duration::from_secs(seconds));
+    let (again, steps) = tokio::try_join!(first.take(&full), steps)?;
+    let paid = meanwhile.count().saturating_add(again.count());
     let quiet = alone.count().saturating_add(beside.count());
-    sides.finish(bench, &[[full.count(), 0], [quiet, 0]]).await?;
+    sides.finish(bench, &[[paid, 0], [quiet, 0]]).await?;
     let (alone, beside) = (Latency::of(alone.latencies_us), Latency::of(beside.latencies_us));
     let ms = |us: u32| f64::from(us) / 1_000.0;
     let how = format!("a payment every {} ms", PAUSE_US / 1_000);
+    let steps_how = "a frame there and back over QUIC to an idle process, and two synced appends, every 5 ms";
     Ok(vec![
         Line::measured(NAME, "a payment beside a saturated channel, p99", ms(beside.p99_us), "ms")
             .at_most(5.0)
-            .against("alone, p99", ms(alone.p99_us))
+            .against("its steps alone beside it", ms(steps.p99_us))
             .how(&*how),
         Line::measured(NAME, "a payment beside a saturated channel, p50", ms(beside.p50_us), "ms")
-            .against("alone, p50", ms(alone.p50_us))
+            .against("its steps alone beside it", ms(steps.p50_us))
             .how(&*how),
-        Line::rate(NAME, "payments on the saturated channel meanwhile", full.count(), full.time).how(how),
+        Line::measured(NAME, "its steps alone beside a saturated channel, p99", ms(steps.p99_us), "ms")
+            .how(steps_how),
+        Line::measured(NAME, "a payment with nothing beside it, p99", ms(alone.p99_us), "ms").how(&*how),
+        Line::rate(NAME, "payments on the saturated channel meanwhile", meanwhile.count(), meanwhile.time)
+            .how(how),
     ])
+}
+
+/// How long the steps took that no payment can do without, each time: there and back, synced here and there.
+async fn steps(mut link: PingPong, mut disk: Appender, time: Duration) -> Done<Latency> {
+    let (mut times, started) = (Vec::new(), Instant::now());
+    while started.elapsed() < time {
+        let begun = Instant::now();
+        link.exchange(1).await?;
+        let synced = tokio::task::spawn_blocking(move || disk.append(2).map(|_| disk));
+        disk = synced.await.map_err(Failure::new)??;
+        times.push(u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX));
+        tokio::time::sleep(Duration::from_micros(PAUSE_US)).await;
+    }
+    Ok(Latency::of(times))
 }
