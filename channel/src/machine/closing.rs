@@ -30,9 +30,12 @@ impl Channel {
         }
     }
 
-    /// The peer asks to close.
+    /// The peer asks to close. It may have passed over the close that this side has signed, as the one before it had not
+    /// lapsed for it yet: it is told that again, once.
     pub(super) fn asked_to_close(&mut self, effects: &mut Effects) {
-        self.peer_wants_close = true;
+        if !std::mem::replace(&mut self.peer_wants_close, true) {
+            self.resume_close(effects);
+        }
         if matches!(self.phase, Phase::Opening | Phase::Open) {
             self.drop_queue(effects);
         }
@@ -131,6 +134,12 @@ impl Channel {
                 effects.after.push(After::Send(ChannelMessage::CloseComplete { signature }));
                 Ok(())
             }
+            // The known one has lapsed for the peer, but not in this side's view yet. Then this side asks again.
+            Phase::ClosingTogether { close: known, .. }
+                if close.expiry_milestone > known.expiry_milestone =>
+            {
+                Ok(())
+            }
             Phase::ClosingTogether { .. } => Err(Misbehaviour::WrongClose),
             // The channel is over or, where it is in use, may have been asked for before records were lost: it lapses.
             _ => Ok(()),
@@ -146,7 +155,7 @@ impl Channel {
         Ok(())
     }
 
-    /// After a break: says again what the peer may have missed.
+    /// Says again what the peer may have missed.
     pub(super) fn resume_close(&self, effects: &mut Effects) {
         if let Phase::ClosingTogether { close, ours, theirs: None } = self.phase {
             effects.after.push(After::Send(ChannelMessage::CloseSigned { close, signature: ours }));

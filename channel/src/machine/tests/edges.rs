@@ -184,13 +184,53 @@ fn a_close_that_the_peer_changes_after_it_was_signed_is_refused() {
         let signature = essence.unlock(&key(Side::B)).signature;
         Input::Message(ChannelMessage::CloseSigned { close, signature })
     };
+    let changed = [
+        CooperativeClose { payout_b: amount(1), payout_a: amount(999), ..close },
+        CooperativeClose { expiry_milestone: close.expiry_milestone - 1, ..close },
+    ];
+    for wrong in changed {
+        assert_eq!(pair.of(Side::A).handle(vec![signed(wrong)]), Err(Misbehaviour::WrongClose));
+    }
     let later = CooperativeClose { expiry_milestone: close.expiry_milestone + 1, ..close };
-    assert_eq!(pair.of(Side::A).handle(vec![signed(later)]), Err(Misbehaviour::WrongClose));
     pair.of(Side::A).handle(vec![signed(close)]).unwrap();
     let again = pair.of(Side::A).outbox.drain(..).next();
     assert!(matches!(again, Some(ChannelMessage::CloseComplete { .. })), "the same again is answered again");
     pair.of(Side::A).handle(vec![Input::CloseAlone, signed(later)]).unwrap();
     assert_eq!(pair.of(Side::A).channel.phase, Phase::ClosingAlone, "of no interest any more");
+}
+
+#[test]
+fn a_close_that_is_signed_again_before_the_other_side_sees_it_lapse_is_taken_then() {
+    let mut pair = Pair::open([1_000, 0]);
+    pair.of(Side::B).handle(vec![Input::Close]).unwrap();
+    pair.run();
+    let first = closed_by_both(&mut pair);
+    // The peer asks once more, as after a break: the same is said again, once, and another one follows should it lapse.
+    let again = |pair: &mut Pair| {
+        pair.of(Side::A).handle(vec![Input::Message(ChannelMessage::CloseRequest)]).unwrap();
+        pair.of(Side::A).outbox.drain(..).collect::<Vec<_>>()
+    };
+    assert_eq!(again(&mut pair), [], "both have signed it");
+
+    // It is not applied. A sees that first and signs another one, which B passes over.
+    pair.index = first.expiry_milestone + 1;
+    let record = Some(pair.record(ChannelPhase::Open, [0, 0]));
+    let view = LedgerView { index: pair.index, record, payouts: None };
+    pair.of(Side::A).handle(vec![Input::Ledger(view)]).unwrap();
+    let signed: Vec<_> = pair.of(Side::A).outbox.drain(..).collect();
+    assert!(matches!(signed[..], [ChannelMessage::CloseSigned { .. }]), "{signed:?}");
+    pair.of(Side::B).handle(signed.iter().cloned().map(Input::Message).collect()).unwrap();
+    assert!(pair.of(Side::B).outbox.is_empty());
+    assert!(matches!(pair.of(Side::B).channel.phase, Phase::ClosingTogether { close, .. } if close == first));
+
+    // B sees it, too, and asks: it is told again, at once, but not as often as it asks.
+    assert_eq!(again(&mut pair), signed);
+    assert_eq!(again(&mut pair), []);
+    pair.of(Side::B).handle(vec![Input::Ledger(view)]).unwrap();
+    assert!(matches!(pair.of(Side::B).outbox.front(), Some(ChannelMessage::CloseRequest)));
+    pair.of(Side::B).handle(signed.into_iter().map(Input::Message).collect()).unwrap();
+    pair.run();
+    assert!(closed_by_both(&mut pair).expiry_milestone > first.expiry_milestone);
 }
 
 #[test]
