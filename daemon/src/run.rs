@@ -21,6 +21,7 @@ use flash_node_client::{
 use flash_proto::{NetworkId, NetworkParams, SecretKey};
 use serde_json::json;
 use tokio::{net::TcpListener, task::JoinSet};
+use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
 
 use crate::{
     api::BackupInfo,
@@ -415,14 +416,15 @@ async fn serve(dir: &DataDir, config: &Config, daemon: Daemon, stop: &Stop) -> R
 
 /// Writes logs to standard error.
 pub fn log_to_stderr(filter: &str, json: bool) -> Result<(), Failure> {
-    let filter = filter.parse::<tracing_subscriber::EnvFilter>().map_err(|error| Failure {
+    let filter = filter.parse::<Targets>().map_err(|error| Failure {
         message: format!(
             "`{filter}` is no log filter: {error}. Use a level, or such as flashd=debug,quinn=warn"
         ),
         exit: Exit::Usage,
     })?;
-    let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    let done = if json { builder.json().try_init() } else { builder.try_init() };
+    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let filtered = tracing_subscriber::registry().with(filter);
+    let done = if json { filtered.with(lines.json()).try_init() } else { filtered.with(lines).try_init() };
     done.map_err(Failure::new)
 }
 

@@ -43,7 +43,7 @@ pub(crate) struct Options {
     /// Channels that pay at random times [default: 10000; quick: 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     channels: Option<u16>,
-    /// Channels that are opened against time [default: 2000; quick: 30]
+    /// Channels that are opened against time [default: 10000; quick: 30]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
     opened: Option<u16>,
     /// Handshakes [default: 10000; quick: 200]
@@ -74,7 +74,7 @@ impl Options {
 
     /// Channels that are opened against time.
     pub(crate) fn opened(&self) -> u16 {
-        self.opened.unwrap_or(if self.quick { 30 } else { 2_000 })
+        self.opened.unwrap_or(if self.quick { 30 } else { 10_000 })
     }
 
     /// Handshakes.

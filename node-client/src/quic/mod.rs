@@ -131,6 +131,12 @@ impl Endpoint {
         Ok(Self { socket: bind(address, None)?, key: key.clone(), alpn, limits })
     }
 
+    /// Dials from the same socket as the owner of another key.
+    #[must_use]
+    pub fn as_key(&self, key: &SecretKey) -> Self {
+        Self { key: key.clone(), ..self.clone() }
+    }
+
     /// Connects to the machine at `address`, which must show `expected`.
     ///
     /// # Errors

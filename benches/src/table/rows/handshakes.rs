@@ -34,11 +34,14 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     let (info, pid) = (daemon.client.info().await?, daemon.pid());
     let pid = pid.ok_or_else(|| Failure::new("the daemon has ended"))?;
     let peer: PeerAddress = info.ticket.parse().map_err(Failure::new)?;
-    let dialler = Dialler { peer, network: info.network };
+    let any = SocketAddr::from(([127, 0, 0, 1], 0));
+    let limits = StreamLimits { bidirectional: 8 };
+    let socket = Endpoint::dialler(&SecretKey::from_bytes([7; 32]), PEER_ALPN, any, limits);
+    let dialler = Dialler { socket: socket.map_err(Failure::new)?, peer, network: info.network };
 
     bench.progress.say("keeping connections");
     let before = Usage::read(pid, None).await?;
-    let kept: Vec<(Endpoint, Connection)> = dialler.dial(0..IDLE).await?;
+    let kept = dialler.dial(0..IDLE).await?;
     let after = Usage::read(pid, None).await?;
     drop(kept);
     let idle_kb = (f64::from(u32::try_from(after.resident_kib).unwrap_or(u32::MAX))
@@ -67,13 +70,14 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
 
 /// Connects to a daemon as many machines.
 struct Dialler {
+    socket: Endpoint,
     peer: PeerAddress,
     network: NetworkId,
 }
 
 impl Dialler {
     /// Connections of so many machines, which greet.
-    async fn dial(&self, machines: std::ops::Range<u32>) -> Done<Vec<(Endpoint, Connection)>> {
+    async fn dial(&self, machines: std::ops::Range<u32>) -> Done<Vec<Connection>> {
         stream::iter(machines)
             .map(|machine| self.machine(machine))
             .buffer_unordered(AT_ONCE)
@@ -85,21 +89,18 @@ impl Dialler {
     async fn greet(&self, machines: std::ops::Range<u32>) -> Done {
         let machines = stream::iter(machines).map(|machine| self.machine(machine)).buffer_unordered(AT_ONCE);
         machines
-            .try_for_each(|(_endpoint, connection)| {
+            .try_for_each(|connection| {
                 connection.close(0_u32.into(), b"");
                 std::future::ready(Ok(()))
             })
             .await
     }
 
-    async fn machine(&self, machine: u32) -> Done<(Endpoint, Connection)> {
+    async fn machine(&self, machine: u32) -> Done<Connection> {
         let mut key = [7; 32];
         key[..4].copy_from_slice(&machine.to_le_bytes());
-        let any = SocketAddr::from(([127, 0, 0, 1], 0));
-        let limits = StreamLimits { bidirectional: 8 };
-        let endpoint = Endpoint::dialler(&SecretKey::from_bytes(key), PEER_ALPN, any, limits);
-        let endpoint = endpoint.map_err(Failure::new)?;
-        let connection = endpoint.dial(&self.peer).await.map_err(Failure::new)?;
+        let own = self.socket.as_key(&SecretKey::from_bytes(key));
+        let connection = own.dial(&self.peer).await.map_err(Failure::new)?;
         let (send, receive) = connection.open_bi().await.map_err(Failure::new)?;
         let mut writer = FrameWriter::new(send, limits::PEER_FRAME_BYTES_MAX);
         let mut reader = FrameReader::new(receive, limits::PEER_FRAME_BYTES_MAX);
@@ -109,6 +110,6 @@ impl Dialler {
         if greeted.map_err(Failure::new)?.is_none() {
             return Err(Failure::new("the daemon does not greet"));
         }
-        Ok((endpoint, connection))
+        Ok(connection)
     }
 }
