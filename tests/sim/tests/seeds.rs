@@ -38,6 +38,7 @@ const FULL_SEEDS: u64 = 5_000;
 /// - 2138390: the link changed the number of a tick to that of another update with the same chain.
 /// - 3080133: one transaction twice in a milestone, of which the second was told of the first.
 /// - 4158053: old views of the ledger went on to be shown where faults had stopped.
+/// - 6165564: a peer that saw a signed close lapse first, and signed another one, was refused for it.
 const REGRESSIONS: [u64; 31] = [
     321, 2_217, 3_345, 10_869, 12_160, 26_040, 27_344, 36_567, 40_577, 209_101, 218_387, 222_019, 235_838,
     241_334, 301_958, 310_469, 332_932, 1_002_604, 1_003_936, 1_004_216, 1_006_046, 1_007_227, 2_011_627,
