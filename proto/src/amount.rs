@@ -195,6 +195,22 @@ mod tests {
     use super::*;
 
     #[test]
+    fn amounts_are_shown_in_the_largest_unit_that_they_fill() {
+        let shown = [
+            (0, "0i"),
+            (999, "999i"),
+            (1_000, "1Ki"),
+            (1_500, "1.5Ki"),
+            (999_999, "999.999Ki"),
+            (1_073_741_825, "1.073741825Gi"),
+        ];
+        for (units, text) in shown {
+            assert_eq!(Amount::new(units).to_string(), text);
+        }
+        assert_eq!(format!("{:>8}", Amount::new(1_500)), "   1.5Ki");
+    }
+
+    #[test]
     fn texts_with_units() {
         for (text, units) in [
             ("0", 0),
