@@ -97,7 +97,8 @@ mod tests {
         let mut unknown_tag = good.clone();
         unknown_tag[3] = 2;
         assert!(matches!(decode::<T, 64>(&unknown_tag), Err(CodecError::Malformed(_))));
-        assert_eq!(decode::<T, 8>(&good), Err(CodecError::TooLong { got: 16, max: 8 }));
+        assert_eq!(decode::<T, 16>(&good), Ok((1, Some(Side::B), vec![7])), "as long as there may be");
+        assert_eq!(decode::<T, 15>(&good), Err(CodecError::TooLong { got: 16, max: 15 }));
     }
 
     #[test]

@@ -254,6 +254,19 @@ mod tests {
     }
 
     #[test]
+    fn keys_stand_in_strictly_rising_order() {
+        let good = set(&[1, 2, 3], 3);
+        assert_eq!(good.check(), Ok(()));
+        let mut falling = good.clone();
+        falling.keys.reverse();
+        assert_eq!(falling.check(), Err(CoordinatorSetError::Keys));
+        let mut twice = good.clone();
+        twice.keys[1] = twice.keys[0];
+        assert_eq!(twice.check(), Err(CoordinatorSetError::Keys));
+        assert_eq!(CoordinatorSet { threshold: 4, ..good }.check(), Err(CoordinatorSetError::Threshold));
+    }
+
+    #[test]
     fn what_is_handed_over_is_signed_and_well_formed() {
         let history = CoordinatorHistory::new(&params());
         let mut changed = milestone(5, Some(set(&[7], 1)), &[1, 2]);
