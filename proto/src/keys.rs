@@ -176,8 +176,10 @@ mod tests {
             .collect();
         assert!(verify_all(&checks) && verify_all(&[]));
         let verified: Vec<_> = Verified::all(&checks).unwrap().collect();
-        let (key, hash, signature) = checks[39];
-        assert!(verified[39].says(&key, &hash, &signature) && !verified[38].says(&key, &hash, &signature));
+        let (own, other) = (checks[39], checks[38]);
+        let says = |key, hash, signature| verified[39].says(&key, &hash, &signature);
+        assert!(says(own.0, own.1, own.2));
+        assert!(!says(other.0, own.1, own.2) && !says(own.0, other.1, own.2) && !says(own.0, own.1, other.2));
         for place in [0, 17, 39] {
             let right = checks[place];
             checks[place].1 = Hash::new([99; 32]);
