@@ -378,6 +378,32 @@ mod tests {
     }
 
     #[test]
+    fn each_side_has_its_own_stake() {
+        let stake = |deposit| Stake { deposit: Amount::new(deposit), withdrawn: Amount::new(1) };
+        let stakes = Stakes { a: stake(2), b: stake(3) };
+        assert_eq!((stakes.of(Side::A), stakes.of(Side::B)), (stake(2), stake(3)));
+    }
+
+    #[test]
+    fn an_update_counts_its_payments_and_the_ticks_that_it_folds() {
+        let mut payments = PaymentList::new();
+        for _ in 0..3 {
+            payments.push(&crate::Payment::new(Amount::new(5), b"").unwrap()).unwrap();
+        }
+        let folded = Some(TickProof { index: 4, preimage: crate::Hash::new([1; 32]) });
+        let count = |payments: &PaymentList, ticks| {
+            let signature = Signature::new([0; 64]);
+            let payments = payments.clone();
+            Update { seq: 1, cumulative: Amount::new(15), payments, ticks, signature }.count()
+        };
+        assert_eq!(count(&PaymentList::new(), None), Ok(0));
+        assert_eq!(count(&payments, None), Ok(3));
+        assert_eq!(count(&payments, Some(TickStep::NONE)), Ok(3));
+        assert_eq!(count(&payments, Some(TickStep { folded, ..TickStep::NONE })), Ok(7));
+        assert!(count(&PaymentList::from_packed(vec![1]), None).is_err());
+    }
+
+    #[test]
     fn a_refusal_is_cut_between_characters() {
         let max = limits::DETAIL_BYTES_MAX;
         for (given, kept) in [
