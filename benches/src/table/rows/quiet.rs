@@ -3,10 +3,7 @@
 
 use std::time::{Duration, Instant};
 
-use flashd::{
-    bench::{latency::Latency, load::Limit},
-    failure::Failure,
-};
+use flashd::bench::{latency::Latency, load::Limit};
 
 use super::saturated;
 use crate::table::{
@@ -14,7 +11,7 @@ use crate::table::{
     baselines::{Appender, PingPong},
     line::Line,
     pair::{Pair, Wish},
-    worker::Load,
+    worker::{Load, microseconds},
 };
 
 pub(super) const NAME: &str = "quiet";
@@ -54,8 +51,10 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     sides.finish(bench, &[[paid, 0], [quiet, 0]]).await?;
     let (alone, beside) = (Latency::of(alone.latencies_us), Latency::of(beside.latencies_us));
     let ms = |us: u32| f64::from(us) / 1_000.0;
-    let how = format!("a payment every {} ms", PAUSE_US / 1_000);
-    let steps_how = "a frame there and back over QUIC to an idle process, and two synced appends, every 5 ms";
+    let every = format!("every {} ms", PAUSE_US / 1_000);
+    let how = format!("a payment {every}");
+    let steps_how =
+        format!("a frame there and back over QUIC to an idle process, and two synced appends, {every}");
     Ok(vec![
         Line::measured(NAME, "a payment beside a saturated channel, p99", ms(beside.p99_us), "ms")
             .at_most(5.0)
@@ -78,9 +77,8 @@ async fn steps(mut link: PingPong, mut disk: Appender, time: Duration) -> Done<L
     while started.elapsed() < time {
         let begun = Instant::now();
         link.exchange(1).await?;
-        let synced = tokio::task::spawn_blocking(move || disk.append(2).map(|_| disk));
-        disk = synced.await.map_err(Failure::new)??;
-        times.push(u32::try_from(begun.elapsed().as_micros()).unwrap_or(u32::MAX));
+        (_, disk) = disk.append(2).await?;
+        times.push(microseconds(begun));
         tokio::time::sleep(Duration::from_micros(PAUSE_US)).await;
     }
     Ok(Latency::of(times))

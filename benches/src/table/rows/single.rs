@@ -35,14 +35,9 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     for round in 1..=ROUNDS {
         bench.progress.say(format!("round {round} of {ROUNDS}: the steps"));
         exchanged.extend(link.exchange(steps).await?);
-        let (file, synced) = tokio::task::spawn_blocking(move || {
-            let synced = disk.append(steps);
-            (disk, synced)
-        })
-        .await
-        .map_err(Failure::new)?;
-        disk = file;
-        appended.extend(synced?);
+        let synced;
+        (synced, disk) = disk.append(steps).await?;
+        appended.extend(synced);
         bench.progress.say(format!("round {round} of {ROUNDS}: payments"));
         let meter = sides.meter(false).await?;
         let paid = sides.pay(&load).await?;

@@ -95,7 +95,8 @@ fn payment() -> PayRequest {
     PayRequest { amount: AMOUNT, reference: None, key: None }
 }
 
-fn microseconds(since: Instant) -> u32 {
+/// For [`Latency`](flashd::bench::latency::Latency).
+pub(crate) fn microseconds(since: Instant) -> u32 {
     u32::try_from(since.elapsed().as_micros()).unwrap_or(u32::MAX)
 }
 

@@ -14,7 +14,7 @@ use std::{
 
 pub(crate) use echo::{echo, key as echo_key};
 use flashd::{daemon::Daemon, failure::Failure, flashd_cli};
-pub(crate) use load::{Load, Paid};
+pub(crate) use load::{Load, Paid, microseconds};
 use tokio::{
     io::{AsyncBufReadExt, AsyncWriteExt, BufReader},
     net::{UnixListener, UnixStream},
