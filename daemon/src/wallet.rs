@@ -158,9 +158,17 @@ impl WalletService {
 
     /// Gives the wallet's record its place in the writer's queue.
     async fn queue(&self, mut wallet: MutexGuard<'_, Wallet>) -> Result<Queued, ApiError> {
-        let mut batch = Batch::new();
+        self.queue_with(&mut wallet, Batch::new(), Vec::new()).await
+    }
+
+    async fn queue_with(
+        &self,
+        wallet: &mut Wallet,
+        mut batch: Batch,
+        events: Vec<NewEvent>,
+    ) -> Result<Queued, ApiError> {
         tables::put_wallet(&mut batch, wallet.record(), wallet.take_changed());
-        self.0.writer.queue(batch, Vec::new()).await.map(Queued).map_err(stopping)
+        self.0.writer.queue(batch, events).await.map(Queued).map_err(stopping)
     }
 
     /// Makes the wallet's record durable, with other changes, events and lines of the history.
@@ -171,7 +179,6 @@ impl WalletService {
         events: Vec<NewEvent>,
         history: Vec<HistoryEntry>,
     ) -> Result<(), ApiError> {
-        tables::put_wallet(&mut batch, wallet.record(), wallet.take_changed());
         if !history.is_empty() {
             let mut number = tables::history_number(self.0.store.as_ref())?;
             for entry in &history {
@@ -179,10 +186,10 @@ impl WalletService {
                 tables::put_history(&mut batch, number, entry);
             }
         }
-        let done = self.0.writer.queue(batch, events).await.map_err(stopping)?;
+        let queued = self.queue_with(&mut wallet, batch, events).await?;
         // The next line is numbered after the last one in the store, so that these must be there first.
         let held = (!history.is_empty()).then_some(wallet);
-        let durable = done.await.map_err(stopping);
+        let durable = queued.durable().await;
         drop(held);
         durable
     }
