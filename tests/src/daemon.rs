@@ -1,6 +1,8 @@
 //! A daemon with its data directory.
 
 use std::{
+    fs,
+    io::Write,
     path::{Path, PathBuf},
     process::Command,
 };
@@ -54,6 +56,13 @@ impl Daemon {
     /// Its data directory.
     pub fn data(&self) -> &Path {
         &self.data
+    }
+
+    /// Adds lines to its `flash.toml`.
+    pub fn configure(&self, lines: &str) {
+        let mut file =
+            fs::OpenOptions::new().append(true).open(self.data.join("flash.toml")).expect("it has one");
+        file.write_all(lines.as_bytes()).expect("room");
     }
 
     /// The command that runs it.

@@ -1,6 +1,6 @@
 //! A node that lies, beside an honest one.
 
-use std::{fs, net::Ipv4Addr, process::Command};
+use std::{net::Ipv4Addr, process::Command};
 
 use flash_node_client::protocol::{NodeResponse, TransactionAnswer};
 use flash_proto::{
@@ -82,9 +82,7 @@ async fn behind_a_node_that_is_late_payments_pause_and_a_close_is_answered_once_
     let node = LyingNode::start(Ipv4Addr::LOCALHOST.into(), &net.node.address, |_| false);
     let arguments = ["--node", &node.address.to_string()];
     let mut charger = Daemon::init_at(net.path().join("charger"), &net.node.network(), &arguments).await;
-    let config = charger.data().join("flash.toml");
-    let written = fs::read_to_string(&config).expect("its configuration");
-    fs::write(&config, format!("freshness_ms_max = 1500\n{written}")).expect("room");
+    charger.configure("freshness_ms_max = 1500\n");
     charger.start().await;
     let peer = ScriptedPeer::new(&net, &charger.ticket().await);
     let channel = peer.open_with(&net, Amount::new(1_000_000), 6_000).await;

@@ -46,9 +46,7 @@ struct Cost {
 /// A daemon that keeps little of the past, and has money.
 async fn forgetful(net: &Net, name: &str) -> Daemon {
     let daemon = Daemon::init(net, name).await;
-    let config = daemon.data().join("flash.toml");
-    let written = fs::read_to_string(&config).expect("its configuration");
-    fs::write(&config, format!("history_keep = {HISTORY_KEEP}\n{written}")).expect("room");
+    daemon.configure(&format!("history_keep = {HISTORY_KEEP}\n"));
     net.run_with_money(daemon, Amount::new(3 * DEPOSIT)).await
 }
 

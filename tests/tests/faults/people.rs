@@ -1,7 +1,7 @@
 //! What people and peers do that is no attack yet: policies that change, sums that are too small, peers that do
 //! not answer.
 
-use std::{fs, time::Duration};
+use std::time::Duration;
 
 use flash_proto::{Amount, ChannelId, message::ChannelMessage};
 use flash_tests::{Daemon, Net, RawNode, ScriptedPeer, rounds};
@@ -102,10 +102,7 @@ async fn no_channel_is_closed_over_a_policy_or_because_it_holds_too_little() {
     car.pay(channel, DEPOSIT - 1).await.expect("it is in use");
     for daemon in [&mut car, &mut charger] {
         assert_eq!(daemon.stop().await.code, Some(0));
-        let path = daemon.data().join("flash.toml");
-        let strict = "[accept]\ncontest_window_min = 900000\nchannels_per_peer_max = 1\n";
-        let kept = fs::read_to_string(&path).unwrap();
-        fs::write(&path, format!("{kept}{strict}")).unwrap();
+        daemon.configure("[accept]\ncontest_window_min = 900000\nchannels_per_peer_max = 1\n");
         daemon.start().await;
     }
     for side in [&car, &charger] {

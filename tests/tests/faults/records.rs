@@ -57,9 +57,7 @@ fn change(store: &Path, key: &[u8], value: Option<&[u8]>) {
 async fn used(net: &Net) -> (Daemon, Daemon, ChannelId) {
     let money = Amount::new(3 * DEPOSIT);
     let car = Daemon::init(net, "car").await;
-    let config = car.data().join("flash.toml");
-    let written = fs::read_to_string(&config).expect("its configuration");
-    fs::write(&config, format!("store = \"sled\"\n{written}")).expect("room");
+    car.configure("store = \"sled\"\n");
     let (mut car, charger) = tokio::join!(net.run_with_money(car, money), net.daemon("charger", money));
     let channel = car.open(&charger, DEPOSIT, DEPOSIT, 400).await;
     car.agree(&charger, channel).await;

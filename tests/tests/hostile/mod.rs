@@ -2,7 +2,7 @@
 
 mod network;
 
-use std::{fs, process::Command, time::Duration};
+use std::{process::Command, time::Duration};
 
 use flash_proto::{
     Action, Address, Amount, ChannelId, Essence, Hash, NetworkId, Output, OutputId, PaymentList, PublicKey,
@@ -475,9 +475,7 @@ async fn proposals_that_are_not_taken_are_refused_with_the_reason_and_reserve_no
     const MONEY: Amount = Amount::new(5_000);
     let net = Net::start().await;
     let charger = Daemon::init(&net, "charger").await;
-    let config = charger.data().join("flash.toml");
-    let written = fs::read_to_string(&config).unwrap();
-    fs::write(&config, format!("{written}[accept]\ncontest_window_min = 50\n")).unwrap();
+    charger.configure("[accept]\ncontest_window_min = 50\n");
     let charger = net.run_with_money(charger, MONEY).await;
     let peer = ScriptedPeer::new(&net, &charger.ticket().await);
     let greeted = peer.greet().await;
