@@ -7,7 +7,7 @@ use std::{
         Arc,
         atomic::{AtomicBool, AtomicU64, Ordering},
     },
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use flash_channel::{
@@ -34,8 +34,12 @@ use crate::{
     tables::{self, TransferRecord},
 };
 
-/// How often the wallet looks for money while nobody asks.
+/// How often the wallet looks for money while nobody asks, if that does not take long.
 const LOOK: Duration = Duration::from_secs(5);
+/// How often however long that takes.
+const LOOK_MAX: Duration = Duration::from_secs(60);
+/// Looks for money take one part of the time in so many, while nobody asks.
+const LOOK_SHARE: u32 = 20;
 /// How long whoever needs an unused address or key waits for the ledger to be searched.
 const SEARCH_WAIT: Duration = Duration::from_secs(30);
 /// How long a transfer may take to be applied.
@@ -488,15 +492,22 @@ impl WalletService {
             }),
             Err(error) => return stop.fail_store(&error),
         }
-        let mut look = tokio::time::interval(LOOK);
-        look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         loop {
-            tokio::select! {
-                _ = look.tick() => {}
+            let begun = Instant::now();
+            let looked = tokio::select! {
+                looked = self.refresh() => looked,
                 () = stop.stopped() => return,
-            }
-            if let Err(error) = self.refresh().await {
-                tracing::debug!(%error, "the wallet cannot look at the ledger now");
+            };
+            let pause = match looked {
+                Ok(()) => begun.elapsed().saturating_mul(LOOK_SHARE).clamp(LOOK, LOOK_MAX),
+                Err(error) => {
+                    tracing::debug!(%error, "the wallet cannot look at the ledger now");
+                    LOOK
+                }
+            };
+            tokio::select! {
+                () = tokio::time::sleep(pause) => {}
+                () = stop.stopped() => return,
             }
         }
     }

@@ -9,7 +9,7 @@ use std::{
 
 use flash_proto::{Address, ChannelId, ChannelRecord, Output, OutputId, PublicKey, Side};
 
-use futures_util::{TryStreamExt, stream::FuturesOrdered};
+use futures_util::{TryStreamExt, stream::FuturesUnordered};
 
 use super::{ClientError, NodeClient, Proven, Shared, link::Link};
 use crate::{
@@ -21,12 +21,12 @@ use crate::{
 /// How often lists are begun again because a milestone came between.
 const LISTINGS_MAX: usize = 8;
 
-/// Requests of one list that are under way at once, so that it is done before the next milestone.
+/// Requests of one list that are under way at once at each node.
 const PARTS_AT_ONCE: usize = 8;
 
 /// A part of what a node lists, with its milestone: entries in rising order of their ids.
 type Page<L> = (u64, Vec<(<L as Listed>::Id, <L as Listed>::Value, Proof)>);
-/// Entries of one milestone, each proven.
+/// Entries, each proven.
 type Listing<L> = Proven<Vec<(<L as Listed>::Id, <L as Listed>::Value)>>;
 
 /// A kind of thing that nodes list.
@@ -132,9 +132,10 @@ impl Listed for Channels {
 }
 
 impl NodeClient {
-    /// The unspent outputs at these addresses, each proven, all of one milestone: the newest that was known
-    /// when this was called, or a later one. All nodes that are in step are asked, and one that leaves an
-    /// output out is named; an output that all of them leave out is missed.
+    /// The unspent outputs at these addresses, each proven. Those at one address, and at 256 that follow each other here,
+    /// are of one milestone: the one that is returned, or a later one; and that is the newest that was known when this
+    /// was called, or a later one. All nodes that are in step are asked, and one that leaves an output out is named; an
+    /// output that all of them leave out is missed.
     ///
     /// # Errors
     /// [`ClientError`].
@@ -159,12 +160,32 @@ impl NodeClient {
 }
 
 impl Shared {
-    /// What all nodes that are in step prove together.
+    /// What all nodes that are in step prove, with the milestone of the oldest part: as many as a request names are of one.
     async fn everywhere<L: Listed>(&self, by: &[L::By]) -> Result<Listing<L>, ClientError> {
         let newest = self.core().newest().index;
+        let (mut oldest, mut all) = (None, BTreeMap::new());
+        for chunks in by.chunks(L::BY_MAX.saturating_mul(PARTS_AT_ONCE)) {
+            let mut parts = FuturesUnordered::new();
+            for chunk in chunks.chunks(L::BY_MAX) {
+                parts.push(self.together::<L>(newest, chunk));
+            }
+            while let Some(Proven { milestone_index, value }) = parts.try_next().await? {
+                oldest = Some(oldest.map_or(milestone_index, |oldest: u64| oldest.min(milestone_index)));
+                all.extend(value);
+            }
+        }
+        Ok(Proven { milestone_index: oldest.unwrap_or(newest), value: all.into_iter().collect() })
+    }
+
+    /// What all nodes that are in step prove together of one milestone, for as many as a request names.
+    async fn together<L: Listed>(
+        &self,
+        newest: u64,
+        by: &[L::By],
+    ) -> Result<Proven<BTreeMap<L::Id, L::Value>>, ClientError> {
         let mut listings = Vec::new();
         for _ in 0..LISTINGS_MAX {
-            listings = self.all(newest, |link| self.listing_at::<L>(link, newest, by)).await?;
+            listings = self.all(newest, |link| self.listing::<L>(link, newest, by)).await?;
             let first = listings.first().map(|(_, listing)| listing.milestone_index);
             if listings.iter().all(|(_, listing)| Some(listing.milestone_index) == first) {
                 break;
@@ -181,18 +202,18 @@ impl Shared {
                 self.lied(link, format!("it leaves out {name} {missing}, there at milestone {index}"));
             }
         }
-        Ok(Proven { milestone_index: index, value: all.into_iter().collect() })
+        Ok(Proven { milestone_index: index, value: all })
     }
 
     /// What one node lists, all of one milestone.
-    async fn listing_at<L: Listed>(
+    async fn listing<L: Listed>(
         &self,
         link: Link,
         newest: u64,
         by: &[L::By],
     ) -> Result<Listing<L>, ClientError> {
         for _ in 0..LISTINGS_MAX {
-            if let Some(listing) = self.list::<L>(&link, newest, by).await? {
+            if let Some(listing) = self.pages::<L>(&link, newest, by).await? {
                 return Ok(listing);
             }
         }
@@ -201,51 +222,24 @@ impl Shared {
     }
 
     /// `None` if a milestone came between two pages.
-    async fn list<L: Listed>(
+    async fn pages<L: Listed>(
         &self,
         link: &Link,
         newest: u64,
         by: &[L::By],
     ) -> Result<Option<Listing<L>>, ClientError> {
-        let mut listing: Option<Listing<L>> = None;
-        for chunks in by.chunks(L::BY_MAX.saturating_mul(PARTS_AT_ONCE)) {
-            let mut parts = FuturesOrdered::new();
-            for chunk in chunks.chunks(L::BY_MAX) {
-                parts.push_back(self.part::<L>(link, newest, chunk));
-            }
-            while let Some(part) = parts.try_next().await? {
-                match (&mut listing, part) {
-                    (listing @ None, part @ Some(_)) => *listing = part,
-                    (Some(listing), Some(part)) if listing.milestone_index == part.milestone_index => {
-                        listing.value.extend(part.value);
-                    }
-                    _ => return Ok(None),
-                }
-            }
-        }
-        let nothing = || Proven { milestone_index: newest, value: Vec::new() };
-        Ok(Some(listing.unwrap_or_else(nothing)))
-    }
-
-    /// The same for as many as a request names.
-    async fn part<L: Listed>(
-        &self,
-        link: &Link,
-        newest: u64,
-        by: &[L::By],
-    ) -> Result<Option<Listing<L>>, ClientError> {
-        let mut part = self.page::<L>(link, newest, by, None).await?;
-        let mut full = part.value.len() >= L::PAGE_MAX;
+        let mut listing = self.page::<L>(link, newest, by, None).await?;
+        let mut full = listing.value.len() >= L::PAGE_MAX;
         while full {
-            let after = part.value.last().map(|(id, _)| *id);
+            let after = listing.value.last().map(|(id, _)| *id);
             let page = self.page::<L>(link, newest, by, after).await?;
-            if page.milestone_index != part.milestone_index {
+            if page.milestone_index != listing.milestone_index {
                 return Ok(None);
             }
             full = page.value.len() >= L::PAGE_MAX;
-            part.value.extend(page.value);
+            listing.value.extend(page.value);
         }
-        Ok(Some(part))
+        Ok(Some(listing))
     }
 
     async fn page<L: Listed>(

@@ -50,6 +50,8 @@ pub struct Wallet {
     reservations: BTreeMap<u64, Reserved>,
     /// Of these, what is not written down yet as it is now.
     changed: BTreeSet<u64>,
+    /// Our transactions that were not applied in the view before the last: of what they left over the last may not know yet.
+    pending_before: BTreeSet<TransactionId>,
     /// Our unspent outputs as they were seen last.
     outputs: BTreeMap<OutputId, Output>,
     /// Those of them that are not reserved, the largest first.
@@ -77,6 +79,13 @@ struct Reserved {
     transaction: Option<TransactionId>,
     /// Past this milestone the transaction cannot be applied any more.
     expiry_milestone: Option<u64>,
+}
+
+impl Reserved {
+    /// Whether the transaction can be applied no more after this milestone.
+    fn is_past(&self, milestone_index: u64) -> bool {
+        self.expiry_milestone.is_some_and(|expiry| expiry < milestone_index)
+    }
 }
 
 /// Outputs that are promised to one transaction.
@@ -182,7 +191,9 @@ impl Wallet {
         let changed = state.reservations.keys().copied().collect();
         reservations.append(&mut state.reservations);
         let (free, addresses, watched) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
-        let mut wallet = Self { seed, state, reservations, changed, outputs, free, addresses, watched };
+        let pending_before = BTreeSet::new();
+        let mut wallet =
+            Self { seed, state, reservations, changed, pending_before, outputs, free, addresses, watched };
         wallet.watch();
         wallet.look_for_free();
         wallet
@@ -295,17 +306,20 @@ impl Wallet {
         self.addresses.keys().copied().collect()
     }
 
-    /// All unspent outputs at [`Wallet::addresses`] after a milestone, proven. Older views than the last
-    /// are of no interest.
+    /// All unspent outputs at [`Wallet::addresses`], proven, those at each address after this milestone or a later one. Older
+    /// views than the last are of no interest.
     pub fn observe(&mut self, milestone_index: u64, outputs: Vec<(OutputId, Output)>) -> Vec<WalletEvent> {
         if milestone_index < self.state.seen_milestone {
             return Vec::new();
         }
         self.state.seen_milestone = milestone_index;
-        let now: BTreeMap<OutputId, Output> =
+        let mut now: BTreeMap<OutputId, Output> =
             outputs.into_iter().filter(|(_, output)| self.addresses.contains_key(&output.address)).collect();
-        let ours: BTreeSet<TransactionId> =
+        self.keep_together(milestone_index, &mut now);
+        let pending: BTreeSet<TransactionId> =
             self.reservations.values().filter_map(|reserved| reserved.transaction).collect();
+        let before = std::mem::replace(&mut self.pending_before, pending.clone());
+        let ours: BTreeSet<TransactionId> = pending.into_iter().chain(before).collect();
         let mut events = Vec::new();
         for (id, output) in &now {
             if !self.outputs.contains_key(id) {
@@ -330,7 +344,7 @@ impl Wallet {
         let changed = &mut self.changed;
         self.reservations.retain(|number, reserved| {
             let spent = reserved.inputs.iter().any(|input| !now.contains_key(input));
-            let is_over = spent || reserved.expiry_milestone.is_some_and(|expiry| expiry < milestone_index);
+            let is_over = spent || reserved.is_past(milestone_index);
             if is_over {
                 changed.insert(*number);
             }
@@ -340,6 +354,19 @@ impl Wallet {
         self.look_for_free();
         self.watch();
         events
+    }
+
+    /// A view of what was spent together may be older for one address than for another: as long as a part of it is there,
+    /// all of it is as it was.
+    fn keep_together(&self, milestone_index: u64, now: &mut BTreeMap<OutputId, Output>) {
+        for reserved in self.reservations.values().filter(|reserved| !reserved.is_past(milestone_index)) {
+            if reserved.inputs.iter().any(|id| now.contains_key(id)) {
+                let known = reserved.inputs.iter().filter_map(|id| Some((*id, *self.outputs.get(id)?)));
+                for (id, output) in known {
+                    now.entry(id).or_insert(output);
+                }
+            }
+        }
     }
 
     /// The milestone of the newest view.

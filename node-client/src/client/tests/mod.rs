@@ -14,7 +14,7 @@ use super::*;
 use crate::{
     ledger::Conflict,
     light::tests::{in_block, key, open, owner, params, sign, transfer},
-    protocol::NodeResponse,
+    protocol::{ADDRESSES_MAX, NodeResponse},
 };
 
 fn loopback() -> SocketAddr {
@@ -97,6 +97,33 @@ async fn a_transfer_is_seen_through_and_proven() {
     node.submitted(1).await;
     assert_eq!(client.outputs_of(&[]).await.unwrap().value, vec![]);
     assert_eq!(client.info().await.unwrap().network, params().id());
+}
+
+#[tokio::test]
+async fn a_list_of_many_addresses_goes_across_milestones() {
+    let node = ScriptedNode::start(38);
+    let client = client(&[&node]);
+    let transaction = transfer(&params(), destination());
+    let received = (OutputId { transaction: transaction.id(), index: 0 }, transaction.essence.outputs[0]);
+    client.submit(Payload::Transaction(Box::new(transaction))).await.unwrap();
+    let mut followed = client.follow();
+    node.milestone();
+    followed.recv().await.unwrap();
+    node.hurry();
+    let parts = 5;
+    let others = (0..).map(|n: u16| {
+        let mut bytes = [99; 32];
+        bytes[..2].copy_from_slice(&n.to_le_bytes());
+        Address::new(bytes)
+    });
+    let addresses: Vec<_> = others.take((parts - 1) * ADDRESSES_MAX).chain([destination()]).collect();
+    let listed = client.outputs_of(&addresses).await.unwrap();
+    assert_eq!(
+        listed,
+        Proven { milestone_index: 1, value: vec![received] },
+        "with the milestone of the oldest part"
+    );
+    assert_eq!(node.newest().index, 1 + u64::try_from(parts).unwrap(), "each part was asked for once");
 }
 
 #[tokio::test]

@@ -38,6 +38,7 @@ pub(super) struct Script {
     pub(super) answers: BTreeMap<TransactionId, TransactionAnswer>,
     pub(super) included: BTreeMap<BlockId, Inclusion>,
     held: bool,
+    hurried: bool,
     lie: Option<Lie>,
 }
 
@@ -68,6 +69,7 @@ impl ScriptedNode {
             answers: BTreeMap::new(),
             included: BTreeMap::new(),
             held: false,
+            hurried: false,
             lie: None,
         };
         Self::serve(n, loopback(), Arc::new(Mutex::new(script)))
@@ -132,30 +134,12 @@ impl ScriptedNode {
 
     /// Confirms what is pending.
     pub(super) fn milestone(&self) {
-        let mut script = lock(&self.script);
-        let blocks = if script.held { Vec::new() } else { std::mem::take(&mut script.pending) };
-        let (followed, confirmation) = script.ledger.confirm(&blocks);
-        for (place, block) in blocks.iter().enumerate() {
-            let leaves = blocks.iter().map(|block| *Block::id_of(block).as_bytes());
-            let path = merkle::prove(leaves, place).unwrap();
-            let milestone = followed.milestone.clone();
-            script.included.insert(Block::id_of(block), Inclusion { block: block.clone(), milestone, path });
-        }
-        for (place, (block, id)) in confirmation.applied.iter().enumerate() {
-            let leaves = confirmation.applied.iter().map(|(block, _)| *block.as_bytes());
-            let answer = TransactionAnswer::Applied {
-                block: script.blocks[block].clone(),
-                milestone: followed.milestone.clone(),
-                path: merkle::prove(leaves, place).unwrap(),
-            };
-            script.answers.insert(*id, answer);
-        }
-        for (block, id, conflict) in confirmation.conflicts {
-            let milestone_index = followed.milestone.essence.index;
-            script.answers.insert(id, TransactionAnswer::Rejected { block, milestone_index, conflict });
-        }
-        script.followed.push(followed);
-        self.milestones.send_replace(script.followed.len());
+        self.milestones.send_replace(lock(&self.script).confirm());
+    }
+
+    /// From now on a milestone comes after each list of outputs.
+    pub(super) fn hurry(&self) {
+        lock(&self.script).hurried = true;
     }
 
     /// Sends a milestone that the ledger does not have.
@@ -212,6 +196,33 @@ impl ScriptedNode {
 }
 
 impl Script {
+    /// Confirms what is pending; returns how many milestones there are then.
+    fn confirm(&mut self) -> usize {
+        let blocks = if self.held { Vec::new() } else { std::mem::take(&mut self.pending) };
+        let (followed, confirmation) = self.ledger.confirm(&blocks);
+        for (place, block) in blocks.iter().enumerate() {
+            let leaves = blocks.iter().map(|block| *Block::id_of(block).as_bytes());
+            let path = merkle::prove(leaves, place).unwrap();
+            let milestone = followed.milestone.clone();
+            self.included.insert(Block::id_of(block), Inclusion { block: block.clone(), milestone, path });
+        }
+        for (place, (block, id)) in confirmation.applied.iter().enumerate() {
+            let leaves = confirmation.applied.iter().map(|(block, _)| *block.as_bytes());
+            let answer = TransactionAnswer::Applied {
+                block: self.blocks[block].clone(),
+                milestone: followed.milestone.clone(),
+                path: merkle::prove(leaves, place).unwrap(),
+            };
+            self.answers.insert(*id, answer);
+        }
+        for (block, id, conflict) in confirmation.conflicts {
+            let milestone_index = followed.milestone.essence.index;
+            self.answers.insert(id, TransactionAnswer::Rejected { block, milestone_index, conflict });
+        }
+        self.followed.push(followed);
+        self.followed.len()
+    }
+
     fn put(&mut self, bytes: Vec<u8>) {
         let block = Block::id_of(&bytes);
         if let Payload::Transaction(transaction) = Block::from_bytes(&bytes, 0).unwrap().payload {
@@ -360,7 +371,11 @@ async fn answer(
     let reply = {
         let mut script = lock(&script);
         let answer = script.answer(request.clone());
-        script.reply(&request, answer)
+        let reply = script.reply(&request, answer);
+        if script.hurried && matches!(request, NodeRequest::OutputsOf { .. }) {
+            milestones.send_replace(script.confirm());
+        }
+        reply
     };
     match reply {
         Reply::Answer(response) => {

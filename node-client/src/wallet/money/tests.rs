@@ -138,6 +138,49 @@ fn a_transfer_is_signed_reserved_and_done_when_its_inputs_are_gone() {
     assert_eq!(kept.reservations, BTreeMap::new(), "what is over is not kept");
 }
 
+/// A list of many addresses goes across milestones.
+#[test]
+fn what_is_spent_together_is_gone_together_and_change_may_be_seen_later() {
+    let params =
+        DevNetwork { milestone_interval_ms: 1_000, pow_bits: 0 }.make(0, [[1; 32], [2; 32], [3; 32]]).params;
+    let mut wallet = with_outputs(&[5_000, 6_000, 7_000]);
+    let (transaction, reservation) =
+        wallet.transfer(Address::new([7; 32]), Amount::new(10_000), &params).unwrap();
+    let [first, second] = reservation.funding[..] else { panic!("two inputs: {reservation:?}") };
+    let [first, second] = [first, second].map(|funding| (funding.id, funding.output));
+    let other = (id(0), wallet.outputs[&id(0)]);
+    assert_eq!(
+        wallet.observe(2, vec![other, first]),
+        [],
+        "the address of the second is of a later milestone"
+    );
+    assert_eq!((wallet.available(), wallet.reserved()), (Amount::new(5_000), Amount::new(13_000)));
+
+    let by = Some(transaction.id());
+    let spent = |(id, output): (OutputId, Output)| WalletEvent::Spent { id, output, by };
+    let mut events = wallet.observe(3, vec![other]);
+    events.sort_by_key(|event| matches!(event, WalletEvent::Spent { id, .. } if *id == second.0));
+    assert_eq!(events, [spent(first), spent(second)]);
+    let (change, output) =
+        (OutputId { transaction: transaction.id(), index: 1 }, transaction.essence.outputs[1]);
+    let came = WalletEvent::Received { id: change, output, change: true };
+    assert_eq!(wallet.observe(4, vec![other, (change, output)]), [came]);
+    assert_eq!((wallet.available(), wallet.reserved()), (Amount::new(8_000), Amount::ZERO));
+}
+
+/// Whoever else has the seed may spend a part of what is reserved here.
+#[test]
+fn what_is_left_of_a_reservation_that_cannot_be_used_any_more_is_free_once_it_expires() {
+    let mut wallet = with_outputs(&[5_000, 6_000]);
+    wallet.reserve(Amount::new(11_000), MIN, Some(10)).unwrap();
+    let left = (id(0), wallet.outputs[&id(0)]);
+    let spent = WalletEvent::Spent { id: id(1), output: wallet.outputs[&id(1)], by: None };
+    assert_eq!(wallet.observe(10, vec![left]), []);
+    assert_eq!(wallet.available(), Amount::ZERO);
+    assert_eq!(wallet.observe(11, vec![left]), [spent]);
+    assert_eq!((wallet.available(), wallet.reserved()), (Amount::new(5_000), Amount::ZERO));
+}
+
 #[test]
 fn what_expired_or_was_given_up_is_free_again() {
     let mut wallet = with_outputs(&[5_000]);
