@@ -32,8 +32,6 @@ const START_MAX: Duration = Duration::from_secs(300);
 const END_MAX: Duration = Duration::from_secs(20);
 /// How long a channel or the money of one may take to get where it goes.
 const SETTLE_MAX: Duration = Duration::from_secs(60);
-/// Outputs that one transfer makes at most, besides its change.
-const OUTPUTS_AT_ONCE: usize = 100;
 const POLL: Duration = Duration::from_millis(20);
 
 /// What a process of the network is an instance of.
@@ -311,10 +309,7 @@ impl LocalNetwork {
     /// # Errors
     /// [`Failure`].
     pub async fn fund(&self, to: &[Output]) -> Result<(), Failure> {
-        for outputs in to.chunks(OUTPUTS_AT_ONCE) {
-            treasury::fund(&self.node_data(), outputs).await?;
-        }
-        Ok(())
+        treasury::fund_all(&self.node_data(), to).await
     }
 
     /// A client of the node.

@@ -7,6 +7,7 @@ use flash_proto::{
     Action, Address, Amount, Essence, NetworkParams, Output, OutputId, SecretKey, Transaction,
     transaction::commit_inputs,
 };
+use futures_util::future::try_join_all;
 
 use crate::{
     datadir::{self, read_network},
@@ -17,6 +18,8 @@ use crate::{
 
 /// How long a call waits for the running node.
 const NODE_WAIT: Duration = Duration::from_secs(60);
+/// Outputs that one transfer makes at most, besides its change.
+const OUTPUTS_AT_ONCE: usize = 100;
 
 /// A client of the node that runs on a data directory, with its network.
 ///
@@ -31,29 +34,83 @@ pub fn connect(data: &Path) -> Result<(NodeClient, Arc<NetworkParams>), Failure>
     Ok((client, params))
 }
 
-/// Sends money from the treasury of a development network; returns when that is applied.
+/// Sends money from the treasury of a development network in one transfer; returns when that is applied.
 ///
 /// # Errors
 /// [`Failure`].
 pub async fn fund(data: &Path, to: &[Output]) -> Result<(Transaction, Applied), Failure> {
-    let keys = read_keys(data)?;
-    let treasury = keys.treasury.as_ref().ok_or_else(|| {
-        Failure::unusable_data(format!(
-            "{} has no treasury: it is not the node of a development network",
-            data.display()
-        ))
-    })?;
-    let key = shown(treasury)?;
-    let (client, params) = connect(data)?;
-    let funding = async {
-        let outputs = client.outputs_of(&[Address::of(&key.public())]).await.map_err(Failure::new)?.value;
-        let transaction = spend(&params, &key, &outputs, to)?;
-        let applied = client.submit_and_wait(transaction.clone(), None).await.map_err(Failure::new)?;
-        Ok((transaction, applied))
-    };
-    tokio::time::timeout(NODE_WAIT, funding)
+    in_time(Treasury::open(data)?.pay(to)).await
+}
+
+/// The same in as many transfers as it takes.
+///
+/// # Errors
+/// [`Failure`].
+pub async fn fund_all(data: &Path, to: &[Output]) -> Result<(), Failure> {
+    let treasury = Treasury::open(data)?;
+    for to in to.chunks(OUTPUTS_AT_ONCE * OUTPUTS_AT_ONCE) {
+        in_time(treasury.pay_by_parts(to)).await?;
+    }
+    Ok(())
+}
+
+async fn in_time<T>(paying: impl Future<Output = Result<T, Failure>>) -> Result<T, Failure> {
+    tokio::time::timeout(NODE_WAIT, paying)
         .await
         .map_err(|_| Failure::new("the node did not answer in time; see its log"))?
+}
+
+struct Treasury {
+    client: NodeClient,
+    params: Arc<NetworkParams>,
+    key: SecretKey,
+}
+
+impl Treasury {
+    fn open(data: &Path) -> Result<Self, Failure> {
+        let keys = read_keys(data)?;
+        let treasury = keys.treasury.as_ref().ok_or_else(|| {
+            Failure::unusable_data(format!(
+                "{} has no treasury: it is not the node of a development network",
+                data.display()
+            ))
+        })?;
+        let key = shown(treasury)?;
+        let (client, params) = connect(data)?;
+        Ok(Self { client, params, key })
+    }
+
+    fn address(&self) -> Address {
+        Address::of(&self.key.public())
+    }
+
+    async fn pay(&self, to: &[Output]) -> Result<(Transaction, Applied), Failure> {
+        let outputs = self.client.outputs_of(&[self.address()]).await.map_err(Failure::new)?.value;
+        let transaction = spend(&self.params, &self.key, &outputs, to)?;
+        let applied = self.client.submit_and_wait(transaction.clone(), None).await.map_err(Failure::new)?;
+        Ok((transaction, applied))
+    }
+
+    /// Pays itself what each of as many transfers takes, and then all of those at once.
+    async fn pay_by_parts(&self, to: &[Output]) -> Result<(), Failure> {
+        let chunks: Vec<&[Output]> = to.chunks(OUTPUTS_AT_ONCE).collect();
+        let [_, _, ..] = chunks[..] else { return self.pay(to).await.map(|_| ()) };
+        let part = |chunk: &&[Output]| Ok(Output { address: self.address(), amount: sum(chunk)? });
+        let parts = chunks.iter().map(part).collect::<Result<Vec<_>, Failure>>()?;
+        let (transaction, _) = self.pay(&parts).await?;
+        let id = transaction.id();
+        let paying = (0..).zip(parts).zip(chunks).map(|((index, output), to)| async move {
+            let part = (OutputId { transaction: id, index }, output);
+            let transfer = spend(&self.params, &self.key, &[part], to)?;
+            self.client.submit_and_wait(transfer, None).await.map_err(Failure::new)
+        });
+        try_join_all(paying).await.map(|_| ())
+    }
+}
+
+fn sum(of: &[Output]) -> Result<Amount, Failure> {
+    Amount::checked_sum(of.iter().map(|output| output.amount))
+        .ok_or_else(|| Failure::new("the amounts add up to more than the supply"))
 }
 
 /// Spends the treasury's largest outputs; what is left over goes back to it.
@@ -63,8 +120,7 @@ fn spend(
     outputs: &[(OutputId, Output)],
     to: &[Output],
 ) -> Result<Transaction, Failure> {
-    let wanted = Amount::checked_sum(to.iter().map(|output| output.amount))
-        .ok_or_else(|| Failure::new("the amounts add up to more than the supply"))?;
+    let wanted = sum(to)?;
     let mut sorted = outputs.to_vec();
     sorted.sort_by_key(|(id, output)| (std::cmp::Reverse(output.amount), *id));
     let (mut inputs, mut spent, mut sum) = (Vec::new(), Vec::new(), Amount::ZERO);

@@ -41,11 +41,11 @@ pub(crate) struct Options {
     #[arg(long, value_name = "K", default_value_t = 65_536, value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     pub(crate) in_flight: u32,
     /// Channels that pay at random times [default: 10000; quick: 50]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    channels: Option<u16>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    channels: Option<u32>,
     /// Channels that are opened against time [default: 10000; quick: 30]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u16).range(1..))]
-    opened: Option<u16>,
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    opened: Option<u32>,
     /// Handshakes [default: 10000; quick: 200]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     handshakes: Option<u32>,
@@ -68,12 +68,12 @@ impl Options {
     }
 
     /// Channels that pay at random times.
-    pub(crate) fn channels(&self) -> u16 {
+    pub(crate) fn channels(&self) -> u32 {
         self.channels.unwrap_or(if self.quick { 50 } else { 10_000 })
     }
 
     /// Channels that are opened against time.
-    pub(crate) fn opened(&self) -> u16 {
+    pub(crate) fn opened(&self) -> u32 {
         self.opened.unwrap_or(if self.quick { 30 } else { 10_000 })
     }
 

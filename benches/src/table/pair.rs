@@ -21,13 +21,15 @@ const AT_ONCE: usize = 512;
 pub(crate) const AMOUNT: Amount = Amount::new(1);
 /// What can be paid on a lane: more than any run pays, less than the smallest share of the supply.
 const DEPOSIT: Amount = Amount::new(100_000_000_000);
+/// All deposits together are at most this part of the supply.
+const SUPPLY_SHARE: u64 = 4;
 
 /// What to start.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Wish {
     /// Which daemon is embedded in this program, so that it can be paid from by the library's calls.
     pub(crate) embedded: [bool; 2],
-    pub(crate) channels: u16,
+    pub(crate) channels: u32,
     /// Whether the second one pays as well.
     pub(crate) both_pay: bool,
     pub(crate) milestone_ms: u64,
@@ -68,7 +70,8 @@ impl Pair {
         bench.progress.say("starting a node and two daemons");
         let dir = tempfile::Builder::new().prefix("flash-bench-").tempdir().map_err(Failure::new)?.keep();
         bench.progress.in_dir(&dir);
-        let deposit = DEPOSIT.checked_add(RESERVE).unwrap_or(DEPOSIT);
+        let share = Amount::SUPPLY.units() / SUPPLY_SHARE / u64::from(wish.channels.max(1));
+        let deposit = DEPOSIT.checked_add(RESERVE).unwrap_or(DEPOSIT).min(Amount::new(share));
         let back = if wish.both_pay { deposit } else { Amount::ZERO };
         let plan = Plan { channels: wish.channels, deposits: [deposit, back], at_once: AT_ONCE };
         let network = LocalNetwork::start_as(bench.programs.flashd(), &dir, wish.milestone_ms).await?;

@@ -19,7 +19,7 @@ const WINDOW_MILESTONES: u32 = 1_000;
 #[derive(Clone, Copy, Debug)]
 pub struct Plan {
     /// How many.
-    pub channels: u16,
+    pub channels: u32,
     /// What each side locks in each channel.
     pub deposits: [Amount; 2],
     /// Channels that are opened or closed at once.
@@ -55,9 +55,9 @@ pub struct Opened {
 pub async fn fund(network: &LocalNetwork, daemons: [&LocalDaemon; 2], plan: &Plan) -> Result<(), Failure> {
     let mut outputs = Vec::new();
     for (daemon, amount) in daemons.iter().zip(plan.deposits).filter(|(_, deposit)| !deposit.is_zero()) {
-        for _ in 0..plan.channels {
-            outputs.push(Output { address: daemon.client.new_address().await?.address, amount });
-        }
+        let given = stream::iter(0..plan.channels).map(|_| daemon.client.new_address());
+        let given: Vec<_> = given.buffered(plan.at_once).try_collect().await?;
+        outputs.extend(given.into_iter().map(|it| Output { address: it.address, amount }));
     }
     network.fund(&outputs).await?;
     for (daemon, deposit) in daemons.into_iter().zip(plan.deposits) {

@@ -58,8 +58,8 @@ const PAYMENTS_PER_SECOND_MAX: u64 = 1_000_000;
     its disk; it grows with --in-flight, as the throughput does.")]
 pub struct Bench {
     /// Channels
-    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    channels: u16,
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    channels: u32,
     /// Payments in all, in equal parts on every lane [default: 200000]
     #[arg(long, value_name = "M", value_parser = clap::value_parser!(u64).range(1..))]
     payments: Option<u64>,

@@ -34,7 +34,7 @@ pub struct Report {
 #[derive(Clone, Debug, Serialize)]
 pub struct ChannelsReport {
     /// How many.
-    pub channels: u16,
+    pub channels: u32,
     /// Seconds until all were open on the ledger.
     pub open_seconds: f64,
     /// Opened in a second.
@@ -46,7 +46,7 @@ pub struct ChannelsReport {
 }
 
 impl ChannelsReport {
-    pub(super) fn new(channels: u16, open: Duration, close: Duration) -> Self {
+    pub(super) fn new(channels: u32, open: Duration, close: Duration) -> Self {
         let rate = |time: Duration| f64::from(channels) / time.as_secs_f64().max(f64::MIN_POSITIVE);
         Self {
             channels,
@@ -200,7 +200,7 @@ impl Report {
         let disk = &self.disk;
         row("disk: 4 KiB write and sync", format!("p50 {}, p99 {}", ms(disk.p50_us), ms(disk.p99_us)));
         let channels = &self.channels;
-        let channel_rate = |count: u16, seconds: f64, rate: f64| {
+        let channel_rate = |count: u32, seconds: f64, rate: f64| {
             format!(
                 "{count} in {seconds:.2} s, {rate:.2} a second, milestones every {} ms",
                 self.milestone_ms

@@ -14,7 +14,7 @@ pub(super) const NAME: &str = "channels";
 /// Between two payments of a channel, on average.
 const PAUSE_US: u64 = 100_000;
 const SEED: u64 = 5;
-/// The wallet lists as many outputs as there are channels, all of one milestone.
+/// As where channels are opened against time.
 const MILESTONE_MS: u64 = 1_000;
 
 pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {

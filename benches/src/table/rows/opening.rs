@@ -1,6 +1,9 @@
 //! Opening channels, with a node at milestones of one second.
 
-use flashd::bench::{channels::Opened, latency::Latency};
+use flashd::{
+    bench::{channels::Opened, latency::Latency},
+    failure::Failure,
+};
 
 use crate::table::{
     Bench, Done,
@@ -29,7 +32,7 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     let spent = meter.stop().await?;
     let listed = sides.daemons[0].client.channels(true).await?;
     sides.opened = listed.into_iter().map(|it| Opened { id: it.id }).collect();
-    sides.finish(bench, &vec![[0; 2]; usize::from(channels)]).await?;
+    sides.finish(bench, &vec![[0; 2]; usize::try_from(channels).map_err(Failure::new)?]).await?;
     let latency = Latency::of(opened.latencies_us);
     let how = format!("by the library's calls, {AT_ONCE} at a time; milestones every second");
     let rate = format!("channels opened, {channels} of them");

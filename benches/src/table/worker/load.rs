@@ -32,7 +32,7 @@ pub(crate) enum Load {
     /// One after the other, with a pause between.
     Single { channel: ChannelId, pause_us: u64, limit: Limit },
     /// Channels opened as the request says, so many calls at once.
-    Open { request: OpenRequest, channels: u16, at_once: usize },
+    Open { request: OpenRequest, channels: u32, at_once: usize },
     /// On each channel at random times, so long apart on average.
     Spread { channels: Vec<ChannelId>, pause_us: u64, seed: u64, limit: Limit },
 }
@@ -155,7 +155,7 @@ async fn single(daemon: &Daemon, channel: ChannelId, pause: Duration, limit: Lim
 }
 
 /// Returns once all are open on the ledger.
-async fn open(daemon: &Daemon, request: &OpenRequest, channels: u16, at_once: usize) -> Done<Paid> {
+async fn open(daemon: &Daemon, request: &OpenRequest, channels: u32, at_once: usize) -> Done<Paid> {
     let started = Instant::now();
     let opening = stream::iter(0..channels).map(|_| async {
         let asked = Instant::now();

@@ -62,8 +62,8 @@ pub struct Footprint {
     #[arg(long, value_name = "N", default_value_t = 100_000, value_parser = clap::value_parser!(u64).range(..=10_000_000))]
     outputs: u64,
     /// Channels at the end
-    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=1000))]
-    channels: u16,
+    #[arg(long, value_name = "N", default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    channels: u32,
     /// Seconds of each measurement
     #[arg(long, value_name = "S", default_value_t = 60, value_parser = clap::value_parser!(u32).range(1..=86_400))]
     seconds: u32,
@@ -117,7 +117,7 @@ impl Footprint {
         ];
         let mut opened = Vec::new();
         for channels in [1, self.channels] {
-            let missing = channels.saturating_sub(u16::try_from(opened.len()).unwrap_or(u16::MAX));
+            let missing = channels.saturating_sub(u32::try_from(opened.len()).unwrap_or(u32::MAX));
             say(&format!("opening {missing} channel(s), and paying"));
             opened.extend(self.open(&network, [&paying, &paid], missing).await?);
             tokio::time::sleep(SETTLE).await;
@@ -148,7 +148,7 @@ impl Footprint {
         &self,
         network: &LocalNetwork,
         daemons: [&LocalDaemon; 2],
-        channels: u16,
+        channels: u32,
     ) -> Result<Vec<Opened>, Failure> {
         // Twice what is paid in both measurements.
         let paid = AMOUNT.checked_mul(u64::from(self.seconds).saturating_mul(4));
