@@ -192,13 +192,8 @@ impl Tower {
         }
         let seen = self.seen(lane.0, proven)?;
         self.check_client(lane, &seen.1, client, permit)?;
-        if let Some(held) = self.lanes.get(&lane).filter(|held| held.client == client) {
-            if held.newest == *newest {
-                return Ok(self.holds(newest));
-            }
-            if rank(&held.newest) > rank(newest) {
-                return Ok(Answer::Newer(Box::new(held.newest)));
-            }
+        if self.lanes.get(&lane).is_some_and(|held| held.client == client && held.newest == *newest) {
+            return Ok(self.holds(newest));
         }
         if !newest.balance.verify(self.network, &seen.1.party(lane.1).key) {
             return Err(TowerError::Signature);
@@ -206,9 +201,9 @@ impl Tower {
         newest.balance.state.ticks.check_form().map_err(|_| TowerError::Terms)?;
         newest.claim().total().map_err(|_| TowerError::Terms)?;
         self.check_room(lane, client)?;
-        // Of a client that takes another's place it may be the older one.
+        // It may be an older one, also of a client that takes another's place.
         let before = self.lanes.get(&lane).map(|held| held.newest);
-        let kept = before.filter(|held| rank(held) > rank(newest)).unwrap_or(*newest);
+        let kept = before.filter(|held| rank(held) >= rank(newest)).unwrap_or(*newest);
         let held = Held { client, newest: kept, seen: seen.0 };
         batch.put(LANES, &lane_key(lane), codec::encode(&held));
         self.insert(lane, held);

@@ -33,8 +33,8 @@ impl Channel {
 
     /// Asks with every so-manieth update by itself.
     pub(super) fn ask_at_cadence(&mut self, state: &LaneState, effects: &mut Effects) {
-        let every = self.history.rule.receipt_every;
-        if every > 0 && state.seq.is_multiple_of(every) {
+        // Numbers begin with 1, of which none is a multiple of 0.
+        if state.seq.is_multiple_of(self.history.rule.receipt_every) {
             self.ask_receipt(state, effects);
         }
     }

@@ -94,18 +94,14 @@ impl Channel {
     /// The peer has shown a newer balance of this side's than the records here know (I3): they are an old copy, or
     /// somebody else signs with this side's key.
     pub(super) fn signed_unknown(&mut self, effects: &mut Effects) {
-        match &mut self.doubt {
+        if let Some(doubt) = &mut self.doubt {
             // Whatever signed it may have signed a close as well.
-            Some(doubt) if doubt.until.is_some() => {
-                doubt.until = None;
-                self.dirty.doubt = true;
-            }
-            Some(_) => {}
-            None => {
-                let running = self.was_established;
-                self.doubt_records(effects);
-                effects.after.push(super::After::Event(ChannelEvent::OldRecords { running }));
-            }
+            doubt.until = None;
+            self.dirty.doubt = true;
+        } else {
+            let running = self.was_established;
+            self.doubt_records(effects);
+            effects.after.push(super::After::Event(ChannelEvent::OldRecords { running }));
         }
     }
 

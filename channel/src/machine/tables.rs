@@ -14,9 +14,9 @@ use crate::store::{
 };
 
 /// What is fixed about a channel, by its id.
-const AGREEMENTS: Table = Table::large(1, "channels");
+pub(super) const AGREEMENTS: Table = Table::large(1, "channels");
 /// Where the channel is in its life, by its id.
-const PHASES: Table = Table::small(2, "channel phases");
+pub(super) const PHASES: Table = Table::small(2, "channel phases");
 /// This side's lane, by the channel's id.
 const OUTGOING: Table = Table::small(3, "outgoing lanes");
 /// The peer's lane, by the channel's id.

@@ -1,5 +1,6 @@
 //! Two machines, two stores in memory and a link between them that the test moves by hand.
 
+mod bounds;
 mod edges;
 mod evidence;
 mod lists;
@@ -10,6 +11,7 @@ mod restored;
 mod signatures;
 mod stakes;
 mod ticks;
+mod told;
 
 use std::collections::VecDeque;
 
@@ -416,9 +418,13 @@ fn an_opening_that_is_never_applied_lapses() {
     assert!(pair.of(Side::B).channel.wanted().is_none());
     pair.see_record(None, None);
     assert_eq!(pair.of(Side::A).channel.phase, Phase::Opening);
-    pair.index = 50;
+    pair.index = 49;
+    pair.see_record(None, None);
+    assert_eq!(pair.of(Side::A).channel.phase, Phase::Opening, "milestone 50 may still apply it");
+    pair.see_record(None, None);
     pair.see_record(None, None);
     for half in &mut pair.halves {
+        assert_eq!(half.events, [ChannelEvent::Lapsed], "it is said once");
         assert_eq!((half.channel.phase.clone(), half.channel.wanted()), (Phase::Lapsed, None));
     }
 }

@@ -209,11 +209,24 @@ fn a_client_and_all_together_have_so_many_lanes() {
         scene.keep_as(&key(client), &balance, permit(channel, Side::A, &key(client))).map(drop)
     };
     assert_eq!((on(1, 12), on(2, 12), on(3, 12)), (Ok(()), Ok(()), Err(TowerError::ClientFull(2))));
-    assert_eq!(on(1, 12), Ok(()), "a lane that is kept goes on");
+    assert_eq!(on(1, 12), Ok(()), "the same again needs no room");
     assert_eq!((on(3, 13), on(4, 13)), (Ok(()), Err(TowerError::Full(3))));
     assert_eq!(on(1, 13), Ok(()), "a lane that moves needs no more room");
     assert_eq!(on(4, 12), Err(TowerError::Full(3)));
     assert_eq!(scene.tower.channels().count(), 3);
+    let first = ChannelId::new([1; 32]);
+    let more = signed(state(first, Side::A, 2, 20), &key(1));
+    let goes_on = scene.keep_as(&key(13), &more, permit(first, Side::A, &key(13)));
+    assert!(matches!(goes_on, Ok(Answer::Holds(_))), "a lane that is kept goes on: {goes_on:?}");
+}
+
+#[test]
+fn of_two_bodies_that_are_worth_as_much_the_first_stays() {
+    let mut scene = Scene::new(Limits::default());
+    let first = balance(Side::A, 3, 30);
+    scene.keep(&first).unwrap();
+    let other = signed(LaneState { history: Hash::new([1; 32]), ..first.balance.state }, &key(1));
+    assert_eq!(scene.keep(&other), Ok(Answer::Newer(Box::new(first))));
 }
 
 #[test]

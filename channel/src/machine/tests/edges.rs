@@ -8,7 +8,7 @@ use flash_proto::{
 
 use super::*;
 
-fn balance_of(payer: Side, change: impl FnOnce(&mut LaneState), pair: &Pair) -> SignedBalance {
+pub(super) fn balance_of(payer: Side, change: impl FnOnce(&mut LaneState), pair: &Pair) -> SignedBalance {
     let channel = &pair.halves[usize::from(payer.byte())].channel;
     let mut state = channel.outgoing_state();
     change(&mut state);
@@ -148,7 +148,9 @@ fn each_phase_allows_its_ways_to_close() {
     pair.see(ChannelPhase::Open);
     assert_eq!((ways(&mut pair), pair.of(Side::A).events.len()), ((false, false, "closed"), events));
     pair.of(Side::A).handle(vec![Input::CloseAlone, Input::Close, Input::Doubt]).unwrap();
-    assert_eq!((ways(&mut pair), pair.of(Side::A).channel.wanted()), ((false, false, "closed"), None));
+    let channel = &pair.of(Side::A).channel;
+    assert_eq!((channel.wanted(), channel.wants_close(), channel.doubt()), (None, true, None));
+    assert_eq!(ways(&mut pair), (false, false, "closed"));
 
     let mut never = Pair { halves: Side::BOTH.map(|side| Half::new(side, [1_000, 0])), index: 50 };
     never.see_record(None, None);

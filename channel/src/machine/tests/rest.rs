@@ -63,6 +63,30 @@ fn only_an_open_channel_without_anything_to_do_rests() {
 }
 
 #[test]
+fn a_channel_of_which_a_part_is_missing_is_named_and_never_passed_over() {
+    let store = MemoryStore::new();
+    for deposit in 1_000..1_003 {
+        let mut effects = Effects::default();
+        Channel::new(agreement(Side::A, [deposit, 0]), key(Side::A), &mut effects);
+        let _ = store.commit(&effects.batch).unwrap();
+    }
+    let ids = tables::channels(&store).unwrap();
+    assert_eq!(tables::listed(&store).unwrap().iter().map(|it| it.id).collect::<Vec<_>>(), ids);
+    for id in ids {
+        for table in [tables::AGREEMENTS, tables::PHASES] {
+            let store = store.snapshot();
+            let mut batch = Batch::new();
+            batch.delete(table, id.as_bytes());
+            let _ = store.commit(&batch).unwrap();
+            let error = tables::listed(&store).unwrap_err().to_string();
+            for part in [&id.to_string(), table.name(), "missing"] {
+                assert!(error.contains(part), "{part}: {error}");
+            }
+        }
+    }
+}
+
+#[test]
 fn a_withdraw_under_way_keeps_a_channel_awake() {
     let mut pair = Pair::open([1_000, 1_000]);
     let seen = view(&pair);

@@ -1,0 +1,264 @@
+//! What is taken and what is not, at the very bound.
+
+use flash_proto::message::Reestablish;
+
+use super::{edges::balance_of, *};
+
+/// What `side` says of where it stands.
+fn standing(pair: &mut Pair, side: Side) -> Box<Reestablish> {
+    let channel = &pair.of(side).channel;
+    Box::new(Reestablish {
+        signed: channel.outgoing().signed,
+        signed_ticks: None,
+        held: channel.incoming().held,
+        held_ticks: None,
+        stakes: channel.stakes(),
+    })
+}
+
+fn says(standing: Box<Reestablish>) -> Vec<Input> {
+    vec![Input::Disconnected, Input::Connected, Input::Message(ChannelMessage::Reestablish(standing))]
+}
+
+#[test]
+fn what_was_under_way_at_a_break_comes_as_the_payment_that_it_was() {
+    let mut pair = Pair::open([1_000, 0]);
+    for (units, payments) in [(10, 1), (20, 2)] {
+        pair.of(Side::A).pay(units);
+        pair.of(Side::A).handle(Vec::new()).unwrap();
+        pair.connect();
+        assert_eq!(pair.of(Side::B).channel.incoming().payments, payments);
+    }
+    assert_eq!(pair.balances(), [970, 30]);
+}
+
+#[test]
+fn an_own_balance_that_the_peer_shows_must_be_signed_here() {
+    let mut pair = Pair::open([1_000, 0]);
+    pair.of(Side::A).pay(10);
+    pair.run();
+    let newer = balance_of(Side::A, |state| (state.seq, state.cumulative) = (2, amount(900)), &pair);
+    let forged = SignedBalance { signature: newer.state.sign(NETWORK, &key(Side::B)).signature, ..newer };
+    let foreign = balance_of(Side::A, |state| state.channel = ChannelId::new([5; 32]), &pair);
+    let peers = balance_of(Side::A, |state| state.payer = Side::B, &pair);
+    let good = standing(&mut pair, Side::B);
+    for (held, wrong) in
+        [(forged, Misbehaviour::Signature), (foreign, Misbehaviour::Terms), (peers, Misbehaviour::Terms)]
+    {
+        let shown = says(Box::new(Reestablish { held: Some(held), ..*good }));
+        assert_eq!(pair.of(Side::A).handle(shown), Err(wrong));
+        assert_eq!((pair.of(Side::A).balance(), pair.of(Side::A).channel.doubt()), (990, None));
+    }
+}
+
+/// Such as one that only began a chain of ticks.
+#[test]
+fn a_later_own_balance_that_pays_no_more_is_learnt_as_well() {
+    let mut pair = Pair::open([1_000, 0]);
+    pair.of(Side::A).pay(10);
+    pair.run();
+    let newer = balance_of(Side::A, |state| state.seq = 2, &pair);
+    let mut shown = standing(&mut pair, Side::B);
+    shown.held = Some(newer);
+    pair.of(Side::A).handle(says(shown)).unwrap();
+    let half = pair.of(Side::A);
+    assert_eq!((half.channel.outgoing().signed, half.balance()), (Some(newer), 990));
+}
+
+#[test]
+fn whose_lane_was_learnt_again_is_told() {
+    let mut pair = Pair::open([1_000, 500]);
+    let then = pair.of(Side::A).store.snapshot();
+    pair.of(Side::A).pay(10);
+    pair.run();
+    pair.of(Side::B).pay(20);
+    pair.run();
+    let half = pair.of(Side::A);
+    half.store = then;
+    half.restart();
+    half.events.clear();
+    pair.see(ChannelPhase::Open);
+    pair.connect();
+    let learnt: Vec<_> = pair
+        .of(Side::A)
+        .events
+        .iter()
+        .filter(|event| matches!(event, ChannelEvent::Recovered { .. }))
+        .collect();
+    let recovered = |payer, units| ChannelEvent::Recovered { payer, cumulative: amount(units) };
+    assert_eq!(learnt, [&recovered(Side::A, 10), &recovered(Side::B, 20)]);
+}
+
+#[test]
+fn what_was_taken_over_is_told_and_acknowledged_if_the_peer_can_hear_it() {
+    for connected in [false, true] {
+        let mut pair = Pair::open([1_000, 500]);
+        pair.of(Side::B).pay(100);
+        pair.run();
+        let kept = pair.of(Side::A).channel.incoming().held.unwrap();
+        pair.lose(Side::A);
+        let half = pair.of(Side::A);
+        if connected {
+            half.handle(vec![Input::Connected]).unwrap();
+        }
+        (half.events, half.outbox) = (Vec::new(), VecDeque::new());
+        half.handle(vec![Input::Shown { held: Box::new(kept), ticks: None }]).unwrap();
+        let recovered = ChannelEvent::Recovered { payer: Side::B, cumulative: amount(100) };
+        assert_eq!(half.events, [recovered]);
+        let acknowledged = half.outbox.contains(&ChannelMessage::Ack { seq: 1 });
+        assert_eq!(acknowledged, connected);
+        // The same again is nothing new.
+        (half.events, half.outbox) = (Vec::new(), VecDeque::new());
+        half.handle(vec![Input::Shown { held: Box::new(kept), ticks: None }]).unwrap();
+        assert_eq!((half.events.len(), half.outbox.len()), (0, 0));
+    }
+}
+
+#[test]
+fn what_a_watchtower_shows_is_not_taken_once_the_peer_has_shown_where_it_stands() {
+    let mut pair = Pair::open([1_000, 500]);
+    pair.of(Side::B).pay(100);
+    pair.run();
+    pair.lose(Side::A);
+    pair.connect();
+    assert!(pair.of(Side::A).channel.doubt().is_some() && pair.of(Side::A).channel.balances_known());
+    let newer = balance_of(Side::B, |state| (state.seq, state.cumulative) = (2, amount(150)), &pair);
+    pair.of(Side::A).handle(vec![Input::Shown { held: Box::new(newer), ticks: None }]).unwrap();
+    assert_eq!(pair.of(Side::A).channel.incoming().total(), amount(100));
+}
+
+#[test]
+fn a_balance_without_its_payments_may_pay_nothing_and_waits_for_a_young_view() {
+    let mut pair = Pair::open([1_000, 0]);
+    pair.of(Side::A).pay(10);
+    pair.run();
+    let as_much = balance_of(Side::A, |state| state.seq = 2, &pair);
+    let more = balance_of(Side::A, |state| (state.seq, state.cumulative) = (3, amount(11)), &pair);
+    let shown = |balance| Input::Message(ChannelMessage::Balance(Box::new(balance)));
+    let half = pair.of(Side::B);
+    half.handle(vec![shown(as_much)]).unwrap();
+    assert_eq!(half.channel.incoming().held, Some(as_much));
+    half.handle(vec![Input::Fresh(false), shown(more)]).unwrap();
+    assert_eq!(half.channel.incoming().held, Some(as_much), "the ledger is out of sight");
+    half.handle(vec![Input::Fresh(true), shown(more)]).unwrap();
+    assert_eq!(half.channel.incoming().held, Some(more));
+}
+
+#[test]
+fn an_older_view_changes_nothing_and_the_same_milestone_may_tell_more() {
+    let mut pair = Pair::open([1_000, 0]);
+    let at = pair.index;
+    let half = pair.of(Side::A);
+    let gone = |index| LedgerView { index, record: None, payouts: None };
+    let later =
+        LedgerView { index: at + 5, record: Some(ChannelRecord::opened(&open([1_000, 0]))), payouts: None };
+    half.handle(vec![Input::Ledger(later)]).unwrap();
+    // Newer than all that is written down, and older than what was seen.
+    half.handle(vec![Input::Ledger(gone(at + 4))]).unwrap();
+    assert_eq!((&half.channel.phase, half.channel.seen), (&Phase::Open, Some(at + 5)));
+    half.handle(vec![Input::Ledger(gone(at + 5))]).unwrap();
+    assert!(matches!(half.channel.phase, Phase::Closed { .. }));
+}
+
+#[test]
+fn the_past_is_let_go_of_after_a_restart_as_before() {
+    let rule = HistoryRule { keep: 4, receipt_every: 0 };
+    let mut pair = Pair::open([1_000, 0]);
+    for restarts in [false, true] {
+        for _ in 0..40 {
+            if restarts {
+                for half in &mut pair.halves {
+                    half.restart();
+                }
+                pair.see(ChannelPhase::Open);
+                pair.connect();
+            }
+            for half in &mut pair.halves {
+                half.channel.set_history(rule);
+            }
+            pair.of(Side::A).pay(1);
+            pair.run();
+        }
+        let last = pair.of(Side::A).channel.outgoing_seq();
+        let id = pair.of(Side::A).channel.id;
+        for (side, lane) in [(Side::A, tables::Lane::Own), (Side::B, tables::Lane::Peers)] {
+            let half = pair.of(side);
+            let kept: Vec<u64> = (1..=last)
+                .filter(|seq| tables::kept(&half.store, id, lane, *seq).unwrap().is_some())
+                .collect();
+            let oldest = last - 3;
+            assert_eq!(kept, (oldest..=last).collect::<Vec<_>>(), "{side}, {restarts}");
+            let pruned = side.pick(half.channel.history.pruned_own, half.channel.history.pruned_peers);
+            assert_eq!(pruned, oldest - 1, "{side}, {restarts}");
+        }
+    }
+}
+
+#[test]
+fn without_a_history_the_payee_writes_no_payment_down() {
+    let mut written = Vec::new();
+    for keep in [0, 1] {
+        let mut pair = Pair::open([1_000, 0]);
+        let rule = HistoryRule { keep, receipt_every: 0 };
+        pair.of(Side::B).channel.set_history(rule);
+        pair.of(Side::A).pay(1);
+        pair.of(Side::A).handle(Vec::new()).unwrap();
+        let update = pair.of(Side::A).outbox.pop_front().unwrap();
+        let mut effects = Effects::default();
+        pair.of(Side::B).channel.handle(Input::Message(update), &mut effects).unwrap();
+        pair.of(Side::B).channel.finish(&mut effects);
+        written.push(effects.batch.len());
+    }
+    // The lane, and without a history the removal of what another rule may have left.
+    assert_eq!(written, [2, 2]);
+}
+
+#[test]
+fn receipts_are_asked_for_only_for_own_updates_that_are_there() {
+    let mut pair = Pair::open([1_000, 0]);
+    pair.of(Side::A).pay(10);
+    pair.run();
+    let half = pair.of(Side::A);
+    let state = half.channel.outgoing_state();
+    let asked = |half: &mut Half, state: LaneState| {
+        half.handle(vec![Input::AskReceipt(Box::new(state))]).unwrap();
+        half.outbox.pop_front()
+    };
+    assert_eq!(asked(half, LaneState { channel: ChannelId::new([5; 32]), ..state }), None);
+    assert_eq!(asked(half, LaneState { payer: Side::B, ..state }), None);
+    assert_eq!(asked(half, LaneState { seq: 2, ..state }), None);
+    assert_eq!(asked(half, state), Some(ChannelMessage::ReceiptRequest { seq: 1 }));
+}
+
+#[test]
+fn only_small_plain_updates_that_come_next_are_checked_with_those_of_others() {
+    let mut pair = Pair::open([100_000, 0]);
+    let update = |pair: &mut Pair| {
+        pair.of(Side::A).handle(Vec::new()).unwrap();
+        match pair.of(Side::A).outbox.pop_front() {
+            Some(ChannelMessage::Update(update)) => update,
+            other => panic!("{other:?}"),
+        }
+    };
+    pair.of(Side::A).pay(10);
+    let first = update(&mut pair);
+    pair.of(Side::A).pay(20);
+    let second = update(&mut pair);
+    let payee = &mut pair.of(Side::B).channel;
+    assert!(payee.to_verify(&first).is_some());
+    assert!(payee.to_verify(&second).is_none(), "not the next");
+    let ticking = Update { ticks: Some(flash_proto::ticks::TickStep::default()), ..first.clone() };
+    assert!(payee.to_verify(&ticking).is_none());
+    payee.fresh = false;
+    assert!(payee.to_verify(&first).is_none(), "it is not going to be taken");
+
+    for (count, small) in [(56, true), (57, false)] {
+        let mut pair = Pair::open([100_000, 0]);
+        for _ in 0..count {
+            pair.of(Side::A).pay(1);
+        }
+        let update = update(&mut pair);
+        assert_eq!(update.payments.as_bytes().len(), count * 9);
+        assert_eq!(pair.of(Side::B).channel.to_verify(&update).is_some(), small, "{count}");
+    }
+}
