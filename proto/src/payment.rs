@@ -254,20 +254,20 @@ mod tests {
     fn a_list_takes_payments_to_its_last_byte_and_no_more() {
         let most = limits::UPDATE_PAYMENTS_BYTES_MAX;
         for missing in [0, 1] {
-            let last = payment(1, &[b'r'; 20]);
+            let paid = payment(1, &[b'r'; 20]);
             let mut list = PaymentList::from_packed(vec![0; most - HEADER_BYTES - 20 + missing]);
             let before = list.clone();
             if missing == 0 {
-                list.push(&last).unwrap();
+                list.push(&paid).unwrap();
                 assert_eq!(list.as_bytes().len(), most);
                 assert_eq!(list.push(&payment(1, b"")), Err(PaymentError::Full));
             } else {
-                assert_eq!((list.push(&last), &list), (Err(PaymentError::Full), &before));
+                assert_eq!((list.push(&paid), &list), (Err(PaymentError::Full), &before));
             }
             // The same of whole lists.
             let mut list = before;
             let mut more = PaymentList::new();
-            more.push(&last).unwrap();
+            more.push(&paid).unwrap();
             let wanted = if missing == 0 { Ok(()) } else { Err(PaymentError::Full) };
             assert_eq!(list.append(&more), wanted);
         }

@@ -210,3 +210,16 @@ fn ticks_and_payments_are_kept_in_the_order_of_their_numbers() {
         assert_eq!(pair.of(Side::B).kept(Lane::Peers, number), Some(kept), "payment {number}");
     }
 }
+
+/// An update that only begins a chain of ticks has no payment.
+#[test]
+fn a_payment_is_found_beside_an_update_without_any() {
+    let mut pair = paid(1, 1);
+    pair.of(Side::A).channel.tick(amount(5), 1, None).unwrap();
+    pair.run();
+    pair.of(Side::A).pay(7);
+    pair.run();
+    let found: Vec<u64> =
+        (1..=3).map(|payment| pair.of(Side::A).kept(Lane::Own, payment).unwrap().update.seq).collect();
+    assert_eq!(found, [1, 3, 3]);
+}
