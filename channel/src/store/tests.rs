@@ -55,16 +55,36 @@ fn promises(mut store: impl Reopen) {
     assert_eq!(store.get(LARGE, &[1, 1]).unwrap(), None);
     assert_eq!(store.get(SMALL, &[1, 0]).unwrap(), Some(vec![2]));
 
+    let too_large = [
+        (vec![8], SMALL_VALUE_BYTES_MAX + 1),
+        (vec![], 1),
+        (vec![8; KEY_BYTES_MAX + 1], 1),
+        (vec![8; KEY_BYTES_MAX + 2], 1),
+    ];
+    for (key, len) in too_large {
+        let mut batch = Batch::new();
+        batch.put(SMALL, &[9], vec![0]);
+        batch.put(SMALL, &key, vec![0; len]);
+        assert!(matches!(store.commit(&batch), Err(StoreError::TooLarge { .. })), "{key:?}, {len}");
+        assert_eq!(store.get(SMALL, &[9]).unwrap(), None, "a refused batch changes nothing");
+    }
+    let (longest, largest) = ([8; KEY_BYTES_MAX], vec![1; SMALL_VALUE_BYTES_MAX]);
     let mut batch = Batch::new();
-    batch.put(SMALL, &[9], vec![0]);
-    batch.put(SMALL, &[8], vec![0; SMALL_VALUE_BYTES_MAX + 1]);
-    assert!(matches!(store.commit(&batch), Err(StoreError::TooLarge { .. })));
-    assert_eq!(store.get(SMALL, &[9]).unwrap(), None, "a refused batch changes nothing");
+    batch.put(SMALL, &longest, largest.clone());
+    let _ = store.commit(&batch).unwrap();
+    assert_eq!(store.get(SMALL, &longest).unwrap(), Some(largest));
+}
+
+impl<S: Reopen> Reopen for Box<S> {
+    fn reopened(self) -> Self {
+        Self::new((*self).reopened())
+    }
 }
 
 #[test]
-fn a_store_in_memory_keeps_the_promises() {
+fn a_store_in_memory_keeps_the_promises_and_so_does_one_in_a_box() {
     promises(MemoryStore::new());
+    promises(Box::new(MemoryStore::new()));
 }
 
 #[test]
