@@ -145,6 +145,55 @@ fn a_balance_without_its_payments_may_pay_nothing_and_waits_for_a_young_view() {
 }
 
 #[test]
+fn what_a_watchtower_shows_may_pay_no_more_if_it_is_later() {
+    let mut pair = Pair::open([1_000, 500]);
+    pair.of(Side::B).pay(100);
+    pair.run();
+    let kept = pair.of(Side::A).channel.incoming().held.unwrap();
+    let later = balance_of(Side::B, |state| state.seq = 2, &pair);
+    pair.lose(Side::A);
+    for held in [kept, later] {
+        pair.of(Side::A).handle(vec![Input::Shown { held: Box::new(held), ticks: None }]).unwrap();
+        assert_eq!(pair.of(Side::A).channel.incoming().held, Some(held));
+    }
+}
+
+#[test]
+fn ticks_that_an_update_folds_at_once_need_no_word_of_their_own() {
+    let mut pair = Pair::open([1_000, 0]);
+    pair.of(Side::A).channel.tick(amount(5), 2, None).unwrap();
+    pair.run();
+    pair.of(Side::A).channel.tick(amount(5), 3, None).unwrap();
+    pair.of(Side::A).handle(Vec::new()).unwrap();
+    pair.of(Side::A).pay(7);
+    pair.of(Side::A).handle(Vec::new()).unwrap();
+    let said: Vec<Input> = pair.of(Side::A).outbox.drain(..).map(Input::Message).collect();
+    assert_eq!(said.len(), 2, "a tick, and an update: {said:?}");
+    pair.of(Side::B).handle(said).unwrap();
+    assert_eq!(pair.of(Side::B).outbox, [ChannelMessage::Ack { seq: 2 }]);
+    pair.run();
+    assert_eq!(pair.balances(), [968, 32]);
+}
+
+/// The secret of a chain is in no record.
+#[test]
+fn a_chain_that_was_begun_in_an_earlier_life_ends_with_the_next_update() {
+    let mut pair = Pair::open([1_000, 0]);
+    pair.of(Side::A).channel.tick(amount(5), 2, None).unwrap();
+    pair.run();
+    pair.of(Side::A).restart();
+    pair.see(ChannelPhase::Open);
+    pair.connect();
+    pair.of(Side::A).pay(1);
+    pair.run();
+    assert_eq!(
+        pair.of(Side::B).channel.incoming().held.unwrap().state.ticks,
+        flash_proto::ticks::TickTerms::NONE
+    );
+    assert_eq!(pair.balances(), [989, 11]);
+}
+
+#[test]
 fn an_older_view_changes_nothing_and_the_same_milestone_may_tell_more() {
     let mut pair = Pair::open([1_000, 0]);
     let at = pair.index;

@@ -79,6 +79,13 @@ fn put(store: &impl Store, value: u8) {
 }
 
 #[test]
+fn the_names_in_a_directory_without_a_parent_are_synced_as_well() {
+    // Where tests run this is the source of the package.
+    directory::sync_names(Path::new("src")).unwrap();
+    assert!(directory::sync_names(Path::new("nowhere")).is_err());
+}
+
+#[test]
 fn stores_on_disk_keep_the_promises() {
     promises(OnDisk::<SledStore>::new());
     promises(OnDisk::<JournalStore>::new());
