@@ -121,7 +121,7 @@ where
 pub async fn start(dir: &DataDir, config: &Config) -> Result<Running, Failure> {
     let seed = read_seed(dir)?;
     let params = Arc::new(dir.network()?);
-    let node_key = seed.key(Account::Node, 0, 0);
+    let node_key = seed.key(Account::Node, 0);
     let (stop, metrics) = (Stop::default(), Metrics::default());
     let store = open_store(dir, config.store, &restore::identity(&params, &seed), &stop).await?;
     let Checked { keeper, old } =
@@ -186,7 +186,7 @@ pub async fn start(dir: &DataDir, config: &Config) -> Result<Running, Failure> {
 
 fn channel_keys(seed: &Seed) -> ChannelKeys {
     let seed = seed.clone();
-    Arc::new(move |index| seed.key(Account::Channels, 0, index))
+    Arc::new(move |index| seed.key(Account::Channels, index))
 }
 
 /// What watchtowers need of the process that they are in.

@@ -148,7 +148,7 @@ impl Daemon {
 
     /// A key that it derives from its seed.
     pub fn key(&self, account: Account, index: u32) -> SecretKey {
-        self.seed().key(account, 0, index)
+        self.seed().key(account, index)
     }
 
     /// Opens a channel to `peer` with these deposits; both see it open.

@@ -66,13 +66,13 @@ impl ScriptedPeer {
         let words = flash_node_client::wallet::new_words().expect("randomness");
         let seed = Seed::from_words(&words, "").expect("a seed");
         let endpoint = Endpoint::dialler(
-            &seed.key(Account::Node, 0, 0),
+            &seed.key(Account::Node, 0),
             PEER_ALPN,
             "127.0.0.1:0".parse().expect("an address"),
             StreamLimits { bidirectional: 16 },
         );
         Self {
-            key: seed.key(Account::Channels, 0, 0),
+            key: seed.key(Account::Channels, 0),
             params: Arc::clone(net.params()),
             endpoint: endpoint.expect("a socket"),
             to: ticket.parse().expect("a ticket"),

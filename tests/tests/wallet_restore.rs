@@ -42,7 +42,7 @@ async fn send(from: &Daemon, to: Address, amount: u64) -> TransactionId {
 /// The addresses that a daemon's wallet has given out, as far as they can matter here.
 fn addresses(daemon: &Daemon) -> HashSet<Address> {
     let seed = daemon.seed();
-    (0..300).map(|index| Address::of(&seed.key(Account::Money, 0, index).public())).collect()
+    (0..300).map(|index| Address::of(&seed.key(Account::Money, index).public())).collect()
 }
 
 /// All transactions of a network, read block by block from the newest milestone down to the genesis.

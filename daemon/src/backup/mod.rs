@@ -34,7 +34,7 @@ pub struct Settings {
 
 /// The key of a seed's backups.
 pub fn key(seed: &Seed) -> SecretKey {
-    seed.key(Account::Backup, 0, 0)
+    seed.key(Account::Backup, 0)
 }
 
 /// Why a backup cannot be used.

@@ -129,7 +129,7 @@ pub fn put_back(content: &Content, store: &dyn Store) -> Result<(), Failure> {
 
 /// Whom a store belongs to: a seed in a network.
 pub fn identity(params: &NetworkParams, seed: &Seed) -> Vec<u8> {
-    let node_key = seed.key(Account::Node, 0, 0).public();
+    let node_key = seed.key(Account::Node, 0).public();
     [params.id().as_bytes().as_slice(), node_key.as_bytes()].concat()
 }
 

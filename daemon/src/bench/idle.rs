@@ -64,7 +64,7 @@ pub fn fill(
         let until = made.saturating_add(AT_ONCE).min(channels);
         let mut batch = Batch::new();
         for index in made..until {
-            let key = seed.key(Account::Channels, 0, index);
+            let key = seed.key(Account::Channels, index);
             let transaction = ledger.add(open(&ledger.keys.params, key.public(), peer))?;
             batch.append(&mut records(&ledger.keys.params, transaction, key, index, peer)?);
         }
@@ -184,7 +184,7 @@ mod tests {
         let node_store = dir.path().join("node").join("store");
         let node = Node::open(NodeConfig { index: false, ..NodeConfig::new(node_store, params) }).unwrap();
         for id in ids {
-            let channel = Channel::load(id, |index| seed.key(Account::Channels, 0, index), &store).unwrap();
+            let channel = Channel::load(id, |index| seed.key(Account::Channels, index), &store).unwrap();
             assert_eq!(channel.state(), "open");
             let answer = node.answer(NodeRequest::Channel(id));
             let has = matches!(answer, NodeResponse::Channel { record: Some(_), .. });

@@ -221,7 +221,7 @@ fn lines(content: &Content, seed: &Seed) -> Result<Vec<Line>, Failure> {
         restore::put_back(content, &store)?;
         let mut lines = Vec::new();
         for id in channel_tables::channels(&store)? {
-            let channel = Channel::load(id, |index| seed.key(Account::Channels, 0, index), &store)?;
+            let channel = Channel::load(id, |index| seed.key(Account::Channels, index), &store)?;
             let (side, stakes) = (channel.agreement().side, channel.stakes());
             lines.push(Line {
                 id,

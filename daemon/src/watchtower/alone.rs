@@ -59,7 +59,7 @@ impl TowerReady {
 pub async fn run(dir: DataDir, config: Config, metrics: Option<SocketAddr>) -> Result<(), Failure> {
     let seed = read_seed(&dir)?;
     let params = Arc::new(dir.network()?);
-    let key = seed.key(Account::Node, 0, 0);
+    let key = seed.key(Account::Node, 0);
     let (stop, counters) = (Stop::default(), Metrics::default());
     let store = open_store(&dir, config.store, &identity(&params, &seed), &stop).await?;
     drop(seed);

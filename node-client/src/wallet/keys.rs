@@ -7,10 +7,11 @@ use flash_proto::SecretKey;
 use hmac::{Hmac, KeyInit, Mac};
 use sha2::Sha512;
 use thiserror::Error;
-use zeroize::{Zeroize, ZeroizeOnDrop, Zeroizing};
+use zeroize::Zeroizing;
 
 /// Every key's path begins with `m/44'/4218'`: BIP-44, the registered coin type of the Tangle.
 const PURPOSE_AND_COIN: [u32; 2] = [44, 4_218];
+const ACCOUNTS: usize = 4;
 /// Set in every step: Ed25519 keys have hardened steps only.
 const HARDENED: u32 = 1 << 31;
 /// Bytes of entropy behind 24 words.
@@ -58,11 +59,14 @@ pub enum SeedError {
 /// use flash_node_client::wallet::{Account, Seed};
 /// let words = "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
 /// let seed = Seed::from_words(words, "")?;
-/// assert_ne!(seed.key(Account::Money, 0, 0).public(), seed.key(Account::Money, 0, 1).public());
+/// assert_ne!(seed.key(Account::Money, 0).public(), seed.key(Account::Money, 1).public());
 /// # Ok::<(), flash_node_client::wallet::SeedError>(())
 /// ```
-#[derive(Clone, Zeroize, ZeroizeOnDrop)]
-pub struct Seed([u8; 64]);
+#[derive(Clone)]
+pub struct Seed {
+    /// Where the keys of each account come from: of six steps to a key only the last is left to do.
+    accounts: [Extended; ACCOUNTS],
+}
 
 impl fmt::Debug for Seed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -88,32 +92,51 @@ impl Seed {
     /// # Errors
     /// [`SeedError::Words`].
     pub fn from_words(words: &str, passphrase: &str) -> Result<Self, SeedError> {
-        let mnemonic = Mnemonic::parse_in(Language::English, words)
-            .map_err(|error| SeedError::Words(error.to_string()))?;
-        Ok(Self(mnemonic.to_seed(passphrase)))
+        let coin = master(seed_of(words, passphrase)?.as_ref()).descend(&PURPOSE_AND_COIN);
+        let steps = [Account::Money, Account::Channels, Account::Node, Account::Backup].map(Account::step);
+        Ok(Self { accounts: steps.map(|account| coin.descend(&[account, 0])) })
     }
 
-    /// The key at `m/44'/4218'/account'/change'/index'`. Indices reach up to 2^31 − 1; the top bit is
-    /// ignored.
-    pub fn key(&self, account: Account, change: u32, index: u32) -> SecretKey {
-        let [purpose, coin] = PURPOSE_AND_COIN;
-        let path = [purpose, coin, account.step(), change, index];
-        SecretKey::from_bytes(*derive(&self.0, &path).key)
+    /// The key at `m/44'/4218'/account'/0'/index'`. Indices reach up to 2^31 − 1; the top bit is ignored.
+    pub fn key(&self, account: Account, index: u32) -> SecretKey {
+        let [money, channels, node, backup] = &self.accounts;
+        let account = match account {
+            Account::Money => money,
+            Account::Channels => channels,
+            Account::Node => node,
+            Account::Backup => backup,
+        };
+        SecretKey::from_bytes(*account.descend(&[index]).key)
     }
 }
 
+/// The seed of English BIP-39 words and a passphrase.
+fn seed_of(words: &str, passphrase: &str) -> Result<Zeroizing<[u8; 64]>, SeedError> {
+    let mnemonic =
+        Mnemonic::parse_in(Language::English, words).map_err(|error| SeedError::Words(error.to_string()))?;
+    Ok(Zeroizing::new(mnemonic.to_seed(passphrase)))
+}
+
 /// A key and its chain code.
+#[derive(Clone)]
 struct Extended {
     key: Zeroizing<[u8; 32]>,
     chain_code: Zeroizing<[u8; 32]>,
 }
 
-/// SLIP-10 for Ed25519, every step hardened.
-fn derive(seed: &[u8], path: &[u32]) -> Extended {
-    path.iter().fold(split(b"ed25519 seed", &[seed]), |parent, step| {
-        let hardened = (step | HARDENED).to_be_bytes();
-        split(parent.chain_code.as_ref(), &[&[0], parent.key.as_ref(), &hardened])
-    })
+/// Where all keys of a seed come from by SLIP-10 for Ed25519.
+fn master(seed: &[u8]) -> Extended {
+    split(b"ed25519 seed", &[seed])
+}
+
+impl Extended {
+    /// What lies so many steps below, every step hardened.
+    fn descend(&self, path: &[u32]) -> Self {
+        path.iter().fold(self.clone(), |parent, step| {
+            let hardened = (step | HARDENED).to_be_bytes();
+            split(parent.chain_code.as_ref(), &[&[0], parent.key.as_ref(), &hardened])
+        })
+    }
 }
 
 /// HMAC-SHA512, cut into key and chain code.
@@ -146,7 +169,7 @@ mod tests {
             for test in case["tests"].as_array().unwrap() {
                 let steps = test["chain"].as_str().unwrap().split('/').skip(1);
                 let path: Vec<u32> = steps.map(|step| step.trim_end_matches('H').parse().unwrap()).collect();
-                let extended = derive(&seed, &path);
+                let extended = master(&seed).descend(&path);
                 assert_eq!(hex::encode(extended.key.as_ref()), test["private"].as_str().unwrap(), "{test}");
                 assert_eq!(hex::encode(extended.chain_code.as_ref()), test["chainCode"].as_str().unwrap());
                 let public = SecretKey::from_bytes(*extended.key).public();
@@ -164,10 +187,23 @@ mod tests {
         let english = file.as_array().unwrap().iter().find(|list| list["language"] == "english").unwrap();
         for test in english["tests"].as_array().unwrap() {
             let text = |name: &str| test[name].as_str().unwrap();
-            let seed = Seed::from_words(text("mnemonic"), text("passphrase")).unwrap();
-            assert_eq!(hex::encode(seed.0), text("seed"));
+            let seed = seed_of(text("mnemonic"), text("passphrase")).unwrap();
+            assert_eq!(hex::encode(seed), text("seed"));
         }
         assert_eq!(english["tests"].as_array().unwrap().len(), 24);
+    }
+
+    #[test]
+    fn each_account_has_its_path() {
+        let words =
+            "abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon abandon about";
+        let (seed, root) = (Seed::from_words(words, "").unwrap(), seed_of(words, "").unwrap());
+        let accounts = [Account::Money, Account::Channels, Account::Node, Account::Backup];
+        for (step, account) in (0..).zip(accounts) {
+            let path = [44, 4_218, step, 0, 7];
+            let key = SecretKey::from_bytes(*master(root.as_ref()).descend(&path).key);
+            assert_eq!(seed.key(account, 7).public(), key.public(), "{account:?}");
+        }
     }
 
     #[test]

@@ -225,7 +225,7 @@ impl Wallet {
         let end = self.state.next_address.saturating_add(GAP);
         let known = u32::try_from(self.watched.len()).unwrap_or(u32::MAX);
         for index in known..end {
-            let address = Address::of(&self.seed.key(Account::Money, 0, index).public());
+            let address = Address::of(&self.seed.key(Account::Money, index).public());
             self.addresses.insert(address, index);
             self.watched.push(address);
         }
@@ -268,7 +268,7 @@ impl Wallet {
             if missing.is_empty() {
                 break;
             }
-            if missing.remove(&Address::of(&self.seed.key(Account::Money, 0, index).public())) {
+            if missing.remove(&Address::of(&self.seed.key(Account::Money, index).public())) {
                 used = Some(index);
             }
         }
@@ -282,7 +282,7 @@ impl Wallet {
 
     /// These channel keys, whether they were given out or not.
     pub fn channel_keys(&self, indices: Range<u32>) -> Vec<(u32, PublicKey)> {
-        indices.map(|index| (index, self.seed.key(Account::Channels, 0, index).public())).collect()
+        indices.map(|index| (index, self.seed.key(Account::Channels, index).public())).collect()
     }
 
     /// How many channel keys were given out.
@@ -298,7 +298,7 @@ impl Wallet {
         let index = self.state.next_channel_key;
         self.state.next_channel_key =
             index.checked_add(1).filter(|next| *next < 1 << 31).ok_or(WalletError::Exhausted)?;
-        Ok((index, self.seed.key(Account::Channels, 0, index).public()))
+        Ok((index, self.seed.key(Account::Channels, index).public()))
     }
 
     /// The addresses whose outputs are ours.
@@ -449,7 +449,7 @@ impl Wallet {
     /// The unlocks of our funding in a transaction, in its order.
     pub fn unlocks(&self, essence: &Essence, funding: &[Funding]) -> Vec<Unlock> {
         let index = |funding: &Funding| self.addresses.get(&funding.output.address).copied();
-        let keys = funding.iter().filter_map(index).map(|index| self.seed.key(Account::Money, 0, index));
+        let keys = funding.iter().filter_map(index).map(|index| self.seed.key(Account::Money, index));
         keys.map(|key| essence.unlock(&key)).collect()
     }
 

@@ -61,7 +61,7 @@ fn every_address_and_key_is_given_out_once_across_restarts() {
     for _ in 0..50 {
         assert!(given.insert(wallet.fresh_address().unwrap()));
         let (index, key) = wallet.fresh_channel_key().unwrap();
-        assert_eq!(key, seed().key(Account::Channels, 0, index).public());
+        assert_eq!(key, seed().key(Account::Channels, index).public());
         wallet = Wallet::from_record(seed(), &wallet.record(), [], []).unwrap();
     }
     assert!(given.is_subset(&wallet.addresses().into_iter().collect()));
@@ -91,7 +91,7 @@ fn channels_that_were_found_move_both_counters_on() {
     let foreign = Address::new([9; 32]);
     assert_eq!(recovered.found_channels([7, 3], [given[2], given[35], foreign]), BTreeSet::from([foreign]));
     assert!(recovered.addresses().contains(&given[35]));
-    assert_eq!(Address::of(&seed().key(Account::Money, 0, 36).public()), recovered.fresh_address().unwrap());
+    assert_eq!(Address::of(&seed().key(Account::Money, 36).public()), recovered.fresh_address().unwrap());
     // Each channel came with an address, so there were at most 36.
     assert_eq!(recovered.fresh_channel_key().unwrap().0, 36);
 
@@ -99,7 +99,7 @@ fn channels_that_were_found_move_both_counters_on() {
     assert!(recovered.found_channels([7, 3], []).is_empty());
     assert_eq!(recovered.fresh_channel_key().unwrap().0, 8);
     let keys = recovered.channel_keys(7..9);
-    assert_eq!(keys, [7, 8].map(|index| (index, seed().key(Account::Channels, 0, index).public())));
+    assert_eq!(keys, [7, 8].map(|index| (index, seed().key(Account::Channels, index).public())));
 }
 
 #[test]
