@@ -29,7 +29,7 @@ coverage *crates:
 
 # change the protocol and the channel in one place after the other: does a test notice? `--shard 0/8` takes a sample
 mutants *arguments:
-    cargo mutants --package flash-proto --package flash-channel {{arguments}}
+    RUSTC_BOOTSTRAP=1 PROPTEST_MAX_SHRINK_ITERS=0 cargo mutants --package flash-proto --package flash-channel {{arguments}}
 
 # every figure on this machine, with what it is compared with: `--list` shows the rows, `--row single` runs one
 bench *arguments:

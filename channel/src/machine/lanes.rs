@@ -11,6 +11,11 @@ use super::{
     PaymentKey, Phase, Queued, Sent, Wanted, tables, ticks::Next,
 };
 
+/// What is signed or taken after this number and this total has a later number, and pays no less.
+fn assert_rises(seq: u64, total: Amount, after: &LaneState) {
+    assert!(after.seq > seq && after.cumulative >= total, "I3: a counter must not go down");
+}
+
 impl Channel {
     /// [`Channel::order`] of a payment.
     ///
@@ -110,8 +115,7 @@ impl Channel {
         // Payments that were taken fit what this side owns, so their sum fits 64 bits, and no list that
         // was just packed is malformed.
         let Ok(state) = before.step_after(&next.payments, &ticks, folded.as_ref()) else { return false };
-        let rises = state.seq > before.seq && state.cumulative >= self.outgoing.total();
-        assert!(rises, "I3: a counter must not go down");
+        assert_rises(before.seq, self.outgoing.total(), &state);
         let signed = state.sign(self.agreement.network, &self.key);
         self.take_queued(next.entries, effects);
         self.outgoing.signed = Some(signed);
@@ -302,11 +306,7 @@ impl Channel {
     }
 
     fn hold(&mut self, balance: SignedBalance) {
-        let before = self.incoming_state();
-        assert!(
-            balance.state.seq > before.seq && balance.state.cumulative >= self.incoming.total(),
-            "I3: a counter must not go down"
-        );
+        assert_rises(self.incoming_seq(), self.incoming.total(), &balance.state);
         self.incoming.held = Some(balance);
         self.incoming.ticks = None;
         self.dirty.incoming = true;
