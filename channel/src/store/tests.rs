@@ -40,6 +40,8 @@ fn promises(mut store: impl Reopen) {
     assert_eq!(keys(store.scan(SMALL, &[1], None, 3).unwrap()), [0, 1, 2]);
     assert_eq!(keys(store.scan(SMALL, &[1], Some(&[1, 3]), 3).unwrap()), [4, 6, 7]);
     assert_eq!(keys(store.scan(LARGE, &[1], Some(&[1, 8]), 3).unwrap()), [9]);
+    assert_eq!(keys(store.scan(SMALL, &[1], Some(&[0, 9]), 3).unwrap()), [0, 1, 2], "all are above");
+    assert!(store.scan(SMALL, &[1], Some(&[2]), 3).unwrap().is_empty(), "all are below");
     assert!(store.scan(SMALL, &[2], None, 3).unwrap().is_empty());
     assert_eq!(store.last(SMALL, &[1]).unwrap(), Some((vec![1, 9], vec![9])));
     assert_eq!(store.last(SMALL, &[]).unwrap(), Some((vec![1, 9], vec![9])));

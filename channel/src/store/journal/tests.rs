@@ -295,6 +295,16 @@ fn old_values_give_their_room_back_whichever_stay() {
 }
 
 #[test]
+fn what_is_replaced_again_and_again_takes_room_a_few_times_at_most() {
+    let killed = Killed::new();
+    killed.moved(1);
+    let once = killed.store.shared.base.disk_bytes();
+    killed.moved(40);
+    let bytes = killed.store.shared.base.disk_bytes();
+    assert!(bytes < 10 * once, "{bytes} bytes after 41 runs of {once}");
+}
+
+#[test]
 fn readers_see_whole_commits_while_they_are_made_and_moved() {
     let killed = Killed::new();
     let store = &killed.store;

@@ -172,6 +172,46 @@ mod sled_only {
     }
 
     #[test]
+    fn only_what_an_opening_left_unfinished_is_removed() {
+        let directory = tempfile::tempdir().unwrap();
+        put(&SledStore::open(directory.path(), b"me").unwrap(), 7);
+        let own = directory.path().join("notes.generating");
+        fs::write(&own, "somebody's").unwrap();
+        let made = || fs::metadata(directory.path().join("conf")).unwrap().created().unwrap();
+        let before = made();
+        drop(SledStore::open(directory.path(), b"me").unwrap());
+        assert!(own.exists());
+        assert_eq!(made(), before, "the file is the same");
+    }
+
+    #[test]
+    fn a_disk_that_refuses_is_not_taken_for_another_process() {
+        let directory = tempfile::tempdir().unwrap();
+        fs::create_dir(directory.path().join("db")).unwrap();
+        let refused = SledStore::open(directory.path(), b"me").unwrap_err();
+        assert!(matches!(refused, StoreError::Io(_)), "{refused:?}");
+    }
+
+    #[test]
+    fn no_part_of_a_value_stays_behind() {
+        let directory = tempfile::tempdir().unwrap();
+        let entries = |value: Option<usize>| {
+            let store = SledStore::open(directory.path(), b"me").unwrap();
+            let mut batch = Batch::new();
+            match value {
+                Some(len) => batch.put(LARGE, b"k", vec![1; len]),
+                None => batch.delete(LARGE, b"k"),
+            }
+            let _ = store.commit(&batch).unwrap();
+            drop(store);
+            sled::open(directory.path()).unwrap().len()
+        };
+        let one = entries(Some(10));
+        assert!(entries(Some(100_000)) > one + 2, "it is in parts");
+        assert_eq!((entries(Some(10)), entries(None)), (one, one - 1));
+    }
+
+    #[test]
     fn a_note_that_cannot_be_read_is_not_passed_over() {
         let directory = tempfile::tempdir().unwrap();
         drop(SledStore::open(directory.path(), b"me").unwrap());
