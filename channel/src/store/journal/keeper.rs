@@ -72,7 +72,8 @@ fn close(shared: &Shared) -> Result<(), StoreError> {
         let mut writer = shared.writer();
         let number = writer.segment.number;
         let needed = shared.state().segments.get(&number).is_some_and(|extent| extent.live > 0);
-        if !needed && writer.end > HEADER_BYTES {
+        let is_empty = writer.end == HEADER_BYTES;
+        if !needed && !is_empty {
             shared.begin_segment(&mut writer)?;
         }
     }
@@ -135,7 +136,7 @@ fn thin_out(shared: &Shared, before: u64) -> Result<(), StoreError> {
 }
 
 /// Writes the values of a file that are needed again at the end of the journal.
-fn write_again(shared: &Shared, number: u64) -> Result<(), StoreError> {
+pub(super) fn write_again(shared: &Shared, number: u64) -> Result<(), StoreError> {
     let missing = || StoreError::Damaged(format!("the head of file {number} of the journal"));
     let segment = Segment::open(&shared.directory, number)?.ok_or_else(missing)?;
     let (mut commit, mut offset) = (segment.first, HEADER_BYTES);

@@ -32,7 +32,7 @@ impl Mark {
         [self.newest, self.segment, self.offset].into_iter().chain(live).flat_map(u64::to_le_bytes).collect()
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
+    pub(super) fn from_bytes(bytes: &[u8]) -> Option<Self> {
         let (numbers, rest) = bytes.as_chunks::<8>();
         let numbers: Vec<u64> = numbers.iter().map(|number| u64::from_le_bytes(*number)).collect();
         let ([newest, segment, offset], live) = numbers.split_first_chunk::<3>()?;
@@ -97,6 +97,7 @@ fn replay(
     numbers: &[u64],
     state: &mut State,
 ) -> Result<Writer, StoreError> {
+    let missing = |newest: u64| damaged(format!("the commits after {newest} are missing from the journal"));
     let (mut newest, mut last) = (mark.newest, None);
     for number in numbers.iter().copied().filter(|number| *number >= mark.segment) {
         let segment = Segment::open(directory, number)?
@@ -104,7 +105,7 @@ fn replay(
         let offset = if number == mark.segment { mark.offset } else { HEADER_BYTES };
         let first = newest.saturating_add(1);
         if segment.file.metadata()?.len() < offset {
-            break;
+            return Err(missing(newest));
         }
         if number != mark.segment && segment.first != first {
             return Err(damaged(format!("file {number} of the journal does not begin with commit {first}")));
@@ -124,10 +125,7 @@ fn replay(
         state.segments.entry(number).or_default().bytes = end;
         last = Some(Writer { segment, end, newest, buffer: Vec::new() });
     }
-    match last {
-        Some(writer) if numbers.last() == Some(&writer.segment.number) => Ok(writer),
-        _ => Err(damaged(format!("the commits after {newest} are missing from the journal"))),
-    }
+    last.ok_or_else(|| missing(newest))
 }
 
 /// Takes over the commits of one file from `offset` on, and gives back where they end.

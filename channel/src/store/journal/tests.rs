@@ -299,9 +299,96 @@ fn what_is_replaced_again_and_again_takes_room_a_few_times_at_most() {
     let killed = Killed::new();
     killed.moved(1);
     let once = killed.store.shared.base.disk_bytes();
+    assert!(once > 4_000, "{once} bytes with a value of 4,000");
     killed.moved(40);
     let bytes = killed.store.shared.base.disk_bytes();
     assert!(bytes < 10 * once, "{bytes} bytes after 41 runs of {once}");
+}
+
+#[test]
+fn what_waits_in_memory_is_moved_before_it_takes_much() {
+    let killed = Killed::new();
+    let shared = &killed.store.shared;
+    let before = shared.base.mark().unwrap();
+    let mut batch = Batch::new();
+    for n in 0..2_000_u32 {
+        batch.put(SMALL, &n.to_be_bytes(), vec![7]);
+    }
+    let _ = killed.store.commit(&batch).unwrap();
+    drop(shared.done.wait_while(shared.signal(), |signal| signal.due).unwrap());
+    assert!(shared.state().since < SMALL_SIZES.journal, "the journal alone is no reason");
+    assert_ne!(shared.base.mark().unwrap(), before);
+    assert_eq!(shared.state().overlay.bytes(), 0);
+}
+
+#[test]
+fn a_closed_store_has_no_more_files_than_it_needs() {
+    let dir = tempfile::tempdir().unwrap();
+    let bytes = || -> Vec<u64> {
+        segments(dir.path()).iter().map(|file| fs::metadata(file).unwrap().len()).collect()
+    };
+    let store = open(dir.path()).unwrap();
+    put(&store, SMALL, b"k", vec![1; 30]).unwrap();
+    drop(store);
+    assert_eq!(bytes(), [HEADER_BYTES], "the tree has it all");
+    let file = segments(dir.path());
+    drop(open(dir.path()).unwrap());
+    assert_eq!(segments(dir.path()), file, "nothing was to be done");
+    let store = open(dir.path()).unwrap();
+    put(&store, LARGE, b"k", vec![1; 30_000]).unwrap();
+    drop(store);
+    assert!(bytes()[..] > [30_000][..], "the value is in it: {:?}", bytes());
+}
+
+/// Values in one full file, each in a commit of its own.
+fn one_full_file(count: usize, bytes: usize) -> (Killed, u64) {
+    let killed = Killed::new();
+    let first = killed.store.shared.writer().segment.number;
+    for n in 0..count {
+        put(&killed.store, LARGE, &n.to_be_bytes(), vec![1; bytes]).unwrap();
+    }
+    assert_eq!(killed.store.shared.writer().segment.number, first, "it is still the same file");
+    killed.store.shared.begin_segment(&mut killed.store.shared.writer()).unwrap();
+    (killed, first)
+}
+
+#[test]
+fn values_are_written_again_many_at_a_time_and_only_if_they_are_in_the_way() {
+    let (killed, first) = one_full_file(12, 5_000);
+    let shared = &killed.store.shared;
+    let newest = || shared.writer().newest;
+    let before = newest();
+    // Half of it is not needed, but that is less than there may be to spare.
+    for n in 0..6_usize {
+        put(&killed.store, LARGE, &n.to_be_bytes(), vec![2; 10]).unwrap();
+    }
+    killed.moved(1);
+    let commits = newest();
+    keeper::write_again(shared, first).unwrap();
+    assert!(commits > before && (1..=3).contains(&(newest() - commits)), "30,000 bytes, 16 KiB at a time");
+    for n in 0..12_usize {
+        let value = if n < 6 { vec![2; 10] } else { vec![1; 5_000] };
+        assert_eq!(killed.store.get(LARGE, &n.to_be_bytes()).unwrap(), Some(value));
+    }
+}
+
+#[test]
+fn a_file_that_should_have_more_values_than_are_found_is_damaged() {
+    let (killed, first) = one_full_file(3, 5_000);
+    let shared = &killed.store.shared;
+    shared.state_mut().segments.get_mut(&first).unwrap().live += 1;
+    let error = keeper::write_again(shared, first).unwrap_err();
+    assert!(error.to_string().contains("1 bytes of values in file"), "{error}");
+}
+
+#[test]
+fn a_mark_has_its_numbers_and_nothing_else() {
+    let bytes: Vec<u8> = (0..5_u64).flat_map(u64::to_le_bytes).collect();
+    let mark = recovery::Mark::from_bytes(&bytes).unwrap();
+    assert_eq!((mark.to_bytes(), mark.live), (bytes.clone(), vec![(3, 4)]));
+    for wrong in [&bytes[..16], &bytes[..32], &[&bytes[..], &[0]].concat(), &[]] {
+        assert!(recovery::Mark::from_bytes(wrong).is_none(), "{} bytes", wrong.len());
+    }
 }
 
 #[test]
