@@ -21,6 +21,7 @@ use flash_proto::{PublicKey, SecretKey};
 pub use jitter::jittered;
 use quinn::{AckFrequencyConfig, Connection, Incoming, TransportConfig, VarInt};
 use quinn_proto::RandomConnectionIdGenerator;
+use socket2::SockRef;
 use thiserror::Error;
 
 /// ALPN of the link between two daemons.
@@ -235,9 +236,23 @@ pub fn kind(connection: &Connection) -> Option<Vec<u8>> {
 fn bind(address: SocketAddr, config: Option<quinn::ServerConfig>) -> Result<quinn::Endpoint, ConnectError> {
     let failed = |error| ConnectError::Bind(address, error);
     let socket = UdpSocket::bind(address).map_err(failed)?;
+    let same = socket.try_clone().map_err(failed)?;
     let mut endpoint = quinn::EndpointConfig::default();
     endpoint.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_BYTES)));
-    quinn::Endpoint::new(endpoint, config, socket, Arc::new(quinn::TokioRuntime)).map_err(failed)
+    let endpoint =
+        quinn::Endpoint::new(endpoint, config, socket, Arc::new(quinn::TokioRuntime)).map_err(failed)?;
+    pass_over_ecn(&SockRef::from(&same), address);
+    Ok(endpoint)
+}
+
+/// Has the kernel keep to itself how the network marked a datagram. Otherwise each acknowledgement counts the marks, which
+/// is a twentieth of a single payment's bytes; congestion shows by loss.
+fn pass_over_ecn(socket: &SockRef<'_>, address: SocketAddr) {
+    // Where it cannot be done acknowledgements are longer, and nothing else.
+    let _ = socket.set_recv_tos_v4(false);
+    if address.is_ipv6() {
+        let _ = socket.set_recv_tclass_v6(false);
+    }
 }
 
 fn transport(limits: StreamLimits) -> TransportConfig {
