@@ -311,3 +311,49 @@ fn only_small_plain_updates_that_come_next_are_checked_with_those_of_others() {
         assert_eq!(pair.of(Side::B).channel.to_verify(&update).is_some(), small, "{count}");
     }
 }
+
+#[test]
+fn what_waits_is_signed_once_both_count_enough() {
+    let mut pair = Pair::open([1_000, 0]);
+    let stakes = pair.of(Side::A).channel.stakes();
+    let mut less = stakes;
+    less.a.deposit = amount(599);
+    let half = pair.of(Side::A);
+    half.pay(600);
+    half.handle(vec![Input::Message(ChannelMessage::Stakes(less))]).unwrap();
+    assert_eq!((half.outbox.len(), half.channel.payments_waiting()), (0, 1));
+    less.a.deposit = amount(600);
+    half.handle(vec![Input::Message(ChannelMessage::Stakes(less))]).unwrap();
+    assert!(matches!(half.outbox.front(), Some(ChannelMessage::Update(_))));
+
+    let waits: [fn(&mut Channel); 2] =
+        [|channel| channel.behind = true, |channel| channel.locked.unexplained = true];
+    for wait in waits {
+        let mut pair = Pair::open([1_000, 0]);
+        let half = pair.of(Side::A);
+        half.pay(1);
+        wait(&mut half.channel);
+        assert!(!half.channel.queue_is_covered(), "the view of the ledger does not explain what there is");
+    }
+}
+
+#[test]
+fn a_top_up_is_under_way_until_the_ledger_shows_more_or_it_has_lapsed() {
+    for (deposit, later, under_way) in [(1_000, 10, true), (1_050, 10, false), (1_000, 200, false)] {
+        let mut pair = Pair::open([1_000, 0]);
+        let half = pair.of(Side::A);
+        let top_up = flash_proto::transaction::TopUp {
+            channel: half.channel.id,
+            side: Side::A,
+            amount: amount(50),
+            expiry_milestone: 90,
+        };
+        let essence = Box::new(Essence::acting(NETWORK, Action::TopUp(top_up)));
+        half.handle(vec![Input::TopUp { essence, unlocks: Vec::new() }]).unwrap();
+        assert!(half.channel.changes_stake());
+        let record = ChannelRecord::opened(&open([deposit, 0]));
+        let view = LedgerView { index: later, record: Some(record), payouts: None };
+        half.handle(vec![Input::Ledger(view)]).unwrap();
+        assert_eq!(half.channel.changes_stake(), under_way, "{deposit} at {later}");
+    }
+}

@@ -51,6 +51,9 @@ fn the_end_is_said_once() {
     pair.see_record(None, None);
     let half = pair.of(Side::A);
     assert_eq!((&half.events[..], &half.channel.phase), (&[][..], &Phase::Closed { payouts, close: None }));
+    pair.of(Side::A).handle(vec![Input::Close, Input::CloseAlone]).unwrap();
+    let half = pair.of(Side::A);
+    assert!(!half.channel.wants_close() && half.events.is_empty(), "there is nothing left to close");
 }
 
 /// The daemon was away from before it was opened until after it was closed.
