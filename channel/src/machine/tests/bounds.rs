@@ -1,6 +1,6 @@
 //! What is taken and what is not, at the very bound.
 
-use flash_proto::message::Reestablish;
+use flash_proto::{message::Reestablish, transaction::Withdraw};
 
 use super::{edges::balance_of, *};
 
@@ -339,7 +339,9 @@ fn what_waits_is_signed_once_both_count_enough() {
 
 #[test]
 fn a_top_up_is_under_way_until_the_ledger_shows_more_or_it_has_lapsed() {
-    for (deposit, later, under_way) in [(1_000, 10, true), (1_050, 10, false), (1_000, 200, false)] {
+    for (deposit, later, under_way) in
+        [(1_000, 10, true), (1_050, 10, false), (1_000, 90, true), (1_000, 91, false)]
+    {
         let mut pair = Pair::open([1_000, 0]);
         let half = pair.of(Side::A);
         let top_up = flash_proto::transaction::TopUp {
@@ -355,5 +357,68 @@ fn a_top_up_is_under_way_until_the_ledger_shows_more_or_it_has_lapsed() {
         let view = LedgerView { index: later, record: Some(record), payouts: None };
         half.handle(vec![Input::Ledger(view)]).unwrap();
         assert_eq!(half.channel.changes_stake(), under_way, "{deposit} at {later}");
+    }
+}
+
+/// A withdraw of 200 that A has signed, on its way to B.
+fn withdraw_signed(pair: &mut Pair) -> (Withdraw, Input) {
+    let wish = Input::Withdraw { amount: amount(200), left_min: amount(2) };
+    pair.of(Side::A).handle(vec![wish]).unwrap();
+    let mut messages = pair.of(Side::A).outbox.drain(..);
+    let signed = messages.rfind(|it| matches!(it, ChannelMessage::WithdrawSigned { .. })).unwrap();
+    let ChannelMessage::WithdrawSigned { withdraw, .. } = signed else { panic!("{signed:?}") };
+    (withdraw, Input::Message(signed))
+}
+
+#[test]
+fn both_bring_a_withdraw_to_the_ledger_and_only_the_one_that_was_asked_for() {
+    let mut pair = Pair::open([1_000, 500]);
+    let (withdraw, signed) = withdraw_signed(&mut pair);
+    let complete = |withdraw: Withdraw| {
+        let essence = Essence::acting(NETWORK, Action::Withdraw(withdraw));
+        let signature = essence.unlock(&key(Side::B)).signature;
+        Input::Message(ChannelMessage::WithdrawComplete { withdraw, signature })
+    };
+    let other = Withdraw { amount: amount(100), total: amount(100), ..withdraw };
+    pair.of(Side::A).handle(vec![complete(other)]).unwrap();
+    assert_eq!(pair.of(Side::A).channel.wanted(), None);
+    pair.of(Side::A).handle(vec![complete(withdraw)]).unwrap();
+    let wanted = pair.of(Side::A).channel.wanted();
+    assert_eq!(wanted.as_ref().map(|it| it.essence.action), Some(Action::Withdraw(withdraw)));
+    pair.of(Side::B).handle(vec![signed]).unwrap();
+    assert_eq!(pair.of(Side::B).channel.wanted(), wanted);
+}
+
+#[test]
+fn whoever_is_closing_signs_no_withdraw() {
+    let mut pair = Pair::open([1_000, 500]);
+    let (_, signed) = withdraw_signed(&mut pair);
+    let half = pair.of(Side::B);
+    half.handle(vec![Input::CloseAlone]).unwrap();
+    half.outbox.clear();
+    half.handle(vec![signed]).unwrap();
+    assert_eq!((half.outbox.len(), half.channel.locked().withdraw(Side::A)), (0, None));
+}
+
+/// As soon as the withdraw has lapsed A may pay all of its deposit, and what it was paid.
+#[test]
+fn what_a_lapsed_withdraw_and_a_payment_back_allow_is_waited_for() {
+    for (units, is_owned) in [(1_300, true), (1_301, false)] {
+        let mut pair = Pair::open([1_000, 500]);
+        pair.of(Side::B).pay(300);
+        pair.run();
+        let (_, signed) = withdraw_signed(&mut pair);
+        pair.of(Side::B).handle(vec![signed]).unwrap();
+        let balance = balance_of(Side::A, |state| (state.seq, state.cumulative) = (1, amount(units)), &pair);
+        let half = pair.of(Side::B);
+        half.outbox.clear();
+        let result = half.handle(vec![Input::Message(ChannelMessage::Balance(Box::new(balance)))]);
+        assert_eq!(half.channel.incoming().held, None, "{units}");
+        if is_owned {
+            assert_eq!(result, Ok(()), "it is not held against A");
+            assert!(matches!(half.outbox.front(), Some(ChannelMessage::Paused { .. })));
+        } else {
+            assert!(matches!(result, Err(Misbehaviour::Overspent { .. })), "{result:?}");
+        }
     }
 }
