@@ -31,6 +31,7 @@ fn promises(mut store: impl Reopen) {
         batch.put(LARGE, &[1, n], vec![n; 100_000]);
     }
     batch.delete(SMALL, &[1, 5]);
+    batch.put(SMALL, &[0, 200], vec![1]);
     let _ = store.commit(&batch).unwrap();
     store = store.reopened();
     assert_eq!(store.get(SMALL, &[1, 4]).unwrap(), Some(vec![4]));

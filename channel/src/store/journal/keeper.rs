@@ -56,7 +56,7 @@ fn finished(shared: &Shared) {
     shared.done.notify_all();
 }
 
-fn keep(shared: &Shared) -> Result<(), StoreError> {
+pub(super) fn keep(shared: &Shared) -> Result<(), StoreError> {
     let before = move_into_base(shared)?;
     drop_unneeded(shared, before)?;
     thin_out(shared, before)?;
