@@ -271,6 +271,16 @@ mod tests {
             let wanted = if missing == 0 { Ok(()) } else { Err(PaymentError::Full) };
             assert_eq!(list.append(&more), wanted);
         }
+        let mut full = PaymentList::new();
+        while most - full.as_bytes().len() > 2 * (HEADER_BYTES + limits::REFERENCE_BYTES_MAX) {
+            full.push(&payment(1, &[b'r'; limits::REFERENCE_BYTES_MAX])).unwrap();
+        }
+        let left = most - full.as_bytes().len() - 2 * HEADER_BYTES;
+        for bytes in [left / 2, left - left / 2] {
+            full.push(&payment(1, &vec![b'r'; bytes])).unwrap();
+        }
+        assert_eq!(full.as_bytes().len(), most);
+        assert_eq!(full.total().map(|total| total.count), Ok(full.iter().count() as u64));
     }
 
     #[test]

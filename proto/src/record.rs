@@ -197,6 +197,8 @@ mod tests {
         record.lane_b.cumulative = Amount::new(7);
         record.withdrawn_b = Amount::new(20);
         let paid = Balances::of_payouts(Amount::new(77), Amount::new(53));
-        assert_eq!(record.settle(), Some(paid));
+        assert_eq!((record.settle(), record.total()), (Some(paid), Some(Amount::new(130))));
+        record.withdrawn_a = Amount::new(131);
+        assert_eq!(record.total(), None, "more was taken out than there was");
     }
 }
