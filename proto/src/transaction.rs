@@ -319,7 +319,7 @@ impl Transaction {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::{Address, LaneState, SecretKey, record::Party};
+    use crate::{Address, LaneState, SecretKey, TickChain, TickTerms, record::Party};
 
     /// Every action of the channel `[1; 32]`, with its own expiry if it has one.
     fn actions() -> [(Action, Option<u64>); 7] {
@@ -353,6 +353,30 @@ mod tests {
                 Some(24),
             ),
         ]
+    }
+
+    /// Logs, listings and the API name them so.
+    #[test]
+    fn each_action_has_its_name() {
+        let names = actions().map(|(action, _)| action.name());
+        let wanted =
+            ["transfer", "open", "cooperative_close", "unilateral_close", "claim", "top_up", "withdraw"];
+        assert_eq!(names, wanted);
+    }
+
+    #[test]
+    fn a_claim_is_worth_its_balance_and_the_ticks_under_it() {
+        let mut chain = TickChain::new(Hash::new([7; 32]), Amount::new(3), 5).unwrap();
+        let state = LaneState {
+            cumulative: Amount::new(40),
+            ticks: chain.terms(),
+            ..LaneState::new(ChannelId::new([1; 32]), Side::A)
+        };
+        assert_eq!(Claim::of(state).total(), Ok(Amount::new(40)));
+        let ticks = chain.reveal(2);
+        assert_eq!(Claim { state, ticks }.total(), Ok(Amount::new(46)));
+        let foreign = Claim { state: LaneState { ticks: TickTerms::NONE, ..state }, ticks };
+        assert!(foreign.total().is_err());
     }
 
     #[test]
