@@ -192,8 +192,9 @@ impl Tower {
         }
         let seen = self.seen(lane.0, proven)?;
         self.check_client(lane, &seen.1, client, permit)?;
-        if self.lanes.get(&lane).is_some_and(|held| held.client == client && held.newest == *newest) {
-            return Ok(self.holds(newest));
+        let own = self.lanes.get(&lane).filter(|held| held.client == client);
+        if let Some(held) = own.filter(|held| rank(&held.newest) >= rank(newest)) {
+            return Ok(self.answer(&held.newest, newest));
         }
         if !newest.balance.verify(self.network, &seen.1.party(lane.1).key) {
             return Err(TowerError::Signature);
@@ -201,7 +202,7 @@ impl Tower {
         newest.balance.state.ticks.check_form().map_err(|_| TowerError::Terms)?;
         newest.claim().total().map_err(|_| TowerError::Terms)?;
         self.check_room(lane, client)?;
-        // It may be an older one, also of a client that takes another's place.
+        // Of a client that takes another's place it may be the older one.
         let before = self.lanes.get(&lane).map(|held| held.newest);
         let kept = before.filter(|held| rank(held) >= rank(newest)).unwrap_or(*newest);
         let held = Held { client, newest: kept, seen: seen.0 };
@@ -212,7 +213,7 @@ impl Tower {
             before.is_none_or(|before| rank(&kept) >= rank(&before)),
             "I3: what is held must not go down"
         );
-        Ok(if kept == *newest { self.holds(newest) } else { Answer::Newer(Box::new(kept)) })
+        Ok(self.answer(&kept, newest))
     }
 
     /// What is held of a lane, for a client that is connected by the key `client`. `proven` as in
@@ -273,8 +274,13 @@ impl Tower {
             .collect()
     }
 
-    fn holds(&self, newest: &Claimable) -> Answer {
-        Answer::Holds(self.key.sign(&receipt_hash(self.network, newest)))
+    /// What a client is told that has handed over `newest`.
+    fn answer(&self, held: &Claimable, newest: &Claimable) -> Answer {
+        if held == newest {
+            Answer::Holds(self.key.sign(&receipt_hash(self.network, newest)))
+        } else {
+            Answer::Newer(Box::new(*held))
+        }
     }
 
     fn seen(

@@ -94,7 +94,9 @@ impl Treasury {
     /// Pays itself what each of as many transfers takes, and then all of those at once.
     async fn pay_by_parts(&self, to: &[Output]) -> Result<(), Failure> {
         let chunks: Vec<&[Output]> = to.chunks(OUTPUTS_AT_ONCE).collect();
-        let [_, _, ..] = chunks[..] else { return self.pay(to).await.map(|_| ()) };
+        if chunks.len() < 2 {
+            return self.pay(to).await.map(|_| ());
+        }
         let part = |chunk: &&[Output]| Ok(Output { address: self.address(), amount: sum(chunk)? });
         let parts = chunks.iter().map(part).collect::<Result<Vec<_>, Failure>>()?;
         let (transaction, _) = self.pay(&parts).await?;

@@ -21,6 +21,8 @@ const AT_ONCE: usize = 512;
 pub(crate) const AMOUNT: Amount = Amount::new(1);
 /// What can be paid on a lane: more than any run pays, less than the smallest share of the supply.
 const DEPOSIT: Amount = Amount::new(100_000_000_000);
+/// Milliseconds between two milestones where there are many channels, as on a network in use.
+pub(crate) const SECOND_MS: u64 = 1_000;
 /// All deposits together are at most this part of the supply.
 const SUPPLY_SHARE: u64 = 4;
 

@@ -221,6 +221,20 @@ fn a_client_and_all_together_have_so_many_lanes() {
 }
 
 #[test]
+fn what_is_no_newer_is_answered_without_a_write() {
+    let mut scene = Scene::new(Limits::default());
+    let first = balance(Side::A, 3, 30);
+    scene.keep(&first).unwrap();
+    let other = signed(LaneState { history: Hash::new([1; 32]), ..first.balance.state }, &key(1));
+    for handed in [first, other, balance(Side::A, 2, 20)] {
+        let mut batch = Batch::new();
+        let none = Signature::new([0; 64]); // the client is known
+        scene.tower.keep(key(12).public(), &handed, &none, None, &mut batch).unwrap();
+        assert!(batch.is_empty(), "{handed:?}");
+    }
+}
+
+#[test]
 fn of_two_bodies_that_are_worth_as_much_the_first_stays() {
     let mut scene = Scene::new(Limits::default());
     let first = balance(Side::A, 3, 30);

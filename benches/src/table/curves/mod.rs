@@ -15,7 +15,7 @@ use serde::Serialize;
 use super::{
     Bench, Done,
     line::per_second,
-    pair::{Pair, Wish},
+    pair::{Pair, SECOND_MS, Wish},
     worker::{Load, Paid},
 };
 
@@ -111,7 +111,7 @@ async fn many(bench: &Bench) -> Done<Curve> {
     let mut points = Vec::new();
     let chosen = CHANNELS.into_iter().filter(|channels| *channels <= bench.options.channels());
     for channels in chosen {
-        let sides = Pair::open(bench, Wish { channels, milestone_ms: 1_000, ..Wish::default() }).await?;
+        let sides = Pair::open(bench, Wish { channels, milestone_ms: SECOND_MS, ..Wish::default() }).await?;
         bench.progress.say(format!("{channels} channels"));
         let ids = sides.opened.iter().map(|it| it.id).collect();
         let load = Load::Spread { channels: ids, pause_us: 0, seed: 1, limit: bench.limit() };

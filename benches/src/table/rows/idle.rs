@@ -13,11 +13,10 @@ use flashd::{
     local::LocalNetwork,
 };
 
-use crate::table::{Bench, Done, line::Line};
+use crate::table::{Bench, Done, line::Line, pair::SECOND_MS};
 
 pub(super) const NAME: &str = "idle";
 
-const MILESTONE_MS: u64 = 1_000;
 /// So long the cost of milestones is looked at.
 const WATCHED: Duration = Duration::from_secs(10);
 /// So long the daemon may take until it has seen its channels on the ledger.
@@ -29,10 +28,10 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     let channels = bench.options.idle();
     let dir = tempfile::Builder::new().prefix("flash-bench-").tempdir().map_err(Failure::new)?;
     let say = |made: u32| bench.progress.say(format!("{made} of {channels} channels are made"));
-    tokio::task::block_in_place(|| idle::fill(dir.path(), NAME, MILESTONE_MS, channels, say))?;
+    tokio::task::block_in_place(|| idle::fill(dir.path(), NAME, SECOND_MS, channels, say))?;
     bench.progress.say("starting the node");
     let program = bench.programs.flashd();
-    let network = LocalNetwork::start_as(program.clone(), dir.path(), MILESTONE_MS).await?;
+    let network = LocalNetwork::start_as(program.clone(), dir.path(), SECOND_MS).await?;
     let config = datadir::config_path(&dir.path().join(NAME));
     fs::write(config, format!("nodes = [\"{}\"]\n", network.address())).map_err(Failure::new)?;
 
@@ -63,7 +62,7 @@ pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
         tokio::time::sleep(WATCHED / 2).await;
         let heard = milestone(&daemon.client.metrics().await?).saturating_sub(index);
         // Those that it hears of only after the first round name all channels once more.
-        let heard = Duration::from_millis(heard.saturating_add(1).saturating_mul(MILESTONE_MS));
+        let heard = Duration::from_millis(heard.saturating_add(1).saturating_mul(SECOND_MS));
         if heard >= WATCHED / 2 || started.elapsed() > SEEN_MAX {
             break (before, index);
         }

@@ -5,7 +5,7 @@ use flashd::bench::latency::Latency;
 use crate::table::{
     Bench, Done,
     line::Line,
-    pair::{Pair, Wish},
+    pair::{Pair, SECOND_MS, Wish},
     worker::Load,
 };
 
@@ -14,12 +14,10 @@ pub(super) const NAME: &str = "channels";
 /// Between two payments of a channel, on average.
 const PAUSE_US: u64 = 100_000;
 const SEED: u64 = 5;
-/// As where channels are opened against time.
-const MILESTONE_MS: u64 = 1_000;
 
 pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     let channels = bench.options.channels();
-    let sides = Pair::open(bench, Wish { channels, milestone_ms: MILESTONE_MS, ..Wish::default() }).await?;
+    let sides = Pair::open(bench, Wish { channels, milestone_ms: SECOND_MS, ..Wish::default() }).await?;
     bench.progress.say(format!("paying on {channels} channels"));
     let ids = sides.opened.iter().map(|it| it.id).collect();
     let load = Load::Spread { channels: ids, pause_us: PAUSE_US, seed: SEED, limit: bench.limit() };

@@ -8,19 +8,18 @@ use flashd::{
 use crate::table::{
     Bench, Done,
     line::Line,
-    pair::{Pair, Wish},
+    pair::{Pair, SECOND_MS, Wish},
     worker::Load,
 };
 
 pub(super) const NAME: &str = "opening";
 
-const MILESTONE_MS: u64 = 1_000;
 /// Channels that are opened at once: each waits for a milestone, so that it takes more than are opened in a second.
 const AT_ONCE: usize = 3_072;
 
 pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     let channels = bench.options.opened();
-    let wish = Wish { channels, milestone_ms: MILESTONE_MS, ..Wish::default() };
+    let wish = Wish { channels, milestone_ms: SECOND_MS, ..Wish::default() };
     let mut sides = Pair::start(bench, wish).await?;
     bench.progress.say(format!("funding {channels} channels"));
     sides.fund().await?;

@@ -2,7 +2,11 @@
 
 use flash_proto::{message::Reestablish, transaction::Withdraw};
 
-use super::{edges::balance_of, *};
+use super::{
+    edges::balance_of,
+    stakes::{top_up, withdraw},
+    *,
+};
 
 /// What `side` says of where it stands.
 fn standing(pair: &mut Pair, side: Side) -> Box<Reestablish> {
@@ -263,56 +267,6 @@ fn without_a_history_the_payee_writes_no_payment_down() {
 }
 
 #[test]
-fn receipts_are_asked_for_only_for_own_updates_that_are_there() {
-    let mut pair = Pair::open([1_000, 0]);
-    pair.of(Side::A).pay(10);
-    pair.run();
-    let half = pair.of(Side::A);
-    let state = half.channel.outgoing_state();
-    let asked = |half: &mut Half, state: LaneState| {
-        half.handle(vec![Input::AskReceipt(Box::new(state))]).unwrap();
-        half.outbox.pop_front()
-    };
-    assert_eq!(asked(half, LaneState { channel: ChannelId::new([5; 32]), ..state }), None);
-    assert_eq!(asked(half, LaneState { payer: Side::B, ..state }), None);
-    assert_eq!(asked(half, LaneState { seq: 2, ..state }), None);
-    assert_eq!(asked(half, state), Some(ChannelMessage::ReceiptRequest { seq: 1 }));
-}
-
-#[test]
-fn only_small_plain_updates_that_come_next_are_checked_with_those_of_others() {
-    let mut pair = Pair::open([100_000, 0]);
-    let update = |pair: &mut Pair| {
-        pair.of(Side::A).handle(Vec::new()).unwrap();
-        match pair.of(Side::A).outbox.pop_front() {
-            Some(ChannelMessage::Update(update)) => update,
-            other => panic!("{other:?}"),
-        }
-    };
-    pair.of(Side::A).pay(10);
-    let first = update(&mut pair);
-    pair.of(Side::A).pay(20);
-    let second = update(&mut pair);
-    let payee = &mut pair.of(Side::B).channel;
-    assert!(payee.to_verify(&first).is_some());
-    assert!(payee.to_verify(&second).is_none(), "not the next");
-    let ticking = Update { ticks: Some(flash_proto::ticks::TickStep::default()), ..first.clone() };
-    assert!(payee.to_verify(&ticking).is_none());
-    payee.fresh = false;
-    assert!(payee.to_verify(&first).is_none(), "it is not going to be taken");
-
-    for (count, small) in [(56, true), (57, false)] {
-        let mut pair = Pair::open([100_000, 0]);
-        for _ in 0..count {
-            pair.of(Side::A).pay(1);
-        }
-        let update = update(&mut pair);
-        assert_eq!(update.payments.as_bytes().len(), count * 9);
-        assert_eq!(pair.of(Side::B).channel.to_verify(&update).is_some(), small, "{count}");
-    }
-}
-
-#[test]
 fn what_waits_is_signed_once_both_count_enough() {
     let mut pair = Pair::open([1_000, 0]);
     let stakes = pair.of(Side::A).channel.stakes();
@@ -344,14 +298,7 @@ fn a_top_up_is_under_way_until_the_ledger_shows_more_or_it_has_lapsed() {
     {
         let mut pair = Pair::open([1_000, 0]);
         let half = pair.of(Side::A);
-        let top_up = flash_proto::transaction::TopUp {
-            channel: half.channel.id,
-            side: Side::A,
-            amount: amount(50),
-            expiry_milestone: 90,
-        };
-        let essence = Box::new(Essence::acting(NETWORK, Action::TopUp(top_up)));
-        half.handle(vec![Input::TopUp { essence, unlocks: Vec::new() }]).unwrap();
+        half.handle(vec![top_up(&half.channel, 50, 90, 1)]).unwrap();
         assert!(half.channel.changes_stake());
         let record = ChannelRecord::opened(&open([deposit, 0]));
         let view = LedgerView { index: later, record: Some(record), payouts: None };
@@ -362,8 +309,7 @@ fn a_top_up_is_under_way_until_the_ledger_shows_more_or_it_has_lapsed() {
 
 /// A withdraw of 200 that A has signed, on its way to B.
 fn withdraw_signed(pair: &mut Pair) -> (Withdraw, Input) {
-    let wish = Input::Withdraw { amount: amount(200), left_min: amount(2) };
-    pair.of(Side::A).handle(vec![wish]).unwrap();
+    pair.of(Side::A).handle(vec![withdraw(200)]).unwrap();
     let mut messages = pair.of(Side::A).outbox.drain(..);
     let signed = messages.rfind(|it| matches!(it, ChannelMessage::WithdrawSigned { .. })).unwrap();
     let ChannelMessage::WithdrawSigned { withdraw, .. } = signed else { panic!("{signed:?}") };

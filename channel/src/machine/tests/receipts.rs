@@ -223,3 +223,20 @@ fn a_payment_is_found_beside_an_update_without_any() {
         (1..=3).map(|payment| pair.of(Side::A).kept(Lane::Own, payment).unwrap().update.seq).collect();
     assert_eq!(found, [1, 3, 3]);
 }
+
+#[test]
+fn receipts_are_asked_for_only_for_own_updates_that_are_there() {
+    let mut pair = Pair::open([1_000, 0]);
+    pair.of(Side::A).pay(10);
+    pair.run();
+    let half = pair.of(Side::A);
+    let state = half.channel.outgoing_state();
+    let asked = |half: &mut Half, state: LaneState| {
+        half.handle(vec![Input::AskReceipt(Box::new(state))]).unwrap();
+        half.outbox.pop_front()
+    };
+    assert_eq!(asked(half, LaneState { channel: ChannelId::new([5; 32]), ..state }), None);
+    assert_eq!(asked(half, LaneState { payer: Side::B, ..state }), None);
+    assert_eq!(asked(half, LaneState { seq: 2, ..state }), None);
+    assert_eq!(asked(half, state), Some(ChannelMessage::ReceiptRequest { seq: 1 }));
+}

@@ -4,14 +4,19 @@ use flash_proto::{Signature, Verified};
 
 use super::*;
 
-/// The first update of a channel in which A pays, on its way.
-fn update(pair: &mut Pair) -> Update {
-    pair.of(Side::A).pay(10);
+/// The update that pays what waits at A, on its way.
+fn next_update(pair: &mut Pair) -> Update {
     pair.of(Side::A).handle(Vec::new()).unwrap();
     match pair.of(Side::A).outbox.pop_front() {
         Some(ChannelMessage::Update(update)) => update,
         other => panic!("{other:?}"),
     }
+}
+
+/// The first update of a channel in which A pays, on its way.
+fn update(pair: &mut Pair) -> Update {
+    pair.of(Side::A).pay(10);
+    next_update(pair)
 }
 
 #[test]
@@ -44,4 +49,29 @@ fn only_the_very_signature_that_was_verified_counts() {
         assert_eq!(result, Err(Misbehaviour::Signature));
     }
     assert_eq!(pair.of(Side::B).channel.incoming().total(), amount(0));
+}
+
+#[test]
+fn only_small_plain_updates_that_come_next_are_checked_with_those_of_others() {
+    let mut pair = Pair::open([100_000, 0]);
+    let first = update(&mut pair);
+    pair.of(Side::A).pay(20);
+    let second = next_update(&mut pair);
+    let payee = &mut pair.of(Side::B).channel;
+    assert!(payee.to_verify(&first).is_some());
+    assert!(payee.to_verify(&second).is_none(), "not the next");
+    let ticking = Update { ticks: Some(flash_proto::ticks::TickStep::default()), ..first.clone() };
+    assert!(payee.to_verify(&ticking).is_none());
+    payee.fresh = false;
+    assert!(payee.to_verify(&first).is_none(), "it is not going to be taken");
+
+    for (count, small) in [(56, true), (57, false)] {
+        let mut pair = Pair::open([100_000, 0]);
+        for _ in 0..count {
+            pair.of(Side::A).pay(1);
+        }
+        let update = next_update(&mut pair);
+        assert_eq!(update.payments.as_bytes().len(), count * 9);
+        assert_eq!(pair.of(Side::B).channel.to_verify(&update).is_some(), small, "{count}");
+    }
 }

@@ -66,7 +66,7 @@ fn at(side: Side) -> usize {
     usize::from(side.byte())
 }
 
-fn top_up(channel: &Channel, units: u64, expiry_milestone: u64, nonce: u8) -> Input {
+pub(super) fn top_up(channel: &Channel, units: u64, expiry_milestone: u64, nonce: u8) -> Input {
     let inputs = vec![OutputId { transaction: TransactionId::new([nonce; 32]), index: 0 }];
     let top_up =
         TopUp { channel: channel.id, side: channel.agreement.side, amount: amount(units), expiry_milestone };
@@ -81,7 +81,7 @@ fn top_up(channel: &Channel, units: u64, expiry_milestone: u64, nonce: u8) -> In
     Input::TopUp { essence: Box::new(essence), unlocks: vec![unlock] }
 }
 
-fn withdraw(units: u64) -> Input {
+pub(super) fn withdraw(units: u64) -> Input {
     Input::Withdraw { amount: amount(units), left_min: amount(2) }
 }
 
