@@ -144,7 +144,8 @@ pub async fn start(dir: &DataDir, config: &Config) -> Result<Running, Failure> {
     tell_if_old(old, &writer).await?;
     let node = start_node(dir, config, &stop).await?;
     let client = start_client(config, node.as_ref(), &params, &node_key, store.as_ref())?;
-    let wallet = WalletService::open(seed, client.clone(), writer.clone(), Arc::clone(&store))?;
+    let wallet =
+        WalletService::open(seed, client.clone(), writer.clone(), Arc::clone(&store), views.clone())?;
     let opening =
         Opening::new(engine.clone(), views.clone(), wallet.clone(), client.clone(), config.accept.clone());
     let mut tasks = JoinSet::new();

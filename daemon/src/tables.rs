@@ -8,9 +8,9 @@ use flash_channel::{
         records::{corrupt, decode, for_each, load},
     },
 };
-use flash_node_client::light::Checkpoint;
+use flash_node_client::{light::Checkpoint, wallet::WalletChanges};
 use flash_proto::{
-    ChannelId, Output, OutputId, PublicKey, Transaction, TransactionId, codec, tower::TowerReceipt,
+    Address, ChannelId, Output, OutputId, PublicKey, Transaction, TransactionId, codec, tower::TowerReceipt,
 };
 use serde::de::DeserializeOwned;
 
@@ -38,6 +38,9 @@ const RECEIPTS: Table = Table::small(70, "tower receipts");
 
 /// What the wallet has promised to transactions, by the reservation's number (big-endian).
 const RESERVATIONS: Table = Table::small(71, "wallet reservations");
+
+/// The wallet's addresses by the indices of their keys (big-endian). They can be derived again.
+const ADDRESSES: Table = Table::small(72, "wallet addresses");
 
 const EVENT_NUMBER: &[u8] = b"event number";
 const CHECKPOINT: &[u8] = b"checkpoint";
@@ -167,15 +170,33 @@ pub fn wallet(store: &dyn Store) -> Result<Option<Vec<u8>>, StoreError> {
     store.get(META, WALLET)
 }
 
-/// Keeps the wallet's record, and what changed of its reservations; one without a record is over.
-pub fn put_wallet(batch: &mut Batch, record: Vec<u8>, changed: Vec<(u64, Option<Vec<u8>>)>) {
-    batch.put(META, WALLET, record);
-    for (number, reservation) in changed {
+/// Keeps what has changed of the wallet.
+pub fn put_wallet(batch: &mut Batch, changes: WalletChanges) {
+    batch.put(META, WALLET, changes.record);
+    for (number, reservation) in changes.reservations {
         match reservation {
             Some(reservation) => batch.put(RESERVATIONS, &number.to_be_bytes(), reservation),
             None => batch.delete(RESERVATIONS, &number.to_be_bytes()),
         }
     }
+    for (index, address) in changes.addresses {
+        batch.put(ADDRESSES, &index.to_be_bytes(), codec::encode(&address));
+    }
+}
+
+/// The wallet's addresses, from that of index 0 on as far as none is missing.
+///
+/// # Errors
+/// [`StoreError`].
+pub fn wallet_addresses(store: &dyn Store) -> Result<Vec<Address>, StoreError> {
+    let mut addresses = Vec::new();
+    for_each(store, ADDRESSES, &[], |(key, bytes)| {
+        if u32::try_from(addresses.len()).is_ok_and(|next| next.to_be_bytes() == *key) {
+            addresses.push(decode(ADDRESSES, &key, &bytes)?);
+        }
+        Ok::<_, StoreError>(())
+    })?;
+    Ok(addresses)
 }
 
 /// What the wallet has promised to transactions, by number, as [`put_wallet`] was given it.

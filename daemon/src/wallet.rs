@@ -12,7 +12,7 @@ use std::{
 
 use flash_channel::{
     machine::tables as channel_tables,
-    store::{Batch, Store},
+    store::{Batch, Store, StoreError},
 };
 use flash_node_client::{
     client::{ClientError, NodeClient},
@@ -27,7 +27,7 @@ use tokio::sync::{Mutex, MutexGuard, oneshot, watch};
 
 use crate::{
     api::{self, ApiError, ErrorCode, HistoryEntry},
-    engine::{Writer, stopping},
+    engine::{Views, Writer, stopping},
     events::NewEvent,
     failure::Failure,
     stop::Stop,
@@ -61,6 +61,8 @@ struct Inner {
     client: NodeClient,
     writer: Writer,
     store: Arc<dyn Store>,
+    /// Tells where channels have paid out.
+    views: Views,
     /// Whether the ledger was searched for what belongs to the seed: before, an address or key that was used
     /// in an earlier life could be given out again.
     searched: watch::Sender<bool>,
@@ -130,12 +132,13 @@ impl WalletService {
         client: NodeClient,
         writer: Writer,
         store: Arc<dyn Store>,
+        views: Views,
     ) -> Result<Self, Failure> {
         let wallet = match tables::wallet(store.as_ref())? {
             Some(record) => {
                 let store = store.as_ref();
                 let (reservations, outputs) = (tables::reservations(store)?, tables::wallet_outputs(store)?);
-                Wallet::from_record(seed, &record, reservations, outputs)
+                Wallet::from_record(seed, &record, reservations, outputs, tables::wallet_addresses(store)?)
                     .map_err(|error| Failure::new(format!("the wallet's record is damaged: {error}")))?
             }
             None => Wallet::new(seed),
@@ -151,6 +154,7 @@ impl WalletService {
             client,
             writer,
             store,
+            views,
             searched,
         })))
     }
@@ -171,7 +175,7 @@ impl WalletService {
         mut batch: Batch,
         events: Vec<NewEvent>,
     ) -> Result<Queued, ApiError> {
-        tables::put_wallet(&mut batch, wallet.record(), wallet.take_changed());
+        tables::put_wallet(&mut batch, wallet.take_changes());
         self.0.writer.queue(batch, events).await.map(Queued).map_err(stopping)
     }
 
@@ -222,12 +226,13 @@ impl WalletService {
         Ok(address)
     }
 
-    /// Looks at the ledger until no address comes to the watched ones any more.
+    /// Looks at all addresses on the ledger, until none comes to them any more.
     pub(crate) async fn look_everywhere(&self) -> Result<(), ApiError> {
+        let _one = self.0.looked.lock().await;
         loop {
-            let watched = self.0.wallet.lock().await.addresses().len();
-            self.refresh().await?;
-            if self.0.wallet.lock().await.addresses().len() == watched {
+            let watched = self.0.wallet.lock().await.addresses().to_vec();
+            self.look(&watched).await?;
+            if self.0.wallet.lock().await.addresses().len() == watched.len() {
                 return Ok(());
             }
         }
@@ -265,31 +270,35 @@ impl WalletService {
         Ok(())
     }
 
-    /// Looks at the ledger, unless a look that has begun since this was called is over by the time of its turn: many
-    /// who ask at once need no more than two.
+    /// Looks at the addresses that are due on the ledger, unless a look that has begun since this was called is over by the
+    /// time of its turn: many who ask at once need no more than two.
     async fn refresh(&self) -> Result<(), ApiError> {
         let begun = self.0.looks_begun.load(Ordering::SeqCst);
         let mut looked = self.0.looked.lock().await;
         if looked.0 <= begun {
             let number = self.0.looks_begun.fetch_add(1, Ordering::SeqCst).saturating_add(1);
-            *looked = (number, self.look().await);
+            let due = {
+                let mut wallet = self.0.wallet.lock().await;
+                self.0.views.take_paid_out().into_iter().for_each(|address| wallet.expect(address));
+                wallet.due()
+            };
+            *looked = (number, self.look(&due).await);
         }
         looked.1.clone()
     }
 
-    async fn look(&self) -> Result<(), ApiError> {
-        let addresses = self.0.wallet.lock().await.addresses();
-        let proven = self.0.client.outputs_of(&addresses).await?;
+    async fn look(&self, addresses: &[Address]) -> Result<(), ApiError> {
+        let proven = self.0.client.outputs_of(addresses).await?;
         let mut wallet = self.0.wallet.lock().await;
-        let changes = wallet.observe(proven.milestone_index, proven.value);
+        let changes = wallet.observe(proven.milestone_index, addresses, proven.value);
         self.0.seen.store(true, Ordering::SeqCst);
         if changes.is_empty() {
             return Ok(());
         }
         let (mut batch, mut events) = (Batch::new(), Vec::new());
-        let channels = channel_tables::channels(self.0.store.as_ref())?;
-        let mut history = self.opened(&changes, &channels, proven.milestone_index)?;
-        let payouts = payouts(&channels);
+        let mut history = self.opened(&changes, proven.milestone_index)?;
+        let came = |change: &WalletEvent| matches!(change, WalletEvent::Received { change: false, .. });
+        let payouts = if changes.iter().any(came) { payouts(self.0.store.as_ref())? } else { HashMap::new() };
         for change in &changes {
             match change {
                 WalletEvent::Received { id, output, .. } => tables::put_wallet_output(&mut batch, id, output),
@@ -309,12 +318,7 @@ impl WalletService {
     }
 
     /// The channels whose opening has spent some of our outputs.
-    fn opened(
-        &self,
-        changes: &[WalletEvent],
-        channels: &[ChannelId],
-        milestone_index: u64,
-    ) -> Result<Vec<HistoryEntry>, ApiError> {
+    fn opened(&self, changes: &[WalletEvent], milestone_index: u64) -> Result<Vec<HistoryEntry>, ApiError> {
         let spenders: BTreeSet<TransactionId> = changes
             .iter()
             .filter_map(|change| match change {
@@ -325,9 +329,7 @@ impl WalletService {
         let mut history = Vec::new();
         for transaction in spenders {
             let channel = ChannelId::opened_by(transaction);
-            // They come in rising order.
-            if channels.binary_search(&channel).is_ok() {
-                let agreement = channel_tables::agreement(self.0.store.as_ref(), channel)?;
+            if let Some(agreement) = channel_tables::find_agreement(self.0.store.as_ref(), channel)? {
                 let deposit = agreement.open.party(agreement.side).deposit;
                 history.push(entry("channel_open", deposit, Some(transaction), None, milestone_index));
             }
@@ -514,12 +516,10 @@ impl WalletService {
 }
 
 /// What channels pay out when they close, and which does.
-fn payouts(channels: &[ChannelId]) -> HashMap<OutputId, ChannelId> {
-    let of = |channel: &ChannelId| {
-        let channel = *channel;
-        Side::BOTH.map(|side| (channel.payout(side), channel))
-    };
-    channels.iter().flat_map(of).collect()
+fn payouts(store: &dyn Store) -> Result<HashMap<OutputId, ChannelId>, StoreError> {
+    let channels = channel_tables::channels(store)?;
+    let of = |channel: ChannelId| Side::BOTH.map(|side| (channel.payout(side), channel));
+    Ok(channels.into_iter().flat_map(of).collect())
 }
 
 fn entry(

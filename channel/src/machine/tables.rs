@@ -216,7 +216,15 @@ pub(super) fn put_key(batch: &mut Batch, id: ChannelId, key: &[u8], number: u64,
 /// # Errors
 /// [`StoreError`]: damaged, or there is none.
 pub fn agreement(store: &dyn Store, id: ChannelId) -> Result<Agreement, StoreError> {
-    load(store, AGREEMENTS, id.as_bytes())?.ok_or_else(|| damaged_channel(id, "missing"))
+    find_agreement(store, id)?.ok_or_else(|| damaged_channel(id, "missing"))
+}
+
+/// The same of what may be no channel of this store.
+///
+/// # Errors
+/// [`StoreError`]: damaged.
+pub fn find_agreement(store: &dyn Store, id: ChannelId) -> Result<Option<Agreement>, StoreError> {
+    load(store, AGREEMENTS, id.as_bytes())
 }
 
 pub(super) fn put_agreement(batch: &mut Batch, id: ChannelId, agreement: &Agreement) {

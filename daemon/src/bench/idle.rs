@@ -13,7 +13,7 @@ use flash_node_client::{
         Node, NodeConfig, Received, Source,
         dev::{DevKeys, DevNetwork},
     },
-    wallet::{Account, Seed, new_words},
+    wallet::{Account, Seed, Wallet, new_words},
 };
 use flash_proto::{
     Action, Address, Amount, Block, BlockId, ChannelRecord, Essence, NetworkParams, Open, Output, OutputId,
@@ -21,7 +21,9 @@ use flash_proto::{
     transaction::commit_inputs,
 };
 
-use crate::{backup::restore, datadir::DataDir, events::now_ms, failure::Failure, node_service, setup};
+use crate::{
+    backup::restore, datadir::DataDir, events::now_ms, failure::Failure, node_service, setup, tables,
+};
 
 /// Channels of one milestone, and of one commit.
 const AT_ONCE: u32 = 4_096;
@@ -59,15 +61,22 @@ pub fn fill(
         StoreKind::open(None, &DataDir::open(&data)?.store_path(), &restore::identity(&keys.params, &seed))?;
     let mut ledger = Ledger::open(node_dir.store_path(), keys)?;
     let peer = SecretKey::from_bytes([9; 32]).public();
+    let mut wallet = Wallet::new(seed.clone());
+    let mut searched = Batch::new();
+    tables::put_searched(&mut searched);
+    let _durable = store.commit(&searched)?;
     let mut made = 0_u32;
     while made < channels {
         let until = made.saturating_add(AT_ONCE).min(channels);
         let mut batch = Batch::new();
-        for index in made..until {
+        for _ in made..until {
+            let (index, key) = wallet.fresh_channel_key().map_err(Failure::new)?;
+            let payout = wallet.fresh_address().map_err(Failure::new)?;
+            let transaction = ledger.add(open(&ledger.keys.params, (key, payout), peer))?;
             let key = seed.key(Account::Channels, index);
-            let transaction = ledger.add(open(&ledger.keys.params, key.public(), peer))?;
             batch.append(&mut records(&ledger.keys.params, transaction, key, index, peer)?);
         }
+        tables::put_wallet(&mut batch, wallet.take_changes());
         ledger.milestone()?;
         let _durable = store.commit(&batch)?;
         made = until;
@@ -76,11 +85,10 @@ pub fn fill(
     Ok(())
 }
 
-fn open(params: &NetworkParams, ours: PublicKey, theirs: PublicKey) -> Open {
-    let party = |key: PublicKey, deposit| Party { key, payout: Address::of(&key), deposit };
+fn open(params: &NetworkParams, (key, payout): (PublicKey, Address), peer: PublicKey) -> Open {
     Open {
-        party_a: party(ours, deposits_min(params)),
-        party_b: party(theirs, Amount::ZERO),
+        party_a: Party { key, payout, deposit: deposits_min(params) },
+        party_b: Party { key: peer, payout: Address::of(&peer), deposit: Amount::ZERO },
         contest_window_milestones: WINDOW_MILESTONES,
         expiry_milestone: EXPIRY_MILESTONE,
     }

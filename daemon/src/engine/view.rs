@@ -6,7 +6,7 @@ use std::{
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
-use flash_proto::{Amount, ChannelId, Open, PublicKey, Side, tower::Claimable};
+use flash_proto::{Address, Amount, ChannelId, Open, PublicKey, Side, tower::Claimable};
 use tokio::sync::watch;
 
 use super::records::Records;
@@ -36,6 +36,16 @@ impl View {
     pub fn is_live(&self) -> bool {
         !matches!(self.info.state.as_str(), "closed" | "lapsed")
     }
+
+    /// Whether the ledger has paid something out since then, or may have if nothing is known of before.
+    fn has_paid_out_since(&self, before: Option<&Self>) -> bool {
+        match before {
+            Some(before) => {
+                before.is_live() && !self.is_live() || before.info.withdrawn < self.info.withdrawn
+            }
+            None => !self.is_live(),
+        }
+    }
 }
 
 /// A new view of a channel, to be shown once it is durable.
@@ -54,9 +64,16 @@ impl Publication {
     pub fn publish(self) {
         let Self { sender, view, channels, is_new } = self;
         let (id, now) = (view.info.id, Counted::of(&view));
-        let before = if is_new { None } else { Counted::of(&sender.borrow()) };
-        if !is_new && now != before {
-            channels.write().count(before, now);
+        let (before, has_paid_out) = {
+            let before = (!is_new).then(|| sender.borrow());
+            (before.as_deref().and_then(Counted::of), view.has_paid_out_since(before.as_deref()))
+        };
+        if has_paid_out || !is_new && now != before {
+            let mut channels = channels.write();
+            channels.paid_out.extend(has_paid_out.then(|| view.open.party(view.info.side).payout));
+            if !is_new {
+                channels.count(before, now);
+            }
         }
         sender.send_modify(|shown| {
             // Whether the peer is connected is not stored and follows the links at once.
@@ -125,6 +142,8 @@ struct Channels {
     rests: u64,
     /// How often the peer of a channel became another machine.
     moves: u64,
+    /// The addresses of this side to which channels have paid out since that was asked last.
+    paid_out: Vec<Address>,
 }
 
 impl Channels {
@@ -305,6 +324,12 @@ impl Views {
     /// Changes whenever a channel is added, or its peer is another machine.
     pub fn added(&self) -> watch::Receiver<u64> {
         self.channels.added.subscribe()
+    }
+
+    /// The addresses of this side to which channels have paid out since this was called last; since the start, those of all
+    /// channels that are over.
+    pub fn take_paid_out(&self) -> Vec<Address> {
+        std::mem::take(&mut self.channels.write().paid_out)
     }
 
     /// Follows one channel.

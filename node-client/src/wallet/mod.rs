@@ -4,4 +4,4 @@ mod keys;
 mod money;
 
 pub use keys::{Account, Seed, SeedError, new_words};
-pub use money::{Reservation, Wallet, WalletError, WalletEvent};
+pub use money::{Reservation, Wallet, WalletChanges, WalletError, WalletEvent};

@@ -1,10 +1,10 @@
 //! The wallet: which outputs are ours, which of them are reserved, and what to spend.
 //!
-//! It does nothing itself. Its record ([`Wallet::record`]) and what changed of its reservations
-//! ([`Wallet::take_changed`]) must be durable before an address or a transaction that it gave out is used, so that no
-//! address is given out twice and no output is promised twice across a crash. Reservations are kept one by one, because
-//! thousands may be under way and each changes twice; outputs likewise, as [`WalletEvent`]s come, because anybody may
-//! send any number of them.
+//! It does nothing itself. What changed of it ([`Wallet::take_changes`]) must be durable before an address or a transaction
+//! that it gave out is used, so that no address is given out twice and no output is promised twice across a crash.
+//! Reservations are kept one by one, because thousands may be under way and each changes twice; outputs likewise, as
+//! [`WalletEvent`]s come, because anybody may send any number of them; addresses, because to derive a million of them
+//! again takes half a minute.
 
 use std::{
     cmp::Reverse,
@@ -25,8 +25,11 @@ use thiserror::Error;
 
 use super::{Account, Seed};
 
+mod addresses;
 #[cfg(test)]
 mod tests;
+
+use addresses::Addresses;
 
 /// Addresses beyond the last one given out that are watched too: after a recovery from words nobody
 /// knows which were given out.
@@ -56,10 +59,13 @@ pub struct Wallet {
     outputs: BTreeMap<OutputId, Output>,
     /// Those of them that are not reserved, the largest first.
     free: BTreeSet<(Reverse<Amount>, OutputId)>,
-    /// Watched addresses and the indices of their keys.
-    addresses: BTreeMap<Address, u32>,
-    /// The same addresses by index.
-    watched: Vec<Address>,
+    /// Those given out, and [`GAP`] more.
+    addresses: Addresses,
+    /// How many addresses were given out when a reservation was made: what it leaves over goes to one of those after
+    /// them. Reservations of an earlier life are not among these.
+    given_before: BTreeMap<u64, u32>,
+    /// The least of these before the last view.
+    pending_since: u32,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Encode, Decode)]
@@ -97,6 +103,17 @@ pub struct Reservation {
     pub funding: Vec<Funding>,
     /// What is left over: nothing, or at least the smallest output.
     pub change: Amount,
+}
+
+/// What is to be written down of a wallet.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct WalletChanges {
+    /// Its record, whole.
+    pub record: Vec<u8>,
+    /// Reservations by their numbers; one without a record is over.
+    pub reservations: Vec<(u64, Option<Vec<u8>>)>,
+    /// New addresses by their indices.
+    pub addresses: Vec<(u32, Address)>,
 }
 
 /// What changed in the wallet.
@@ -161,10 +178,11 @@ pub enum WalletError {
 impl Wallet {
     /// A wallet that has given out nothing yet.
     pub fn new(seed: Seed) -> Self {
-        Self::with(seed, State::default(), BTreeMap::new(), BTreeMap::new())
+        Self::with(seed, State::default(), BTreeMap::new(), BTreeMap::new(), Addresses::default())
     }
 
-    /// The wallet of a record, with its reservations by their numbers, and the outputs that were received and not spent.
+    /// The wallet of a record, with its reservations by their numbers, the outputs that were received and not spent, and
+    /// its addresses, beginning with that of index 0. Addresses that are missing are derived.
     ///
     /// # Errors
     /// [`CodecError`]: it is no record of a wallet, or one of them none of a reservation.
@@ -173,13 +191,15 @@ impl Wallet {
         record: &[u8],
         reservations: impl IntoIterator<Item = (u64, Vec<u8>)>,
         outputs: impl IntoIterator<Item = (OutputId, Output)>,
+        addresses: Vec<Address>,
     ) -> Result<Self, CodecError> {
         let state = codec::decode::<State, RECORD_BYTES_MAX>(record)?;
         let decode = |(number, record): (u64, Vec<u8>)| {
             Ok((number, codec::decode::<Reserved, RESERVATION_BYTES_MAX>(&record)?))
         };
         let reservations = reservations.into_iter().map(decode).collect::<Result<_, CodecError>>()?;
-        Ok(Self::with(seed, state, reservations, outputs.into_iter().collect()))
+        let addresses = Addresses::written(addresses);
+        Ok(Self::with(seed, state, reservations, outputs.into_iter().collect(), addresses))
     }
 
     fn with(
@@ -187,13 +207,22 @@ impl Wallet {
         mut state: State,
         mut reservations: BTreeMap<u64, Reserved>,
         outputs: BTreeMap<OutputId, Output>,
+        addresses: Addresses,
     ) -> Self {
         let changed = state.reservations.keys().copied().collect();
         reservations.append(&mut state.reservations);
-        let (free, addresses, watched) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
-        let pending_before = BTreeSet::new();
-        let mut wallet =
-            Self { seed, state, reservations, changed, pending_before, outputs, free, addresses, watched };
+        let mut wallet = Self {
+            seed,
+            state,
+            reservations,
+            changed,
+            pending_before: BTreeSet::new(),
+            outputs,
+            free: BTreeSet::new(),
+            addresses,
+            given_before: BTreeMap::new(),
+            pending_since: u32::MAX,
+        };
         wallet.watch();
         wallet.look_for_free();
         wallet
@@ -206,28 +235,20 @@ impl Wallet {
         self.free = free.map(|(id, output)| (Reverse(output.amount), *id)).collect();
     }
 
-    /// What must be durable before anything that was given out is used.
-    pub fn record(&self) -> Vec<u8> {
-        codec::encode(&self.state)
-    }
-
-    /// The same of reservations, by their numbers: those that have changed since this was asked last, as they are to be
-    /// written down, and without a record those that are over.
-    pub fn take_changed(&mut self) -> Vec<(u64, Option<Vec<u8>>)> {
+    /// What must be durable before anything that was given out is used: all that has changed since this was asked last.
+    pub fn take_changes(&mut self) -> WalletChanges {
         let changed = std::mem::take(&mut self.changed);
-        changed
-            .into_iter()
-            .map(|number| (number, self.reservations.get(&number).map(codec::encode)))
-            .collect()
+        let reservation = |number| (number, self.reservations.get(&number).map(codec::encode));
+        WalletChanges {
+            record: codec::encode(&self.state),
+            reservations: changed.into_iter().map(reservation).collect(),
+            addresses: self.addresses.take_new(),
+        }
     }
 
     fn watch(&mut self) {
-        let end = self.state.next_address.saturating_add(GAP);
-        let known = u32::try_from(self.watched.len()).unwrap_or(u32::MAX);
-        for index in known..end {
-            let address = Address::of(&self.seed.key(Account::Money, index).public());
-            self.addresses.insert(address, index);
-            self.watched.push(address);
+        for index in self.addresses.count()..self.state.next_address.saturating_add(GAP) {
+            self.addresses.push(Address::of(&self.seed.key(Account::Money, index).public()));
         }
     }
 
@@ -240,8 +261,7 @@ impl Wallet {
         self.state.next_address =
             index.checked_add(1).filter(|next| *next < 1 << 31).ok_or(WalletError::Exhausted)?;
         self.watch();
-        let watched = usize::try_from(index).ok().and_then(|index| self.watched.get(index));
-        watched.copied().ok_or(WalletError::Exhausted)
+        self.addresses.get(index).ok_or(WalletError::Exhausted)
     }
 
     /// Watches the first `count` addresses and gives none of them out again: after a recovery from words,
@@ -260,10 +280,10 @@ impl Wallet {
         payouts: impl IntoIterator<Item = Address>,
     ) -> BTreeSet<Address> {
         let payouts: BTreeSet<Address> = payouts.into_iter().collect();
-        let is_known = |address: &Address| self.addresses.contains_key(address);
+        let is_known = |address: &Address| self.addresses.index(address).is_some();
         let (known, mut missing): (BTreeSet<_>, BTreeSet<_>) = payouts.into_iter().partition(is_known);
-        let mut used = known.iter().filter_map(|address| self.addresses.get(address)).max().copied();
-        let watched = u32::try_from(self.addresses.len()).unwrap_or(u32::MAX);
+        let mut used = known.iter().filter_map(|address| self.addresses.index(address)).max();
+        let watched = self.addresses.count();
         for index in watched..watched.saturating_add(PAYOUT_SEARCH) {
             if missing.is_empty() {
                 break;
@@ -302,19 +322,46 @@ impl Wallet {
     }
 
     /// The addresses whose outputs are ours.
-    pub fn addresses(&self) -> Vec<Address> {
-        self.addresses.keys().copied().collect()
+    pub fn addresses(&self) -> &[Address] {
+        self.addresses.all()
     }
 
-    /// All unspent outputs at [`Wallet::addresses`], proven, those at each address after this milestone or a later one. Older
+    /// Says that an output is to be at this address by now.
+    pub fn expect(&mut self, address: Address) {
+        self.addresses.expect(address);
+    }
+
+    /// The addresses of which the ledger is to be asked next: of those where something may have happened, and in turns of
+    /// the others, so that of a few thousand it is asked each time.
+    pub fn due(&mut self) -> Vec<Address> {
+        let held = self.outputs.values().map(|output| output.address);
+        self.addresses.due(self.pending_since.min(self.given_before_pending()), held)
+    }
+
+    /// How many addresses were given out before what is left over of any reservation goes to one.
+    fn given_before_pending(&self) -> u32 {
+        // The oldest one comes first.
+        let oldest = self.reservations.keys().next();
+        oldest.map_or(u32::MAX, |oldest| self.given_before.get(oldest).copied().unwrap_or(0))
+    }
+
+    /// All unspent outputs at these addresses, proven, those at each address after this milestone or a later one. Older
     /// views than the last are of no interest.
-    pub fn observe(&mut self, milestone_index: u64, outputs: Vec<(OutputId, Output)>) -> Vec<WalletEvent> {
+    pub fn observe(
+        &mut self,
+        milestone_index: u64,
+        asked: &[Address],
+        outputs: Vec<(OutputId, Output)>,
+    ) -> Vec<WalletEvent> {
         if milestone_index < self.state.seen_milestone {
             return Vec::new();
         }
         self.state.seen_milestone = milestone_index;
-        let mut now: BTreeMap<OutputId, Output> =
-            outputs.into_iter().filter(|(_, output)| self.addresses.contains_key(&output.address)).collect();
+        self.addresses.answered();
+        let asked: HashSet<&Address> = asked.iter().collect();
+        let others = self.outputs.iter().filter(|(_, output)| !asked.contains(&output.address));
+        let mut now: BTreeMap<OutputId, Output> = others.map(|(id, output)| (*id, *output)).collect();
+        now.extend(outputs.into_iter().filter(|(_, output)| self.addresses.index(&output.address).is_some()));
         self.keep_together(milestone_index, &mut now);
         let pending: BTreeSet<TransactionId> =
             self.reservations.values().filter_map(|reserved| reserved.transaction).collect();
@@ -326,7 +373,7 @@ impl Wallet {
                 let change = ours.contains(&id.transaction);
                 events.push(WalletEvent::Received { id: *id, output: *output, change });
             }
-            let used = self.addresses.get(&output.address).map_or(0, |index| index.saturating_add(1));
+            let used = self.addresses.index(&output.address).map_or(0, |index| index.saturating_add(1));
             self.state.next_address = self.state.next_address.max(used);
         }
         let spending = |reserved: &Reserved| {
@@ -341,6 +388,7 @@ impl Wallet {
                 events.push(WalletEvent::Spent { id: *id, output: *output, by });
             }
         }
+        self.pending_since = self.given_before_pending();
         let changed = &mut self.changed;
         self.reservations.retain(|number, reserved| {
             let spent = reserved.inputs.iter().any(|input| !now.contains_key(input));
@@ -350,6 +398,7 @@ impl Wallet {
             }
             !is_over
         });
+        self.given_before.retain(|number, _| self.reservations.contains_key(number));
         self.outputs = now;
         self.look_for_free();
         self.watch();
@@ -425,6 +474,7 @@ impl Wallet {
             }
             let inputs = funding.iter().map(|funding| funding.id).collect();
             self.reservations.insert(id, Reserved { inputs, transaction: None, expiry_milestone });
+            self.given_before.insert(id, self.state.next_address);
             self.changed.insert(id);
         }
         Ok(Reservation { id, funding, change })
@@ -442,13 +492,14 @@ impl Wallet {
     pub fn release(&mut self, reservation: u64) {
         let Some(released) = self.reservations.remove(&reservation) else { return };
         self.changed.insert(reservation);
+        self.given_before.remove(&reservation);
         let held = released.inputs.iter().filter_map(|id| Some((*id, self.outputs.get(id)?)));
         self.free.extend(held.map(|(id, output)| (Reverse(output.amount), id)));
     }
 
     /// The unlocks of our funding in a transaction, in its order.
     pub fn unlocks(&self, essence: &Essence, funding: &[Funding]) -> Vec<Unlock> {
-        let index = |funding: &Funding| self.addresses.get(&funding.output.address).copied();
+        let index = |funding: &Funding| self.addresses.index(&funding.output.address);
         let keys = funding.iter().filter_map(index).map(|index| self.seed.key(Account::Money, index));
         keys.map(|key| essence.unlock(&key)).collect()
     }

@@ -59,9 +59,9 @@ impl Purse {
 
     /// Looks at the ledger; whether it could.
     async fn refresh(&self) -> bool {
-        let addresses = self.wallet().addresses();
-        let Ok(proven) = self.client.outputs_of(&addresses).await else { return false };
-        self.wallet().observe(proven.milestone_index, proven.value);
+        let due = self.wallet().due();
+        let Ok(proven) = self.client.outputs_of(&due).await else { return false };
+        self.wallet().observe(proven.milestone_index, &due, proven.value);
         true
     }
 }
@@ -151,7 +151,7 @@ impl Purses {
     pub(super) async fn shown(&self, client: &NodeClient) -> Result<Vec<BTreeMap<OutputId, Output>>, String> {
         let mut all = Vec::new();
         for purse in &self.all {
-            let addresses = purse.wallet().addresses();
+            let addresses = purse.wallet().addresses().to_vec();
             let shown = client.outputs_of(&addresses).await.map_err(|error| error.to_string())?;
             all.push(shown.value.into_iter().collect());
         }
@@ -161,8 +161,10 @@ impl Purses {
     /// Every address of the wallets, and whose it is.
     pub(super) fn owners(&self) -> BTreeMap<Address, usize> {
         let all = self.all.iter().enumerate();
-        all.flat_map(|(place, purse)| purse.wallet().addresses().into_iter().map(move |it| (it, place)))
-            .collect()
+        all.flat_map(|(place, purse)| {
+            purse.wallet().addresses().to_vec().into_iter().map(move |it| (it, place))
+        })
+        .collect()
     }
 
     /// Sees what the wallets themselves believe to own once nothing is under way.

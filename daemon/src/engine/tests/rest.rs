@@ -1,10 +1,10 @@
 //! Channels at rest: they leave memory, and nobody can tell.
 
-use flash_proto::{ChannelPhase, message::Reestablish};
+use flash_proto::{Balances, ChannelPhase, message::Reestablish};
 use serde_json::json;
 
 use super::*;
-use crate::{api::ChannelInfo, stop::Running};
+use crate::{api::ChannelInfo, engine::View, stop::Running};
 
 /// A running engine with one channel.
 struct Machine {
@@ -209,4 +209,34 @@ async fn a_record_of_a_channel_at_rest_that_cannot_be_read_stops_the_daemon() {
     let connecting = machine.engine().linked(id(), Outbox::new().0).await;
     assert!(connecting.is_err());
     machine.end().await;
+}
+
+/// The wallet asks for outputs at very many addresses by turns, and must know of which one now.
+#[tokio::test]
+async fn where_a_channel_has_paid_out_is_told() {
+    let machine = Machine::with_channel().await;
+    let payout = agreement(0).open.party_a.payout;
+    let paid = |machine: &Machine| machine.started.views.take_paid_out();
+    assert_eq!(paid(&machine), []);
+
+    let taken =
+        ChannelRecord { withdrawn_a: Amount::new(5_000), ..ChannelRecord::opened(&agreement(0).open) };
+    let less = LedgerView { index: 2, record: Some(taken), payouts: None };
+    let gone = LedgerView {
+        index: 3,
+        record: None,
+        payouts: Some(Balances::of_payouts(Amount::new(995_000), Amount::new(1_000_000))),
+    };
+    for view in [less, gone] {
+        let mut followed = machine.started.views.follow(id()).unwrap();
+        machine.engine().milestone(view.index, Duration::ZERO, vec![(id(), view)]).await.unwrap();
+        let shows = |shown: &View| {
+            shown.info.withdrawn == Amount::new(5_000) && shown.is_live() == view.record.is_some()
+        };
+        drop(followed.wait_for(shows).await.unwrap());
+        assert_eq!((paid(&machine), paid(&machine)), (vec![payout], vec![]), "once");
+    }
+    let again = on(&machine.end().await);
+    assert_eq!(paid(&again), [payout], "whether the wallet has seen it before is not known here");
+    again.end().await;
 }

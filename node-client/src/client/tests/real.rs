@@ -71,8 +71,9 @@ async fn confirm<T>(node: &mut Running, client: &NodeClient, wanted: impl Future
 }
 
 async fn observe(wallet: &mut Wallet, client: &NodeClient) -> Vec<WalletEvent> {
-    let outputs = client.outputs_of(&wallet.addresses()).await.unwrap();
-    wallet.observe(outputs.milestone_index, outputs.value)
+    let due = wallet.due();
+    let outputs = client.outputs_of(&due).await.unwrap();
+    wallet.observe(outputs.milestone_index, &due, outputs.value)
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -89,8 +90,8 @@ async fn money_moves_between_wallets_and_into_a_channel() {
     assert_eq!(alice.available(), Amount::SUPPLY);
 
     // A transfer, applied and proven; the same money again is rejected.
-    let before = alice.record();
-    let held = client.outputs_of(&alice.addresses()).await.unwrap().value;
+    let before = alice.take_changes();
+    let held = client.outputs_of(alice.addresses()).await.unwrap().value;
     let to = bob.fresh_address().unwrap();
     let transfer = alice.transfer(to, Amount::new(5_000), &params).unwrap().0;
     let applied = confirm(&mut node, &client, client.submit_and_wait(transfer.clone(), None)).await.unwrap();
@@ -108,7 +109,7 @@ async fn money_moves_between_wallets_and_into_a_channel() {
     );
     let rest = Amount::SUPPLY.checked_sub(Amount::new(5_000)).unwrap();
     assert_eq!((alice.available(), alice.reserved()), (rest, Amount::ZERO));
-    let mut forgetful = Wallet::from_record(seed("alice"), &before, [], held).unwrap();
+    let mut forgetful = Wallet::from_record(seed("alice"), &before.record, [], held, Vec::new()).unwrap();
     let again = forgetful.transfer(to, Amount::new(7_000), &params).unwrap().0;
     let error = confirm(&mut node, &client, client.submit_and_wait(again, None)).await.unwrap_err();
     assert!(matches!(error, ClientError::Rejected { conflict: Conflict::InputMissing, .. }), "{error}");
