@@ -11,7 +11,7 @@ use flash_proto::{
     Address, Amount, BlockId, ChannelId, MilestoneId, NetworkId, PublicKey, Side, TransactionId,
 };
 use serde::{Deserialize, Serialize};
-use utoipa::ToSchema;
+use utoipa::{IntoParams, ToSchema};
 
 use crate::exit::Exit;
 
@@ -347,6 +347,28 @@ pub struct OpenRequest {
     pub contest_window_milestones: Option<u32>,
 }
 
+/// The most channels that one answer lists: each takes some kilobytes of the daemon's memory meanwhile.
+pub const LISTED_MAX: usize = 10_000;
+
+/// Which channels to list.
+#[derive(Clone, Debug, Default, Serialize, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields, default)]
+#[into_params(parameter_in = Query)]
+pub struct ListRequest {
+    /// Whether closed ones are listed too.
+    pub all: bool,
+    /// The first hexadecimal digits of their ids.
+    #[serde(skip_serializing_if = "String::is_empty")]
+    pub prefix: String,
+    /// So many at most, in the order of their ids; without it all, newest first, if they are 10,000 at most.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub limit: Option<usize>,
+    /// Only those that come after this id.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[param(value_type = Option<String>)]
+    pub after: Option<ChannelId>,
+}
+
 /// A channel.
 #[derive(Clone, Debug, Serialize, Deserialize, ToSchema)]
 pub struct ChannelInfo {
@@ -358,6 +380,9 @@ pub struct ChannelInfo {
     pub peer: PublicKey,
     /// Whether the peer is connected.
     pub connected: bool,
+    /// When it was agreed on, milliseconds since 1970.
+    #[serde(default)]
+    pub created_ms: u64,
     /// Which party this daemon is.
     #[schema(value_type = String)]
     pub side: Side,

@@ -1,6 +1,6 @@
 //! A client of the admin RPC: what the command line is made of, and what programs in Rust can use.
 
-use std::{io, path::Path, time::Duration};
+use std::{cmp::Reverse, io, path::Path, time::Duration};
 
 use bytes::Bytes;
 use flash_proto::{BlockId, ChannelId, TransactionId};
@@ -17,10 +17,10 @@ use zeroize::Zeroizing;
 use crate::{
     api::{
         ApiError, ChannelInfo, CloseRequest, ConfirmedBlock, ErrorCode, Event, HistoryEntry, Info,
-        LedgerStatus, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult, PaymentReceipt,
-        PeerRequest, PublishRequest, ReceiptRequest, RecoverRequest, RecoverResult, SendRequest, SendResult,
-        StakeRequest, Stopping, StreamLine, TickRequest, TowerHeld, TowerInfo, TransactionInfo,
-        WalletBalance,
+        LedgerStatus, ListRequest, MilestoneInfo, NewAddress, OpenRequest, PayRequest, PayResult,
+        PaymentReceipt, PeerRequest, PublishRequest, ReceiptRequest, RecoverRequest, RecoverResult,
+        SendRequest, SendResult, StakeRequest, Stopping, StreamLine, TickRequest, TowerHeld, TowerInfo,
+        TransactionInfo, WalletBalance,
     },
     datadir::ready_path,
     rpc::{Scope, read_token},
@@ -29,6 +29,8 @@ use crate::{
 const CONNECT_WAIT: Duration = Duration::from_secs(5);
 /// Lines of a stream of payments that may share one write.
 const LINES_PER_WRITE_MAX: usize = 1024;
+/// Channels of one answer, when all are asked for.
+const LISTED_AT_ONCE: usize = 1_000;
 
 /// What the running daemon says about itself in `ready.json`.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -211,9 +213,25 @@ impl Client {
         self.post("/v1/wallet/transfers", request).await
     }
 
-    /// The channels, newest first; closed ones too if `all`.
+    /// The channels that are asked for: newest first, or with a limit in the order of their ids.
+    pub async fn list(&self, request: &ListRequest) -> Answer<Vec<ChannelInfo>> {
+        self.value(self.request(Method::GET, "/v1/channels").query(request)).await
+    }
+
+    /// All channels, newest first; closed ones too if `all`. However many there are, the daemon lists a part at a time.
     pub async fn channels(&self, all: bool) -> Answer<Vec<ChannelInfo>> {
-        self.get(&format!("/v1/channels?all={all}")).await
+        let mut channels: Vec<ChannelInfo> = Vec::new();
+        loop {
+            let after = channels.last().map(|channel| channel.id);
+            let request = ListRequest { all, limit: Some(LISTED_AT_ONCE), after, ..ListRequest::default() };
+            let mut some = self.list(&request).await?;
+            let is_last = some.len() < LISTED_AT_ONCE;
+            channels.append(&mut some);
+            if is_last {
+                channels.sort_by_key(|channel| Reverse(channel.created_ms));
+                return Ok(channels);
+            }
+        }
     }
 
     /// One channel.

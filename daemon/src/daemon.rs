@@ -1,6 +1,7 @@
 //! The running daemon as its RPC sees it.
 
 mod data;
+mod list;
 mod pay;
 mod receipt;
 mod stakes;
@@ -127,8 +128,9 @@ impl Daemon {
         }
         self.0.wallet.watch_until(request.addresses).await?;
         self.0.recovery.search(request.addresses).await?;
-        let mut channels = self.channels(false)?;
-        channels.retain(|channel| channel.recovered);
+        let recovered = |view: &View| view.is_live() && view.info.recovered;
+        let views = self.0.views.all()?.into_iter().filter(recovered);
+        let channels = views.map(|view| self.shown(view)).collect();
         Ok(api::RecoverResult { balance: self.0.wallet.balance().await?, channels })
     }
 
@@ -222,15 +224,6 @@ impl Daemon {
                 Err(ApiError::new(ErrorCode::Timeout, message, hint))
             }
         }
-    }
-
-    /// All channels, newest first; closed ones too if `closed`.
-    ///
-    /// # Errors
-    /// None so far.
-    pub fn channels(&self, closed: bool) -> Answer<Vec<api::ChannelInfo>> {
-        let all = self.0.views.all()?.into_iter().filter(|view| closed || view.is_live());
-        Ok(all.map(|view| self.shown(view)).collect())
     }
 
     /// One channel.

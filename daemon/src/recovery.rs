@@ -206,7 +206,7 @@ impl Recovery {
             let message = format!("channel {channel} is {}", view.info.state);
             return Err(ApiError::new(ErrorCode::ChannelState, message, "its peer is not needed any more"));
         }
-        let link = LinkRecord { address: Some(peer.to_string()), created_ms: view.created_ms };
+        let link = LinkRecord { address: Some(peer.to_string()), created_ms: view.info.created_ms };
         let mut batch = Batch::new();
         tables::put_link(&mut batch, channel, &link);
         self.engine.meet(channel, peer.key, batch).await?;

@@ -452,10 +452,14 @@ pub(crate) mod tests {
             node: Some(&node),
         };
         crate::setup::init(setup, None).unwrap();
-        let data = DataDir::open(&data).unwrap();
+        started_in(&DataDir::open(&data).unwrap()).await
+    }
+
+    /// The same on a data directory that is there.
+    pub(crate) async fn started_in(data: &DataDir) -> Running {
         let flags = BTreeMap::from([("listen", "127.0.0.1:0".to_owned())]);
         let config = Config::load(&datadir::config_path(data.path()), true, &flags, &|_| None).unwrap();
-        start(&data, &config).await.unwrap()
+        start(data, &config).await.unwrap()
     }
 
     #[tokio::test]

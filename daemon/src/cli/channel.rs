@@ -9,8 +9,8 @@ use flash_proto::{Amount, ChannelId};
 use super::{Context, output::Failure, tower, view, wait::wait};
 use crate::{
     api::{
-        ApiError, ChannelInfo, CloseRequest, ErrorCode, LaneInfo, OpenRequest, PeerRequest, SignedTwice,
-        StakeRequest,
+        ApiError, ChannelInfo, CloseRequest, ErrorCode, LaneInfo, ListRequest, OpenRequest, PeerRequest,
+        SignedTwice, StakeRequest,
     },
     client::Client,
     rpc::Scope,
@@ -18,6 +18,8 @@ use crate::{
 
 /// Digits of an id that a prefix needs at least: fewer are a typing mistake.
 const PREFIX_DIGITS_MIN: usize = 4;
+/// Channels that are named if a prefix is that of several.
+const MATCHING_MAX: usize = 16;
 
 /// Open, look at, change and close channels.
 #[derive(Debug, Subcommand)]
@@ -217,6 +219,7 @@ fn view(channel: &ChannelInfo) -> String {
         ("paused", channel.paused.clone()),
         ("goes on at", channel.resumes_at_milestone.map(|index| format!("milestone {index}"))),
         ("peer", Some(format!("{} ({connected})", channel.peer))),
+        ("since", Some(view::time(channel.created_ms))),
         ("side", Some(channel.side.to_string())),
         ("deposit", Some(view::amount(channel.deposit))),
         ("peer's deposit", Some(view::amount(channel.peer_deposit))),
@@ -278,8 +281,14 @@ impl ChannelName {
         match self {
             Self::Id(id) => Ok(*id),
             Self::Prefix(prefix) => {
-                let channels = client.channels(true).await?;
-                choose(prefix, channels.iter().map(|channel| channel.id))
+                let request = ListRequest {
+                    all: true,
+                    prefix: prefix.clone(),
+                    limit: Some(MATCHING_MAX),
+                    ..ListRequest::default()
+                };
+                let matching = client.list(&request).await?;
+                choose(prefix, matching.iter().map(|channel| channel.id))
             }
         }
     }

@@ -22,17 +22,16 @@ const ITEMS_MAX: usize = 16;
 /// The channel as others see it.
 pub(super) fn view(channel: &Channel, connected: bool, created_ms: u64, refused: Option<String>) -> View {
     View {
-        info: info(channel, connected),
+        info: info(channel, connected, created_ms),
         open: channel.agreement().open,
         total: total(channel),
         newest: newest(channel),
         key_index: channel.agreement().key_index,
-        created_ms,
         refused,
     }
 }
 
-fn info(channel: &Channel, connected: bool) -> ChannelInfo {
+fn info(channel: &Channel, connected: bool, created_ms: u64) -> ChannelInfo {
     let agreement = channel.agreement();
     let (side, open, locked) = (agreement.side, &agreement.open, channel.locked());
     let (known, balances) = (channel.balances_known() && !locked.unexplained, channel.balances());
@@ -52,6 +51,7 @@ fn info(channel: &Channel, connected: bool) -> ChannelInfo {
         id: channel.id(),
         peer: agreement.peer,
         connected,
+        created_ms,
         side,
         state: channel.state().to_owned(),
         recovered: channel.is_found() || channel.doubt().is_some(),

@@ -173,7 +173,7 @@ async fn a_channel_is_listed_once_it_is_durable() {
     let_through.send(()).unwrap();
     adding.await.unwrap().unwrap();
     assert!(added.has_changed().unwrap());
-    assert_eq!((views.live(), views.get(id).unwrap().created_ms), (vec![id], 7));
+    assert_eq!((views.live(), views.get(id).unwrap().info.created_ms), (vec![id], 7));
 
     stop.stop();
     drop((engine, writer, submissions, let_through));

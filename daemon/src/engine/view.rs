@@ -3,6 +3,7 @@
 
 use std::{
     collections::{BTreeMap, HashMap, hash_map::Entry},
+    ops::RangeBounds,
     sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard},
 };
 
@@ -21,8 +22,6 @@ pub struct View {
     pub newest: Option<Claimable>,
     /// Which of this side's channel keys signs here.
     pub key_index: u32,
-    /// When the channel was agreed on, milliseconds since 1970.
-    pub created_ms: u64,
     /// What the opening transaction says.
     pub open: Open,
     /// All the money in the channel, if no change of that is under way.
@@ -362,10 +361,17 @@ impl Views {
     /// # Errors
     /// [`ErrorCode::StoreFailed`].
     pub fn all(&self) -> Result<Vec<View>, ApiError> {
-        let ids: Vec<ChannelId> = self.channels.read().shown.keys().copied().collect();
+        let ids = self.select(true, .., usize::MAX);
         let mut all = ids.into_iter().map(|id| self.get(id)).collect::<Result<Vec<_>, _>>()?;
-        all.sort_by_key(|view| std::cmp::Reverse(view.created_ms));
+        all.sort_by_key(|view| std::cmp::Reverse(view.info.created_ms));
         Ok(all)
+    }
+
+    /// The first ids of channels in a range, in their order; of those that are over as well if `all`.
+    pub fn select(&self, all: bool, ids: impl RangeBounds<ChannelId>, limit: usize) -> Vec<ChannelId> {
+        let channels = self.channels.read();
+        let selected = channels.shown.range(ids).filter(|(_, shown)| all || shown.is_live());
+        selected.map(|(id, _)| *id).take(limit).collect()
     }
 
     /// How many live channels there are with a peer.
@@ -395,7 +401,7 @@ impl Views {
 
     /// Ids of all live channels.
     pub fn live(&self) -> Vec<ChannelId> {
-        self.channels.read().shown.iter().filter(|(_, shown)| shown.is_live()).map(|(id, _)| *id).collect()
+        self.select(false, .., usize::MAX)
     }
 
     /// How many these are.

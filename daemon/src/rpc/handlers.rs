@@ -17,9 +17,9 @@ use super::{
     request::{Body, Id, OptionalBody, Params},
 };
 use crate::api::{
-    ApiError, ChannelInfo, CloseRequest, ErrorCode, HistoryEntry, Info, NewAddress, OpenRequest, PayRequest,
-    PayResult, PaymentReceipt, PeerRequest, ReceiptRequest, RecoverRequest, RecoverResult, SendRequest,
-    SendResult, StakeRequest, Stopping, TickRequest, TowerHeld, TowerInfo, WalletBalance,
+    ApiError, ChannelInfo, CloseRequest, ErrorCode, HistoryEntry, Info, ListRequest, NewAddress, OpenRequest,
+    PayRequest, PayResult, PaymentReceipt, PeerRequest, ReceiptRequest, RecoverRequest, RecoverResult,
+    SendRequest, SendResult, StakeRequest, Stopping, TickRequest, TowerHeld, TowerInfo, WalletBalance,
 };
 
 type Answer<T> = Result<Json<T>, ApiError>;
@@ -126,26 +126,16 @@ pub(super) async fn send(State(rpc): State<Rpc>, Body(request): Body<SendRequest
     to_its_end(async move { rpc.daemon.send(request).await }).await.map(Json)
 }
 
-/// Which channels.
-#[derive(Debug, Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(super) struct ChannelsParams {
-    /// Whether closed ones are listed too.
-    #[serde(default)]
-    all: bool,
-}
-
-/// The channels, newest first.
-#[utoipa::path(get, path = "/v1/channels", tag = "channels", params(ChannelsParams),
+/// The channels: newest first, or with a limit in the order of their ids.
+#[utoipa::path(get, path = "/v1/channels", tag = "channels", params(ListRequest),
     security(("token" = ["read"])),
     responses((status = 200, body = Vec<ChannelInfo>), (status = "default", body = ApiError)))]
 pub(super) async fn channels(
     State(rpc): State<Rpc>,
-    Params(params): Params<ChannelsParams>,
+    Params(request): Params<ListRequest>,
 ) -> Answer<Vec<ChannelInfo>> {
     // Those at rest are read from the disk.
-    let listed = tokio::task::spawn_blocking(move || rpc.daemon.channels(params.all)).await;
+    let listed = tokio::task::spawn_blocking(move || rpc.daemon.channels(&request)).await;
     listed.unwrap_or_else(|error| failed(&error)).map(Json)
 }
 

@@ -9,6 +9,8 @@ mod events;
 mod guard;
 mod handlers;
 mod ledger;
+#[cfg(test)]
+mod list_tests;
 mod openapi;
 pub(crate) mod request;
 mod stream;

@@ -29,11 +29,17 @@ pub(super) struct Server {
 impl Server {
     pub(super) async fn start() -> Self {
         let dir = tempfile::tempdir().unwrap();
+        let daemon = daemon(dir.path()).await;
+        Self::of(dir, daemon).await
+    }
+
+    /// Of this daemon.
+    pub(super) async fn of(dir: TempDir, daemon: Daemon) -> Self {
         let tokens = Tokens::open(dir.path()).unwrap();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let base = format!("http://{}", listener.local_addr().unwrap());
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(serve(listener, daemon(dir.path()).await, tokens, async {
+        let task = tokio::spawn(serve(listener, daemon, tokens, async {
             let _ = stopped.await;
         }));
         let http = reqwest::Client::builder().no_proxy().build().unwrap();
