@@ -5,6 +5,7 @@ use std::{ops::Bound, path::Path, sync::Arc};
 
 use lsm_tree::{
     AbstractTree, AnyTree, Cache, Config, Guard, SeqNo, SequenceNumberCounter, compaction::Leveled,
+    config::PartitioningPolicy,
 };
 
 use super::{
@@ -32,6 +33,9 @@ impl Base {
         let (sequence, visible) = (SequenceNumberCounter::default(), SequenceNumberCounter::default());
         let tree = Config::new(directory, sequence.clone(), visible.clone())
             .use_cache(Arc::new(Cache::with_capacity_bytes(CACHE_BYTES)))
+            // Of a table with a million keys either would be read whole for each of them, as few such fit into the cache.
+            .filter_block_partitioning_policy(PartitioningPolicy::all(true))
+            .index_block_partitioning_policy(PartitioningPolicy::all(true))
             .open()
             .map_err(refusal)?;
         let next = tree.get_highest_seqno().map_or(0, |newest| newest.saturating_add(1));
