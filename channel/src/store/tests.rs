@@ -57,6 +57,10 @@ fn promises(mut store: impl Reopen) {
     assert_eq!(store.get(LARGE, &[1, 0]).unwrap(), Some(vec![1; 10]));
     assert_eq!(store.get(LARGE, &[1, 1]).unwrap(), None);
     assert_eq!(store.get(SMALL, &[1, 0]).unwrap(), Some(vec![2]));
+    assert!(
+        store.scan(SMALL, &[1], Some(&[2]), 3).unwrap().is_empty(),
+        "also of what was not there at the opening"
+    );
 
     let too_large = [
         (vec![8], SMALL_VALUE_BYTES_MAX + 1),

@@ -108,6 +108,8 @@ impl State {
         limit: usize,
     ) -> Result<Vec<(Vec<u8>, Slot)>, StoreError> {
         let start = match after {
+            // Above all of them: maps panic at a range that ends before it begins.
+            Some(after) if after > prefix && !after.starts_with(prefix) => return Ok(Vec::new()),
             Some(after) if after >= prefix => Bound::Excluded(after.to_vec()),
             _ => Bound::Included(prefix.to_vec()),
         };
