@@ -108,9 +108,13 @@ fn answers(call: &str, scope: Option<Scope>, body: &str) -> Response {
     let pay = format!("POST /v1/channels/{ONE}/payments");
     let stream = format!("POST /v1/channels/{ONE}/stream");
     match call {
-        "GET /v1/channels?all=true" => Json(json!([channel(ONE), channel(TWO)])).into_response(),
         "POST /v1/shutdown" => (StatusCode::ACCEPTED, Json(json!({"pid": 1}))).into_response(),
-        "GET /v1/channels?all=false" => Json(json!([])).into_response(),
+        "GET /v1/channels?all=false&limit=1000" | "GET /v1/channels?all=true&prefix=ffff&limit=16" => {
+            Json(json!([])).into_response()
+        }
+        call if call == format!("GET /v1/channels?all=true&prefix={}&limit=16", &TWO[..63]) => {
+            Json(json!([channel(ONE), channel(TWO)])).into_response()
+        }
         "POST /v1/channels" => {
             assert_eq!(body["deposit"], "2000000");
             Json(channel(ONE)).into_response()
