@@ -58,10 +58,10 @@ impl Addresses {
 
     /// Those that were added since this was asked last, with their indices.
     pub(super) fn take_new(&mut self) -> Vec<(u32, Address)> {
-        let numbered = (0..).zip(self.by_index.iter().copied());
-        let new = numbered.skip(self.written).collect();
+        let first = u32::try_from(self.written).unwrap_or(u32::MAX);
+        let new = self.by_index.get(self.written..).unwrap_or_default();
         self.written = self.by_index.len();
-        new
+        (first..).zip(new.iter().copied()).collect()
     }
 
     /// Money is to come there about now.
