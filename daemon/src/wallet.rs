@@ -297,8 +297,7 @@ impl WalletService {
         }
         let (mut batch, mut events) = (Batch::new(), Vec::new());
         let mut history = self.opened(&changes, proven.milestone_index)?;
-        let came = |change: &WalletEvent| matches!(change, WalletEvent::Received { change: false, .. });
-        let payouts = if changes.iter().any(came) { payouts(self.0.store.as_ref())? } else { HashMap::new() };
+        let payouts = payouts(self.0.store.as_ref(), &changes)?;
         for change in &changes {
             match change {
                 WalletEvent::Received { id, output, .. } => tables::put_wallet_output(&mut batch, id, output),
@@ -515,11 +514,19 @@ impl WalletService {
     }
 }
 
-/// What channels pay out when they close, and which does.
-fn payouts(store: &dyn Store) -> Result<HashMap<OutputId, ChannelId>, StoreError> {
+/// What of the money that came channels have paid out when they closed, and which did.
+fn payouts(store: &dyn Store, changes: &[WalletEvent]) -> Result<HashMap<OutputId, ChannelId>, StoreError> {
+    let id = |change: &WalletEvent| match change {
+        WalletEvent::Received { id, change: false, .. } => Some(*id),
+        WalletEvent::Received { .. } | WalletEvent::Spent { .. } => None,
+    };
+    let came: BTreeSet<OutputId> = changes.iter().filter_map(id).collect();
+    if came.is_empty() {
+        return Ok(HashMap::new());
+    }
     let channels = channel_tables::channels(store)?;
     let of = |channel: ChannelId| Side::BOTH.map(|side| (channel.payout(side), channel));
-    Ok(channels.into_iter().flat_map(of).collect())
+    Ok(channels.into_iter().flat_map(of).filter(|(id, _)| came.contains(id)).collect())
 }
 
 fn entry(
