@@ -62,9 +62,6 @@ pub fn fill(
     let mut ledger = Ledger::open(node_dir.store_path(), keys)?;
     let peer = SecretKey::from_bytes([9; 32]).public();
     let mut wallet = Wallet::new(seed.clone());
-    let mut searched = Batch::new();
-    tables::put_searched(&mut searched);
-    let _durable = store.commit(&searched)?;
     let mut made = 0_u32;
     while made < channels {
         let until = made.saturating_add(AT_ONCE).min(channels);
@@ -77,6 +74,7 @@ pub fn fill(
             batch.append(&mut records(&ledger.keys.params, transaction, key, index, peer)?);
         }
         tables::put_wallet(&mut batch, wallet.take_changes());
+        tables::put_searched(&mut batch);
         ledger.milestone()?;
         let _durable = store.commit(&batch)?;
         made = until;
