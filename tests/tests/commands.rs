@@ -104,6 +104,7 @@ async fn the_walk_of_the_readme_by_the_command_line() {
         shell.json("wallet balance").await["available"] == "9993499"
     })
     .await;
+    shell.shown("wallet history", &["channel_payout"]).await;
     net.assert_supply().await;
     shell.shown("stop", &["has stopped"]).await;
     assert_eq!(car.process().wait().await.code, Some(0));
