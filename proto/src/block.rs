@@ -1,10 +1,14 @@
 //! Blocks: the vertices of the Tangle.
 
+mod keccak;
+mod work;
+
 use bincode::{Decode, Encode};
 use thiserror::Error;
+pub use work::Work;
 
 use crate::{
-    BlockId, Hash, Milestone, Transaction,
+    BlockId, Milestone, Transaction,
     codec::{self, CodecError},
     hash::{Layout, Tag},
     limits,
@@ -134,39 +138,6 @@ impl Block {
     /// The block's id.
     pub fn id(&self) -> BlockId {
         Self::id_of(&self.to_bytes())
-    }
-}
-
-/// Hashcash: `SHA3-256(tag ‖ digest ‖ nonce)` must begin with so many zero bits, where `digest` is the
-/// hash of the block's bytes without the nonce, so that a try costs one short hash however long the
-/// block.
-#[derive(Clone, Debug)]
-pub struct Work(Hash);
-
-impl Work {
-    /// The work on a block with these bytes (the nonce in them does not matter).
-    pub fn of(block_bytes: &[u8]) -> Self {
-        let body = block_bytes.split_last_chunk::<8>().map_or(block_bytes, |(body, _nonce)| body);
-        Self(Layout::new(Tag::WORK).bytes(body).hash())
-    }
-
-    /// How many zero bits this nonce makes.
-    pub fn bits(&self, nonce: u64) -> u32 {
-        let hash = Layout::new(Tag::WORK).bytes(self.0.as_bytes()).u64(nonce).hash();
-        let mut bits = 0_u32;
-        for byte in hash.as_bytes() {
-            bits = bits.saturating_add(byte.leading_zeros());
-            if *byte != 0 {
-                break;
-            }
-        }
-        bits
-    }
-
-    /// Tries `tries` nonces from `start` and returns the first with enough zero bits. Call again with
-    /// the next start until it is found or no longer wanted.
-    pub fn search(&self, pow_bits: u8, start: u64, tries: u64) -> Option<u64> {
-        (start..start.saturating_add(tries)).find(|nonce| self.bits(*nonce) >= u32::from(pow_bits))
     }
 }
 
