@@ -50,7 +50,7 @@ use std::{
 pub use coordinate::{CoordinatorConfig, Floodgate, Handover, run_coordinator};
 pub use error::NodeError;
 pub use explore::{AddressBalances, BlockOutcome, BlockState, CarriedMilestone, Confirmed, ProvenOutput};
-use flash_channel::store::{Batch, Durable, SledStore, Store, Table};
+use flash_channel::store::{Batch, Durable, Store, StoreKind, Table};
 use flash_proto::{BlockId, NetworkParams};
 pub use index::Find;
 pub use milestone::Judgement;
@@ -158,8 +158,8 @@ impl Node {
     /// [`NodeError`]: wrong parameters or keys, or a store that cannot be opened or is damaged.
     pub fn open(config: NodeConfig) -> Result<Self, NodeError> {
         config.params.check()?;
-        let store = SledStore::open(&config.directory, config.params.id().as_bytes())?;
-        Self::start(config, Box::new(store), None)
+        let store = StoreKind::open(None, &config.directory, config.params.id().as_bytes())?;
+        Self::start(config, store, None)
     }
 
     /// The same above any store, with the index; the store must hold nothing or what a node of this network stored.

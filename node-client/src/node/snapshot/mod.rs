@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use flash_channel::store::{Batch, SledStore, Store};
+use flash_channel::store::{Batch, Store, StoreKind};
 use flash_proto::{NetworkParams, codec};
 pub use verify::SnapshotInfo;
 
@@ -53,8 +53,8 @@ impl Node {
     /// those of [`Node::open`].
     pub fn open_from_snapshot(config: NodeConfig, path: &Path) -> Result<Self, NodeError> {
         config.params.check()?;
-        let store = SledStore::open(&config.directory, config.params.id().as_bytes())?;
-        Self::from_snapshot(config, Box::new(store), path)
+        let store = StoreKind::open(None, &config.directory, config.params.id().as_bytes())?;
+        Self::from_snapshot(config, store, path)
     }
 
     /// The same above any store, which must be empty, with the index.

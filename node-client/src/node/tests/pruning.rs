@@ -241,6 +241,14 @@ fn a_day_and_the_longest_contest_window_are_kept() {
     assert!(keep.milestones >= 86_400 && keep.bytes == u64::MAX);
 }
 
+fn bytes_in(directory: &std::path::Path) -> u64 {
+    let of = |entry: std::fs::DirEntry| match entry.metadata().unwrap() {
+        at if at.is_dir() => bytes_in(&entry.path()),
+        at => at.len(),
+    };
+    std::fs::read_dir(directory).unwrap().map(|entry| of(entry.unwrap())).sum()
+}
+
 /// Measures whether the disk gets smaller, and whether it stays so: run it alone with `--ignored --nocapture`.
 #[test]
 #[ignore = "measures"]
@@ -249,8 +257,7 @@ fn measure_the_disk() {
     let config = NodeConfig::new(directory.path().join("store"), params());
     let mut node = Node::open(config.clone()).unwrap();
     let disk = |what: &str, past: Past| {
-        let files = std::fs::read_dir(&config.directory).unwrap();
-        let bytes: u64 = files.map(|file| file.unwrap().metadata().unwrap().len()).sum();
+        let bytes = bytes_in(&config.directory);
         println!("{what}: {bytes} bytes on the disk, {} of confirmed blocks", past.bytes);
     };
     let fill = |node: &Node, keep: Option<Keep>| {
@@ -258,7 +265,7 @@ fn measure_the_disk() {
             let parents = tips(node);
             let blocks: Vec<_> = (0..20_u32)
                 .map(|number| {
-                    let data = [round.to_be_bytes(), number.to_be_bytes()].concat().repeat(512);
+                    let data = [round.to_be_bytes(), number.to_be_bytes()].concat().repeat(2_048);
                     let payload = Payload::Data(Data { tag: Vec::new(), data });
                     worked(node.params(), Block::new(parents.clone(), payload))
                 })
@@ -274,7 +281,7 @@ fn measure_the_disk() {
     disk("300 milestones, all kept", node.past());
     prune(&node, &LEAST);
     disk("108 of them kept", node.past());
-    for round in 1..=3 {
+    for round in 1..=6 {
         fill(&node, Some(LEAST));
         disk(&format!("{} more, 108 kept", round * 300), node.past());
     }

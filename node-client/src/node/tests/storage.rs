@@ -84,6 +84,21 @@ fn a_node_on_a_disk_comes_back() {
     node.issue_milestone(1, &signers()).unwrap();
 }
 
+/// Releases before this one had another store.
+#[test]
+fn a_node_of_an_older_release_goes_on_where_it_was() {
+    let directory = tempfile::tempdir().unwrap();
+    let store = SledStore::open(directory.path(), params().id().as_bytes()).unwrap();
+    let node = Node::with_store(params(), Box::new(store)).unwrap();
+    let transactions = history(&node);
+    let before = info(&node);
+    drop(node);
+    let node = Node::open(NodeConfig::new(directory.path().to_owned(), params())).unwrap();
+    assert_eq!(info(&node), before);
+    node.issue_milestone(1, &signers()).unwrap();
+    assert!(matches!(transaction(&node, &transactions[3]), TransactionAnswer::Applied { .. }));
+}
+
 #[test]
 fn another_networks_directory_is_refused() {
     let directory = tempfile::tempdir().unwrap();
