@@ -181,7 +181,7 @@ impl Opening {
         let ours = self.wallet.unlocks(&essence, &prepared.funds).await?;
         let transaction = open::transaction(essence, ours, accept.unlocks);
         let link = LinkRecord { address: Some(wish.peer.to_string()), created_ms: now_ms() };
-        let id = self.add(transaction, Side::A, wish.peer.key, prepared.key_index, link).await?;
+        let id = self.add(transaction, Side::A, wish.peer.key, prepared, link).await?;
         peers.keep(wish.peer.clone());
         Ok(id)
     }
@@ -191,18 +191,19 @@ impl Opening {
         transaction: flash_proto::Transaction,
         side: Side,
         peer: PublicKey,
-        key_index: u32,
+        prepared: &Prepared,
         link: LinkRecord,
     ) -> Result<ChannelId, ApiError> {
         let opened = open::opened(&transaction.essence).ok_or_else(|| {
             refused(ErrorCode::Internal, "not an opening transaction", "this is a defect; report it")
         })?;
         let origin = Origin::Agreed(Box::new(transaction));
-        let agreement = Agreement { network: self.network(), side, peer, key_index, origin, open: opened };
+        let (network, key_index) = (self.network(), prepared.key_index);
+        let agreement = Agreement { network, side, peer, key_index, origin, open: opened };
         let id = agreement.channel();
         let mut batch = Batch::new();
         tables::put_link(&mut batch, id, &link);
-        self.engine.add(agreement, batch, link.created_ms).await?;
+        self.engine.add(agreement, prepared.key.clone(), batch, link.created_ms).await?;
         Ok(id)
     }
 
@@ -266,7 +267,7 @@ impl Opening {
         let unlocks = self.wallet.unlocks(&essence, &prepared.funds).await.map_err(busy)?;
         let transaction = open::transaction(essence, Vec::new(), unlocks.clone());
         let link = LinkRecord { address: None, created_ms: now_ms() };
-        self.add(transaction, Side::B, peer, prepared.key_index, link).await.map_err(busy)?;
+        self.add(transaction, Side::B, peer, prepared, link).await.map_err(busy)?;
         Ok(OpenAccept { party_b, unlocks })
     }
 }
@@ -291,7 +292,7 @@ impl Proposals for Opening {
 
 fn party(prepared: &Prepared, deposit: Amount) -> OpenParty {
     OpenParty {
-        key: prepared.key,
+        key: prepared.key.public(),
         payout: prepared.payout,
         deposit,
         funding: prepared.funds.funding.clone(),

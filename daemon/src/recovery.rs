@@ -191,7 +191,8 @@ impl Recovery {
         let mut batch = Batch::new();
         tables::put_link(&mut batch, channel, &link);
         tracing::warn!(%channel, key_index, "found a channel whose records are lost");
-        self.engine.add(agreement, batch, link.created_ms).await
+        let key = self.wallet.channel_key(key_index).await;
+        self.engine.add(agreement, key, batch, link.created_ms).await
     }
 
     /// The peer of a recovered channel is the machine with this ticket: connects to it.

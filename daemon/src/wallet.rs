@@ -19,7 +19,7 @@ use flash_node_client::{
     wallet::{Reservation, Seed, Wallet, WalletError, WalletEvent},
 };
 use flash_proto::{
-    Address, Amount, ChannelId, Essence, Output, OutputId, PublicKey, Side, TransactionId, Unlock,
+    Address, Amount, ChannelId, Essence, Output, OutputId, PublicKey, SecretKey, Side, TransactionId, Unlock,
     message::Funding,
 };
 use serde_json::json;
@@ -96,7 +96,7 @@ pub(crate) struct Prepared {
     /// Which channel key.
     pub(crate) key_index: u32,
     /// The channel key.
-    pub(crate) key: PublicKey,
+    pub(crate) key: SecretKey,
     /// Where the balance goes at the end.
     pub(crate) payout: Address,
     /// What the deposit is paid with.
@@ -241,6 +241,11 @@ impl WalletService {
     /// How many channel keys were given out.
     pub(crate) async fn channel_keys_given(&self) -> u32 {
         self.0.wallet.lock().await.channel_keys_given()
+    }
+
+    /// The secret of a channel key.
+    pub(crate) async fn channel_key(&self, index: u32) -> SecretKey {
+        self.0.wallet.lock().await.channel_key(index)
     }
 
     /// Channel keys with their indices.

@@ -13,7 +13,7 @@ use flash_node_client::{
         Node, NodeConfig, Received, Source,
         dev::{DevKeys, DevNetwork},
     },
-    wallet::{Account, Seed, Wallet, new_words},
+    wallet::{Seed, Wallet, new_words},
 };
 use flash_proto::{
     Action, Address, Amount, Block, BlockId, ChannelRecord, Essence, NetworkParams, Open, Output, OutputId,
@@ -67,11 +67,11 @@ pub fn fill(
         let until = made.saturating_add(AT_ONCE).min(channels);
         let mut batch = Batch::new();
         for _ in made..until {
-            let (index, key) = wallet.fresh_channel_key().map_err(Failure::new)?;
+            let (index, secret) = wallet.fresh_channel_key().map_err(Failure::new)?;
+            let key = secret.public();
             let payout = wallet.fresh_address().map_err(Failure::new)?;
             let transaction = ledger.add(open(&ledger.keys.params, (key, payout), peer))?;
-            let key = seed.key(Account::Channels, index);
-            batch.append(&mut records(&ledger.keys.params, transaction, key, index, peer)?);
+            batch.append(&mut records(&ledger.keys.params, transaction, secret, index, peer)?);
         }
         tables::put_wallet(&mut batch, wallet.take_changes());
         tables::put_searched(&mut batch);
@@ -173,7 +173,10 @@ impl Ledger {
 #[cfg(test)]
 mod tests {
     use flash_channel::machine::tables::channels;
-    use flash_node_client::protocol::{NodeRequest, NodeResponse};
+    use flash_node_client::{
+        protocol::{NodeRequest, NodeResponse},
+        wallet::Account,
+    };
 
     use super::*;
 

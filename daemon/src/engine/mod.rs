@@ -101,7 +101,7 @@ pub struct Started {
 /// What is asked of the engine.
 #[derive(Debug)]
 enum Command {
-    Add { agreement: Box<Agreement>, with: Batch, created_ms: u64, done: oneshot::Sender<()> },
+    Add { new: Box<NewChannel>, done: oneshot::Sender<()> },
     Linked { channel: ChannelId, outbox: Outbox, number: oneshot::Sender<u64> },
     Unlinked { channel: ChannelId, number: u64 },
     Message { channel: ChannelId, number: u64, message: ChannelMessage, room: OwnedSemaphorePermit },
@@ -144,6 +144,15 @@ impl Command {
             _ => 0,
         }
     }
+}
+
+/// A channel that was agreed on, and other changes that become durable with it.
+#[derive(Debug)]
+struct NewChannel {
+    agreement: Agreement,
+    key: SecretKey,
+    with: Batch,
+    created_ms: u64,
 }
 
 /// A change of what is locked that the user wishes.
@@ -237,13 +246,21 @@ impl Engine {
         self.mailbox.send(command).await.map_err(stopping)
     }
 
-    /// Takes a new channel, with other changes that become durable with it; returns once they are.
+    /// Takes a new channel in which this side signs with `key`, with other changes that become durable with it; returns
+    /// once they are.
     ///
     /// # Errors
     /// [`ApiError`] if the daemon is stopping.
-    pub async fn add(&self, agreement: Agreement, with: Batch, created_ms: u64) -> Result<(), ApiError> {
+    pub async fn add(
+        &self,
+        agreement: Agreement,
+        key: SecretKey,
+        with: Batch,
+        created_ms: u64,
+    ) -> Result<(), ApiError> {
         let (done, added) = oneshot::channel();
-        self.command(Command::Add { agreement: Box::new(agreement), with, created_ms, done }).await?;
+        let new = Box::new(NewChannel { agreement, key, with, created_ms });
+        self.command(Command::Add { new, done }).await?;
         added.await.map_err(stopping)
     }
 

@@ -23,11 +23,11 @@ use flash_channel::{
     },
     store::StoreError,
 };
-use flash_proto::{ChannelId, Transaction, Verified, message::ChannelMessage};
+use flash_proto::{ChannelId, SecretKey, Transaction, Verified, message::ChannelMessage};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
-    Command, Views,
+    Command, NewChannel, Views,
     records::Records,
     slot::Slot,
     view::{Brief, unknown},
@@ -88,7 +88,7 @@ pub(super) struct EngineTask {
     views: Views,
     metrics: Metrics,
     /// The channels that are awake.
-    pub(super) slots: BTreeMap<ChannelId, Slot>,
+    pub(super) slots: BTreeMap<ChannelId, Box<Slot>>,
     /// The others.
     resting: BTreeMap<ChannelId, Rest>,
     /// Large inputs that were not taken yet, and what came after them for the same channels.
@@ -97,9 +97,11 @@ pub(super) struct EngineTask {
     /// The newest milestone that was told of.
     index: u64,
     /// When it was told of, by both clocks, and how old it was then.
-    tip: Option<Tip>,
+    pub(super) tip: Option<Tip>,
     /// How old it was when the task woke last, which may have been a long sleep of the whole machine.
     age: Option<Duration>,
+    /// Until the view of the ledger is so old, it is young enough for every channel for which it was when it was looked at.
+    fresh_until: Duration,
 }
 
 impl EngineTask {
@@ -125,6 +127,7 @@ impl EngineTask {
             index: 0,
             tip: None,
             age: None,
+            fresh_until: Duration::ZERO,
         }
     }
 
@@ -146,7 +149,7 @@ impl EngineTask {
         self.views.list_resting(briefs);
         for id in awake {
             let (channel, created_ms) = self.records.channel(id)?;
-            let mut slot = Slot::new(channel, Effects::default(), created_ms);
+            let mut slot = Box::new(Slot::new(channel, Effects::default(), created_ms));
             if let Some(transaction) = slot.take_wanted() {
                 let _ = submit.send(transaction);
             }
@@ -203,7 +206,7 @@ impl EngineTask {
                         self.command(command, &mut touched);
                     }
                 }
-                _ = tick.tick() => self.freshness(&mut touched),
+                _ = tick.tick() => self.grow_old(&mut touched),
                 () = stop.stopped() => return,
             }
             self.metrics.mailbox_depth.set(i64::try_from(commands.len()).unwrap_or(i64::MAX));
@@ -273,6 +276,8 @@ impl EngineTask {
 
     fn look_at_age(&mut self) {
         self.age = self.tip.as_ref().map(Tip::age);
+        let age_ms = self.age.map_or(i64::MAX, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
+        self.metrics.milestone_age_ms.set(age_ms);
     }
 
     /// A channel, awake.
@@ -285,12 +290,12 @@ impl EngineTask {
                     return None;
                 }
             };
-            let mut slot = Slot::new(channel, Effects::default(), created_ms);
+            let mut slot = Box::new(Slot::new(channel, Effects::default(), created_ms));
             slot.wake(rest, self.index, &self.views);
             self.resting.remove(&id);
             self.slots.insert(id, slot);
         }
-        self.slots.get_mut(&id)
+        self.slots.get_mut(&id).map(Box::as_mut)
     }
 
     /// A channel that is about to be handed an input. It knows first how old its view of the ledger is by now: what is
@@ -299,26 +304,26 @@ impl EngineTask {
         self.wake(id)?;
         let slot = self.slots.get_mut(&id)?;
         if slot.is_live() {
-            slot.freshness(self.age, &self.timing);
+            self.fresh_until = self.fresh_until.min(slot.freshness(self.age, &self.timing));
         }
         Some(slot)
     }
 
     /// The slot of an agreement, a new one if the channel is not known.
-    fn add(&mut self, agreement: Agreement, created_ms: u64) -> &mut Slot {
+    fn add(&mut self, agreement: Agreement, key: SecretKey, created_ms: u64) -> &mut Slot {
         let mut effects = Effects::default();
-        let key = (self.records.keys)(agreement.key_index);
         let mut channel = Channel::new(agreement, key, &mut effects);
         channel.set_history(self.records.history);
         let id = channel.id();
         self.wake(id);
-        self.slots.entry(id).or_insert_with(|| Slot::new(channel, effects, created_ms))
+        self.slots.entry(id).or_insert_with(|| Box::new(Slot::new(channel, effects, created_ms)))
     }
 
     pub(super) fn command(&mut self, command: Command, touched: &mut Vec<ChannelId>) {
         match command {
-            Command::Add { agreement, with, created_ms, done } => {
-                let slot = self.add(*agreement, created_ms);
+            Command::Add { new, done } => {
+                let NewChannel { agreement, key, with, created_ms } = *new;
+                let slot = self.add(agreement, key, created_ms);
                 slot.with(with, done);
                 touched.push(slot.channel.id());
             }
@@ -441,6 +446,7 @@ impl EngineTask {
         touched: &mut Vec<ChannelId>,
     ) {
         self.tip = Some(tip);
+        self.look_at_age();
         self.index = self.index.max(index);
         for (id, view) in views {
             self.proven(id, view, touched);
@@ -457,18 +463,30 @@ impl EngineTask {
         if self.resting.get_mut(&id).is_some_and(|rest| rest.sees(&view)) {
             return;
         }
-        if let Some(slot) = self.wake(id).filter(|slot| slot.is_live()) {
+        if self.wake(id).is_none() {
+            return;
+        }
+        if let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.is_live()) {
             slot.milestone(view.index, Some(view));
+            self.fresh_until = self.fresh_until.min(slot.freshness(self.age, &self.timing));
             touched.push(id);
+        }
+    }
+
+    /// The view of the ledger grows old while no milestone comes. Channels are looked at when it has become too old for one
+    /// of them, and not before: there may be very many.
+    pub(super) fn grow_old(&mut self, touched: &mut Vec<ChannelId>) {
+        self.look_at_age();
+        if self.age.is_some_and(|age| age >= self.fresh_until) {
+            self.freshness(touched);
         }
     }
 
     fn freshness(&mut self, touched: &mut Vec<ChannelId>) {
         self.look_at_age();
-        let age_ms = self.age.map_or(i64::MAX, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
-        self.metrics.milestone_age_ms.set(age_ms);
+        self.fresh_until = Duration::MAX;
         for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_live()) {
-            slot.freshness(self.age, &self.timing);
+            self.fresh_until = self.fresh_until.min(slot.freshness(self.age, &self.timing));
             if slot.dirty {
                 touched.push(*id);
             }

@@ -296,8 +296,8 @@ impl Slot {
         }
     }
 
-    /// The view of the ledger has this age.
-    pub(super) fn freshness(&mut self, age: Option<Duration>, timing: &Timing) {
+    /// The view of the ledger has this age. Returns until which age nothing changes by it.
+    pub(super) fn freshness(&mut self, age: Option<Duration>, timing: &Timing) -> Duration {
         let window = u64::from(self.channel.agreement().open.contest_window_milestones);
         let half = Duration::from_millis(window.saturating_mul(timing.milestone_interval_ms) / 2);
         let max = timing.freshness_max.unwrap_or(half).min(half);
@@ -305,6 +305,7 @@ impl Slot {
         if fresh != self.channel.is_fresh() {
             let _ = self.input(Input::Fresh(fresh));
         }
+        if fresh { max } else { Duration::MAX }
     }
 
     pub(super) fn close(&mut self, alone: bool, done: oneshot::Sender<Result<(), ApiError>>) {

@@ -62,6 +62,10 @@ fn key(side: Side) -> SecretKey {
 
 /// Another channel for each index.
 fn agreement(key_index: u32) -> Agreement {
+    agreement_with(key_index, 10)
+}
+
+fn agreement_with(key_index: u32, contest_window_milestones: u32) -> Agreement {
     let party = |side: Side| {
         let key = key(side).public();
         Party { key, payout: Address::of(&key), deposit: Amount::new(1_000_000) }
@@ -69,7 +73,7 @@ fn agreement(key_index: u32) -> Agreement {
     let open = Open {
         party_a: party(Side::A),
         party_b: party(Side::B),
-        contest_window_milestones: 10,
+        contest_window_milestones,
         expiry_milestone: 50 + u64::from(key_index),
     };
     let essence = Essence {
@@ -123,7 +127,7 @@ async fn channels_are_counted_from_their_listing_to_their_end() {
     let proposed = |index| Agreement { side: Side::B, peer, ..agreement(index) };
     let [opened, lapsed] = [0, 1].map(|index| proposed(index).channel());
     for index in [0, 1] {
-        engine.add(proposed(index), Batch::new(), 0).await.unwrap();
+        engine.add(proposed(index), key(Side::B), Batch::new(), 0).await.unwrap();
     }
     let mut looked = Looked::default();
     assert_eq!(counts(), (2, 2));
@@ -165,7 +169,7 @@ async fn a_channel_is_listed_once_it_is_durable() {
 
     let adding = tokio::spawn({
         let engine = engine.clone();
-        async move { engine.add(agreement(0), Batch::new(), 7).await }
+        async move { engine.add(agreement(0), key(Side::A), Batch::new(), 7).await }
     });
     commits.recv().await.unwrap();
     assert!(views.get(id).is_err() && views.live().is_empty(), "it is not on the disk yet");
@@ -249,8 +253,19 @@ async fn paid_after_a_sleep(before_the_milestone: bool) -> Result<u64, PauseReas
     });
     let Started { engine, writer, views, threads, submissions } =
         started(Arc::new(MemoryStore::new()), keys, &stop);
+    let view = |of: &Agreement| {
+        let record = Some(ChannelRecord::opened(&of.open));
+        (of.channel(), LedgerView { index: 1, record, payouts: None })
+    };
+    // The engine sleeps while it wakes this one.
+    let sleeper = agreement(SLEEPS);
+    engine.add(sleeper.clone(), key(Side::A), Batch::new(), 7).await.unwrap();
+    engine.milestone(1, Duration::ZERO, vec![view(&sleeper)]).await.unwrap();
+    while !views.is_resting(sleeper.channel()) {
+        tokio::task::yield_now().await;
+    }
     let (id, open) = (agreement(0).channel(), agreement(0).open);
-    engine.add(agreement(0), Batch::new(), 7).await.unwrap();
+    engine.add(agreement(0), key(Side::A), Batch::new(), 7).await.unwrap();
     let (outbox, mut sent, _closed) = Outbox::new();
     let number = engine.linked(id, outbox).await.unwrap();
     let standing = loop {
@@ -259,20 +274,18 @@ async fn paid_after_a_sleep(before_the_milestone: bool) -> Result<u64, PauseReas
         }
     };
 
-    let adding = before_the_milestone.then(|| {
-        let (done, added) = oneshot::channel();
-        let agreement = Box::new(agreement(SLEEPS));
-        engine.mailbox.try_send(Command::Add { agreement, with: Batch::new(), created_ms: 7, done }).unwrap();
-        added
+    let closing = before_the_milestone.then(|| {
+        let (done, closed) = oneshot::channel();
+        engine.mailbox.try_send(Command::Close { channel: sleeper.channel(), alone: false, done }).unwrap();
+        closed
     });
     let half = Duration::from_millis(u64::from(open.contest_window_milestones) * 1_000 / 2);
-    let view = LedgerView { index: 1, record: Some(ChannelRecord::opened(&open)), payouts: None };
-    engine.milestone(1, half.checked_sub(SLEPT).unwrap(), vec![(id, view)]).await.unwrap();
+    engine.milestone(1, half.checked_sub(SLEPT).unwrap(), vec![view(&agreement(0))]).await.unwrap();
     engine.message(id, number, ChannelMessage::Reestablish(standing), room()).await.unwrap();
     thread::sleep(SLEPT); // as the whole machine does
     drop(wake);
-    if let Some(adding) = adding {
-        adding.await.unwrap();
+    if let Some(closing) = closing {
+        closing.await.unwrap().unwrap();
     }
 
     let mut payments = PaymentList::new();

@@ -14,8 +14,8 @@ use std::{
 
 use bincode::{Decode, Encode};
 use flash_proto::{
-    Action, Address, Amount, Essence, NetworkParams, Output, OutputId, PublicKey, Transaction, TransactionId,
-    Unlock,
+    Action, Address, Amount, Essence, NetworkParams, Output, OutputId, PublicKey, SecretKey, Transaction,
+    TransactionId, Unlock,
     codec::{self, CodecError},
     limits,
     message::Funding,
@@ -302,7 +302,12 @@ impl Wallet {
 
     /// These channel keys, whether they were given out or not.
     pub fn channel_keys(&self, indices: Range<u32>) -> Vec<(u32, PublicKey)> {
-        indices.map(|index| (index, self.seed.key(Account::Channels, index).public())).collect()
+        indices.map(|index| (index, self.channel_key(index).public())).collect()
+    }
+
+    /// The secret of a channel key, whether it was given out or not.
+    pub fn channel_key(&self, index: u32) -> SecretKey {
+        self.seed.key(Account::Channels, index)
     }
 
     /// How many channel keys were given out.
@@ -310,15 +315,15 @@ impl Wallet {
         self.state.next_channel_key
     }
 
-    /// The index and key of a channel key that was never given out before.
+    /// The index and the secret of a channel key that was never given out before.
     ///
     /// # Errors
     /// [`WalletError::Exhausted`].
-    pub fn fresh_channel_key(&mut self) -> Result<(u32, PublicKey), WalletError> {
+    pub fn fresh_channel_key(&mut self) -> Result<(u32, SecretKey), WalletError> {
         let index = self.state.next_channel_key;
         self.state.next_channel_key =
             index.checked_add(1).filter(|next| *next < 1 << 31).ok_or(WalletError::Exhausted)?;
-        Ok((index, self.seed.key(Account::Channels, index).public()))
+        Ok((index, self.channel_key(index)))
     }
 
     /// The addresses whose outputs are ours.

@@ -29,7 +29,7 @@ impl Driven {
         let task = EngineTask::new(records, timing, false, writer, views, Metrics::default());
         let mut driven = Self { task, links: Vec::new(), touched: Vec::new() };
         for index in 0..channels {
-            driven.open(index);
+            driven.open(agreement(index));
         }
         driven
     }
@@ -38,10 +38,11 @@ impl Driven {
         self.task.command(command, &mut self.touched);
     }
 
-    fn open(&mut self, index: u32) {
-        let (agreement, (done, _)) = (Box::new(agreement(index)), oneshot::channel());
+    fn open(&mut self, agreement: Agreement) {
+        let (done, _) = oneshot::channel();
         let (channel, open) = (agreement.channel(), agreement.open);
-        self.take(Command::Add { agreement, with: Batch::new(), created_ms: 7, done });
+        let new = NewChannel { agreement, key: key(Side::A), with: Batch::new(), created_ms: 7 };
+        self.take(Command::Add { new: Box::new(new), done });
         let view = LedgerView { index: 1, record: Some(ChannelRecord::opened(&open)), payouts: None };
         self.take(Command::Milestone {
             index: 1,
@@ -116,4 +117,32 @@ async fn a_large_input_waits_and_only_its_own_channel_with_it() {
         driven.take(command);
     }
     assert_eq!(driven.received(0), 1_000, "it was taken before its stream ended");
+}
+
+/// Not all channels are looked at each time, but each pauses when the view of the ledger is too old for its own window.
+#[tokio::test]
+async fn each_channel_grows_old_at_its_own_time() {
+    let mut driven = Driven::new(0);
+    let agreements = [(0, 10), (1, 20)].map(|(index, window)| agreement_with(index, window));
+    for agreement in &agreements {
+        driven.open(agreement.clone());
+    }
+    let fresh_at = |driven: &mut Driven, seconds: f64| {
+        driven.task.tip = Some(Tip::told(Duration::from_secs_f64(seconds)));
+        driven.task.grow_old(&mut driven.touched);
+        [0, 1].map(|at| driven.task.slots[&driven.links[at].0].channel.is_fresh())
+    };
+    assert_eq!(fresh_at(&mut driven, 0.0), [true, true]);
+    assert_eq!(fresh_at(&mut driven, 4.0), [true, true]);
+    assert_eq!(fresh_at(&mut driven, 5.0), [false, true]);
+    assert_eq!(fresh_at(&mut driven, 9.0), [false, true]);
+    assert_eq!(fresh_at(&mut driven, 10.0), [false, false]);
+
+    // One that is proven between two milestones is young at once, and grows old again.
+    fresh_at(&mut driven, 3.0);
+    let [Agreement { open, .. }, _] = agreements;
+    let view = LedgerView { index: 1, record: Some(ChannelRecord::opened(&open)), payouts: None };
+    driven.take(Command::Proven { views: vec![(driven.links[0].0, view)] });
+    assert!(fresh_at(&mut driven, 4.0)[0]);
+    assert!(!fresh_at(&mut driven, 5.0)[0]);
 }

@@ -38,7 +38,7 @@ impl Machine {
     /// The channel is open since milestone 1, and at rest.
     async fn with_channel() -> Self {
         let machine = on(&MemoryStore::new());
-        machine.engine().add(agreement(0), Batch::new(), 7).await.unwrap();
+        machine.engine().add(agreement(0), key(Side::A), Batch::new(), 7).await.unwrap();
         machine.engine().milestone(1, Duration::ZERO, vec![(id(), seen(1))]).await.unwrap();
         machine.rested().await;
         machine

@@ -167,7 +167,7 @@ async fn long_lists_of_outputs_come_whole() {
 fn open_channel(alice: &mut Wallet, bob: &mut Wallet, params: &NetworkParams) -> Transaction {
     let funded = [(alice, 10_000), (bob, 3_000)].map(|(wallet, deposit)| {
         let reserved = wallet.reserve(Amount::new(deposit), params.output_min, Some(60)).unwrap();
-        let (_, key) = wallet.fresh_channel_key().unwrap();
+        let key = wallet.fresh_channel_key().unwrap().1.public();
         let payout = wallet.fresh_address().unwrap();
         let change = Output { address: wallet.fresh_address().unwrap(), amount: reserved.change };
         (wallet, reserved.funding, change, Party { key, payout, deposit: Amount::new(deposit) })
