@@ -23,9 +23,9 @@ const AGAIN: Duration = Duration::from_secs(1);
 /// Pause before a close or claim is tried again that a node says is refused.
 const REFUSED_AGAIN: Duration = Duration::from_secs(5);
 
-/// A block is mostly confirmed by the next milestone, and what it changed proven before the one after that. Only then is
-/// the node asked what became of a transaction.
-const CONFIRMED_WITHIN: u64 = 2;
+/// A block is mostly confirmed by the next milestone, and what it changed proven before the one after that, or a little later
+/// where very many channels are opened at once. Only then is the node asked what became of a transaction.
+const CONFIRMED_WITHIN: u64 = 4;
 /// So long that is waited for at most.
 const CONFIRMED_WAIT: Duration = Duration::from_secs(10);
 
