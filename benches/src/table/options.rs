@@ -43,7 +43,7 @@ pub(crate) struct Options {
     /// Channels that pay at random times [default: 10000; quick: 50]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     channels: Option<u32>,
-    /// Channels that are opened against time [default: 10000; quick: 30]
+    /// Channels that are opened against time [default: 20000; quick: 30]
     #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
     opened: Option<u32>,
     /// Handshakes [default: 10000; quick: 200]
@@ -74,7 +74,7 @@ impl Options {
 
     /// Channels that are opened against time.
     pub(crate) fn opened(&self) -> u32 {
-        self.opened.unwrap_or(if self.quick { 30 } else { 10_000 })
+        self.opened.unwrap_or(if self.quick { 30 } else { 20_000 })
     }
 
     /// Handshakes.

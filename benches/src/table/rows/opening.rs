@@ -15,7 +15,7 @@ use crate::table::{
 pub(super) const NAME: &str = "opening";
 
 /// Channels that are opened at once: each waits for a milestone, so that it takes more than are opened in a second.
-const AT_ONCE: usize = 3_072;
+const AT_ONCE: usize = 4_000;
 
 pub(super) async fn run(bench: &Bench) -> Done<Vec<Line>> {
     let channels = bench.options.opened();
