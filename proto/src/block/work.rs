@@ -40,8 +40,12 @@ impl Work {
     /// the next start until it is found or no longer wanted. As many are tried at a time as the processor has lanes of 64
     /// bits in a register: 2 to 8.
     pub fn search(&self, pow_bits: u8, start: u64, tries: u64) -> Option<u64> {
-        let nonces = start..start.saturating_add(tries);
-        dispatch!(Level::new(), simd => self.search_with(simd, pow_bits, nonces))
+        self.search_at(Level::new(), pow_bits, start..start.saturating_add(tries))
+    }
+
+    /// With the instructions of this level.
+    fn search_at(&self, level: Level, pow_bits: u8, nonces: Range<u64>) -> Option<u64> {
+        dispatch!(level, simd => self.search_with(simd, pow_bits, nonces))
     }
 
     #[expect(clippy::inline_always, reason = "what is not inlined is not compiled for the wider registers")]
@@ -89,7 +93,8 @@ mod tests {
     use super::*;
 
     proptest! {
-        /// Several at a time find what one after the other finds, from any start and to any end.
+        /// Several at a time find what one after the other finds, from any start and to any end, and on older processors,
+        /// too.
         #[test]
         fn the_first_nonce_that_does_is_found(
             block: Vec<u8>,
@@ -98,9 +103,14 @@ mod tests {
             tries in 0_u64..300,
         ) {
             let work = Work::of(&block);
-            let mut nonces = start..start.saturating_add(tries);
-            let first = nonces.find(|nonce| work.bits(*nonce) >= u32::from(pow_bits));
+            let nonces = start..start.saturating_add(tries);
+            let first = nonces.clone().find(|nonce| work.bits(*nonce) >= u32::from(pow_bits));
             prop_assert_eq!(work.search(pow_bits, start, tries), first);
+            prop_assert_eq!(work.search_at(Level::baseline(), pow_bits, nonces.clone()), first);
+            #[cfg(target_arch = "x86_64")]
+            if let Some(avx2) = Level::new().as_avx2() {
+                prop_assert_eq!(work.search_at(Level::Avx2(avx2), pow_bits, nonces), first);
+            }
         }
     }
 
