@@ -265,7 +265,8 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        path.parent().map_or(Ok(()), |parent| File::open(parent)?.sync_all())
+        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
     };
     write().map_err(DataDirError::io(path))
 }
@@ -275,6 +276,14 @@ mod tests {
     use std::os::unix::fs::PermissionsExt;
 
     use super::*;
+
+    #[test]
+    fn a_file_may_be_named_without_its_directory() {
+        let file = tempfile::NamedTempFile::new_in(".").unwrap();
+        let name = Path::new(file.path().file_name().unwrap());
+        write_atomically(name, b"here").unwrap();
+        assert_eq!(fs::read(file.path()).unwrap(), b"here");
+    }
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().mode() & 0o777
