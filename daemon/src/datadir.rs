@@ -18,6 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
+use flash_channel::store::directory_of;
 use flash_proto::NetworkParams;
 use thiserror::Error;
 
@@ -265,8 +266,7 @@ pub fn write_atomically(path: &Path, bytes: &[u8]) -> Result<(), DataDirError> {
         file.write_all(bytes)?;
         file.sync_all()?;
         fs::rename(&temporary, path)?;
-        let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-        File::open(directory.unwrap_or(Path::new(".")))?.sync_all()
+        File::open(directory_of(path))?.sync_all()
     };
     write().map_err(DataDirError::io(path))
 }

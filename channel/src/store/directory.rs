@@ -36,13 +36,16 @@ pub(super) fn lock(directory: &Path) -> Result<File, StoreError> {
     Ok(file)
 }
 
+/// The directory that has the name of this file or directory: a name survives a power cut only once it was synced. It is
+/// that in which the process runs if the path has no other.
+pub fn directory_of(path: &Path) -> &Path {
+    path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."))
+}
+
 /// Makes the names in a directory durable, and its own.
 pub(super) fn sync_names(directory: &Path) -> io::Result<()> {
     File::open(directory)?.sync_all()?;
-    match directory.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        Some(parent) => File::open(parent)?.sync_all(),
-        None => Ok(()),
-    }
+    File::open(directory_of(directory))?.sync_all()
 }
 
 /// Refuses a store that belongs to another identity; a new one belongs to this one from now on.

@@ -40,6 +40,8 @@ mod tests;
 
 use std::io;
 
+#[cfg(any(feature = "journal", feature = "sled"))]
+pub use directory::directory_of;
 #[cfg(feature = "journal")]
 pub use journal::JournalStore;
 #[cfg(all(feature = "journal", feature = "sled"))]

@@ -9,6 +9,7 @@ use std::{
 };
 
 use clap::Args;
+use flash_channel::store::directory_of;
 use flash_node_client::light::notary::{
     FILES_MAX, FileDigest, FileHasher, FileProof, Notarized, NotaryError, Note,
 };
@@ -244,7 +245,7 @@ pub(super) fn read_proof<T: DeserializeOwned>(
 
 /// There is either the whole proof afterwards or none, and none that was there before is lost.
 pub(super) fn write_proof(path: &Path, text: &str) -> io::Result<()> {
-    let dir = path.parent().filter(|dir| !dir.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    let dir = directory_of(path);
     let readable = fs::Permissions::from_mode(0o644);
     let mut file = tempfile::Builder::new().permissions(readable).tempfile_in(dir)?;
     writeln!(file, "{text}")?;

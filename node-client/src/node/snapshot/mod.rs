@@ -14,11 +14,11 @@ mod write;
 use std::{
     ffi::OsString,
     fs::{self, File},
-    io::{self, BufReader},
+    io::BufReader,
     path::{Path, PathBuf},
 };
 
-use flash_channel::store::{Batch, Store, StoreKind};
+use flash_channel::store::{Batch, Store, StoreKind, directory_of};
 use flash_proto::{NetworkParams, codec};
 pub use verify::SnapshotInfo;
 
@@ -92,7 +92,7 @@ impl Node {
             let info = self.write_parts(&file)?;
             file.sync_all().map_err(failed)?;
             fs::rename(&part, path).map_err(failed)?;
-            sync_directory_of(path).map_err(failed)?;
+            File::open(directory_of(path)).and_then(|directory| directory.sync_all()).map_err(failed)?;
             Ok(info)
         });
         if written.is_err() {
@@ -160,10 +160,4 @@ fn with_suffix(path: &Path, suffix: &str) -> PathBuf {
     let mut name = OsString::from(path);
     name.push(suffix);
     name.into()
-}
-
-/// A name that was given to a file survives a power cut only with this.
-fn sync_directory_of(path: &Path) -> io::Result<()> {
-    let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty());
-    File::open(parent.unwrap_or(Path::new(".")))?.sync_all()
 }
