@@ -276,6 +276,9 @@ impl EngineTask {
 
     fn look_at_age(&mut self) {
         self.age = self.tip.as_ref().map(Tip::age);
+    }
+
+    fn show_age(&self) {
         let age_ms = self.age.map_or(i64::MAX, |age| i64::try_from(age.as_millis()).unwrap_or(i64::MAX));
         self.metrics.milestone_age_ms.set(age_ms);
     }
@@ -447,6 +450,7 @@ impl EngineTask {
     ) {
         self.tip = Some(tip);
         self.look_at_age();
+        self.show_age();
         self.index = self.index.max(index);
         for (id, view) in views {
             self.proven(id, view, touched);
@@ -477,13 +481,14 @@ impl EngineTask {
     /// of them, and not before: there may be very many.
     pub(super) fn grow_old(&mut self, touched: &mut Vec<ChannelId>) {
         self.look_at_age();
+        self.show_age();
         if self.age.is_some_and(|age| age >= self.fresh_until) {
             self.freshness(touched);
         }
     }
 
+    /// Looks at all channels by the age that was just looked at.
     fn freshness(&mut self, touched: &mut Vec<ChannelId>) {
-        self.look_at_age();
         self.fresh_until = Duration::MAX;
         for (id, slot) in self.slots.iter_mut().filter(|(_, slot)| slot.is_live()) {
             self.fresh_until = self.fresh_until.min(slot.freshness(self.age, &self.timing));
