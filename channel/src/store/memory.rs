@@ -45,7 +45,7 @@ impl Fault {
 ///
 /// As on a disk, a batch is written first and then synced, and one that is not synced may be lost; all of it or
 /// nothing, since the real store's batches are atomic. A commit ends with its sync, so that of all batches at most
-/// the newest is ever in doubt.
+/// the newest is ever in doubt. What can be read is durable, unless a fault was asked for.
 ///
 /// ```
 /// use flash_channel::store::{Batch, Fault, MemoryStore, Store, Table};
@@ -124,7 +124,8 @@ impl MemoryStore {
         if lock(&self.state).poisoned { Err(StoreError::Poisoned) } else { Ok(()) }
     }
 
-    fn write(&self, batch: &Batch) {
+    /// Writes a batch, and syncs it before anybody reads it or not at all.
+    fn write(&self, batch: &Batch, synced: bool) {
         let mut map = lock(&self.map);
         let mut state = lock(&self.state);
         for Change { table, key, value } in &batch.changes {
@@ -135,10 +136,9 @@ impl MemoryStore {
             };
             state.unsynced.push((at, before));
         }
-    }
-
-    fn sync(&self) {
-        lock(&self.state).unsynced.clear();
+        if synced {
+            state.unsynced.clear();
+        }
     }
 }
 
@@ -164,10 +164,7 @@ impl Store for MemoryStore {
         }
         let fault = lock(&self.state).fault.take();
         if !matches!(fault, Some(Fault::CrashBefore | Fault::Full)) {
-            self.write(batch);
-        }
-        if matches!(fault, None | Some(Fault::CrashAfter | Fault::CrashUnsyncedKept)) {
-            self.sync();
+            self.write(batch, matches!(fault, None | Some(Fault::CrashAfter | Fault::CrashUnsyncedKept)));
         }
         lock(&self.state).poisoned = fault.is_some();
         match fault {

@@ -151,6 +151,26 @@ fn a_failed_commit_poisons_and_is_whole_or_absent() {
     }
 }
 
+/// As with a store on a disk. Fails if the sync comes after the batch can be read.
+#[test]
+fn what_can_be_read_while_another_thread_commits_is_durable() {
+    let store = MemoryStore::new();
+    let keys = (0..20_000_u32).map(u32::to_be_bytes);
+    std::thread::scope(|scope| {
+        let commits = scope.spawn(|| {
+            for key in keys.clone() {
+                let mut batch = Batch::new();
+                batch.put(SMALL, &key, vec![1]);
+                let _ = store.commit(&batch).unwrap();
+            }
+        });
+        for key in keys.clone() {
+            while !commits.is_finished() && store.get(SMALL, &key).unwrap().is_none() {}
+            assert_eq!(store.reopen().get(SMALL, &key).unwrap(), Some(vec![1]));
+        }
+    });
+}
+
 type Change = (bool, u8, Option<usize>);
 
 fn follows_the_reference(mut store: impl Reopen, steps: &[(Vec<Change>, bool)]) -> Result<(), TestCaseError> {
