@@ -74,8 +74,8 @@ const SABOTAGES: [Sabotage; 14] = [
     sabotage(
         "forget the sync",
         "channel/src/store/memory.rs",
-        "            self.sync();\n",
-        "            if !SABOTAGED || lock(&self.map).len() <= 2 {\n                self.sync();\n            }\n",
+        "        if synced {\n",
+        "        if synced && (!SABOTAGED || map.len() <= 2) {\n",
     ),
     sabotage(
         "a contest window one milestone shorter",
