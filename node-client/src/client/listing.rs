@@ -49,7 +49,7 @@ trait Listed {
         Self: Sized;
     fn is_found_by(value: &Self::Value, by: &HashSet<&Self::By>) -> bool;
     fn check(
-        core: &LightCore,
+        core: &mut LightCore,
         id: Self::Id,
         milestone_index: u64,
         value: &Self::Value,
@@ -84,7 +84,7 @@ impl Listed for Outputs {
     }
 
     fn check(
-        core: &LightCore,
+        core: &mut LightCore,
         id: OutputId,
         milestone_index: u64,
         output: &Output,
@@ -121,7 +121,7 @@ impl Listed for Channels {
     }
 
     fn check(
-        core: &LightCore,
+        core: &mut LightCore,
         id: ChannelId,
         milestone_index: u64,
         record: &ChannelRecord,
@@ -260,7 +260,7 @@ impl Shared {
                 let what = format!("in a list, {} {id} that was not asked for, or out of order", L::NAME);
                 return Err(self.lied(link, what));
             }
-            let checked = L::check(&self.core(), id, milestone_index, &entry, &proof);
+            let checked = L::check(&mut self.core(), id, milestone_index, &entry, &proof);
             self.judge(link, checked)?;
             last = Some(id);
             value.push((id, entry));

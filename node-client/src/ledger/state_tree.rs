@@ -8,17 +8,17 @@
 //! path to what it changes. Subtrees of a few entries are one list of them, whose inner hashes are worked
 //! out when they are needed: that takes half the memory of a node for each.
 
+mod proof;
+
 use std::{sync::Arc, thread};
 
-use bincode::{Decode, Encode};
 use flash_proto::{
     Hash,
     hash::{Layout, Tag},
 };
-use thiserror::Error;
 
-/// Levels of the tree at most: the bits of a key.
-const DEPTH_MAX: usize = 256;
+pub use self::proof::{Landmarks, Presence, Proof, ProofError};
+
 /// Entries of a subtree that is kept as a list. More would take less memory, but longer to hash at a change.
 const LEAVES_MAX: usize = 8;
 /// Down to here the halves are hashed side by side: four threads at most,
@@ -139,7 +139,7 @@ impl StateTree {
 
     /// Proves what is, or that nothing is, under `key`.
     pub fn prove(&self, key: &Hash) -> Proof {
-        let mut proof = Proof { depth: 0, present: [0; 32], siblings: Vec::new(), other: None };
+        let mut proof = Proof::default();
         let (mut node, mut depth) = (&self.root, 0_usize);
         while let Node::Branch(_, halves) = node {
             let [left, right] = &**halves;
@@ -230,102 +230,6 @@ fn join(left: Node, right: Node) -> Node {
             Node::Leaves(hash(), [few, others].concat().into())
         }
         _ => Node::Branch(hash(), Arc::new([left, right])),
-    }
-}
-
-/// Proof of what is under a key, against a root. At a million entries it is about 700 bytes.
-#[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
-pub struct Proof {
-    /// Branches between the root and the end of the key's path.
-    depth: u16,
-    /// One bit a depth, most significant first: whether the sibling there is not empty.
-    present: [u8; 32],
-    /// The siblings that are not empty, from the root down.
-    siblings: Vec<Hash>,
-    /// The entry of another key at the end of the path, which proves that the key itself is absent.
-    other: Option<(Hash, Hash)>,
-}
-
-/// What a proof proves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Presence {
-    /// The key is there, with this value hash.
-    Present(Hash),
-    /// The key is not there.
-    Absent,
-}
-
-/// Why a proof proves nothing.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Error)]
-#[non_exhaustive]
-pub enum ProofError {
-    /// The proof does not lead to the root: it is of another state, another key, or made up.
-    #[error("the proof does not lead to the state root")]
-    Root,
-    /// The proof's parts do not fit together.
-    #[error("the proof is malformed")]
-    Malformed,
-    /// The entry at the end of the path is not on the key's path.
-    #[error("the proof's other entry is not on the key's path")]
-    OtherPath,
-}
-
-impl Proof {
-    fn push(&mut self, depth: usize, sibling: Hash) {
-        if sibling != Hash::ZERO {
-            if let Some(byte) = self.present.get_mut(depth >> 3) {
-                *byte |= 0x80 >> (depth & 7);
-            }
-            self.siblings.push(sibling);
-        }
-        self.depth = self.depth.saturating_add(1);
-    }
-
-    /// Checks that under `root` the `key` has exactly the value hash `expected`, or is absent if that
-    /// is `None`.
-    ///
-    /// # Errors
-    /// [`ProofError`].
-    pub fn verify(&self, root: Hash, key: &Hash, expected: Option<Hash>) -> Result<Presence, ProofError> {
-        let depth = usize::from(self.depth);
-        let mut siblings = self.siblings.iter().rev();
-        if depth > DEPTH_MAX {
-            return Err(ProofError::Malformed);
-        }
-        let end = match (expected, &self.other) {
-            (Some(value), None) => leaf_hash(key, &value),
-            (None, None) => Hash::ZERO,
-            (None, Some((other, value))) => {
-                let same_path = (0..depth).all(|at| turns_right(other, at) == turns_right(key, at));
-                if other == key || !same_path {
-                    return Err(ProofError::OtherPath);
-                }
-                leaf_hash(other, value)
-            }
-            (Some(_), Some(_)) => return Err(ProofError::Malformed),
-        };
-        let bits = Hash::new(self.present);
-        let mut hash = end;
-        for at in (0..depth).rev() {
-            let sibling = if turns_right(&bits, at) {
-                *siblings.next().ok_or(ProofError::Malformed)?
-            } else {
-                Hash::ZERO
-            };
-            hash = if turns_right(key, at) {
-                branch_hash(&sibling, &hash)
-            } else {
-                branch_hash(&hash, &sibling)
-            };
-        }
-        let bits_below_end = (depth..DEPTH_MAX).any(|at| turns_right(&bits, at));
-        if siblings.next().is_some() || bits_below_end {
-            return Err(ProofError::Malformed);
-        }
-        if hash != root {
-            return Err(ProofError::Root);
-        }
-        Ok(expected.map_or(Presence::Absent, Presence::Present))
     }
 }
 

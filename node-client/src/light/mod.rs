@@ -43,7 +43,12 @@ use flash_proto::{
 };
 
 use crate::{
-    ledger::{genesis::genesis_essence, merkle, merkle::AuditPath, state_tree::Proof},
+    ledger::{
+        genesis::genesis_essence,
+        merkle,
+        merkle::AuditPath,
+        state_tree::{Landmarks, Proof},
+    },
     protocol::Followed,
 };
 
@@ -90,6 +95,8 @@ pub struct LightCore {
     newest: Arc<Milestone>,
     /// Milestones before the newest, oldest first, without gaps.
     before: VecDeque<Arc<Milestone>>,
+    /// Of the newest state of which something was proven.
+    landmarks: (u64, Landmarks),
     fork: Option<Arc<Fork>>,
 }
 
@@ -115,7 +122,8 @@ impl LightCore {
         };
         // What it starts from is not signed: the genesis by nobody, a checkpoint was checked before.
         let newest = Arc::new(Milestone { essence, signatures: Vec::new() });
-        Ok(Self { params, coordinators, newest, before: VecDeque::new(), fork: None })
+        let landmarks = (newest.essence.index, Landmarks::new(newest.essence.state_root));
+        Ok(Self { params, coordinators, newest, before: VecDeque::new(), landmarks, fork: None })
     }
 
     /// The network.
@@ -210,7 +218,7 @@ impl LightCore {
     /// # Errors
     /// [`LightError`].
     pub fn channel(
-        &self,
+        &mut self,
         id: ChannelId,
         milestone_index: u64,
         record: Option<&ChannelRecord>,
@@ -224,7 +232,7 @@ impl LightCore {
     /// # Errors
     /// [`LightError`].
     pub fn output(
-        &self,
+        &mut self,
         id: OutputId,
         milestone_index: u64,
         output: Option<&Output>,
@@ -234,7 +242,7 @@ impl LightCore {
     }
 
     fn state(
-        &self,
+        &mut self,
         key: &StateKey,
         milestone_index: u64,
         expected: Option<Hash>,
@@ -250,7 +258,20 @@ impl LightCore {
         }
         let milestone =
             self.remembered(milestone_index).ok_or(LightError::Stale { milestone_index, newest })?;
-        proof.verify(milestone.essence.state_root, &key.tree_key(), expected)?;
+        let root = milestone.essence.state_root;
+        let (of, landmarks) = &mut self.landmarks;
+        if milestone_index > *of {
+            *of = milestone_index;
+            if landmarks.root() != root {
+                *landmarks = Landmarks::new(root);
+            }
+        }
+        // Where lists of two milestones are checked by turns the landmarks of the newer one stay.
+        if landmarks.root() == root {
+            landmarks.verify(proof, &key.tree_key(), expected)?;
+        } else {
+            proof.verify(root, &key.tree_key(), expected)?;
+        }
         Ok(())
     }
 

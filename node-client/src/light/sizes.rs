@@ -64,14 +64,14 @@ fn measure(outputs: u32) {
     let prove = |key: StateKey| tree.prove(&key.tree_key());
     let channel_bytes = |record: Option<ChannelRecord>, id: ChannelId| {
         let proof = prove(StateKey::Channel(id));
-        core.channel(id, 1, record.as_ref(), &proof).unwrap();
+        core.clone().channel(id, 1, record.as_ref(), &proof).unwrap();
         let answer = NodeResponse::Channel { milestone_index: 1, record: record.map(Box::new), proof };
         codec::encode(&answer).len() + signed
     };
     let output_bytes = |n: u32| {
         let (id, output) = output(n);
         let proof = prove(StateKey::Output(id));
-        core.output(id, 1, Some(&output), &proof).unwrap();
+        core.clone().output(id, 1, Some(&output), &proof).unwrap();
         let outputs = vec![(id, output, proof)];
         codec::encode(&NodeResponse::Outputs { milestone_index: 1, outputs }).len() + signed
     };

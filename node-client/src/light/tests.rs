@@ -371,7 +371,7 @@ fn a_milestone_counts_unchecked_only_as_it_was_checked() {
 
 #[test]
 fn old_and_early_proofs_do_not_count() {
-    let (core, ledger) = followed_to(20);
+    let (mut core, ledger) = followed_to(20);
     let id = ChannelId::new([5; 32]);
     let proof = ledger.state.tree().prove(&StateKey::Channel(id).tree_key());
     core.channel(id, 20, None, &proof).unwrap();
@@ -380,7 +380,7 @@ fn old_and_early_proofs_do_not_count() {
     assert_eq!((old.fault(), old), (Fault::Stale, LightError::Stale { milestone_index: 11, newest: 20 }));
     let early = core.channel(id, 21, None, &proof).unwrap_err();
     assert_eq!((early.fault(), early), (Fault::Ahead, LightError::Ahead { milestone_index: 21, newest: 20 }));
-    let restarted = LightCore::new(params(), Some(core.checkpoint())).unwrap();
+    let mut restarted = LightCore::new(params(), Some(core.checkpoint())).unwrap();
     assert_eq!(restarted.channel(id, 19, None, &proof).unwrap_err().fault(), Fault::Stale);
 }
 
