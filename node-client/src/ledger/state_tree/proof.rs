@@ -10,7 +10,7 @@ use super::{branch_hash, leaf_hash, turns_right};
 
 /// Levels of the tree at most: the bits of a key.
 const DEPTH_MAX: usize = 256;
-/// Where landmarks stand: so deep there are at most 4,096 of them, which take 200 kB.
+/// Landmarks stand so deep and above: there are at most 8,190 of them, which take 400 kB.
 const LANDMARK_DEPTH: usize = 12;
 
 /// Proof of what is under a key, against a root. At a million entries it is about 700 bytes.
@@ -145,7 +145,7 @@ impl Climb<'_> {
 #[derive(Clone, Debug)]
 pub struct Landmarks {
     root: Hash,
-    /// By the part of the path down to them.
+    /// By [`place`].
     branches: BTreeMap<u16, Hash>,
 }
 
@@ -160,7 +160,8 @@ impl Landmarks {
         self.root
     }
 
-    /// As [`Proof::verify`] against this root; remembers a branch of a proof that is right.
+    /// As [`Proof::verify`] against this root, up to the first branch that is known; remembers those on the way of a proof
+    /// that is right.
     ///
     /// # Errors
     /// [`ProofError`].
@@ -170,25 +171,31 @@ impl Landmarks {
         key: &Hash,
         expected: Option<Hash>,
     ) -> Result<Presence, ProofError> {
-        if usize::from(proof.depth) <= LANDMARK_DEPTH {
-            return proof.verify(self.root, key, expected);
-        }
         let mut climb = proof.climb(key, expected)?;
-        climb.up_to(LANDMARK_DEPTH)?;
-        let (place, branch) = (place(key), climb.hash);
-        if self.branches.get(&place) != Some(&branch) {
+        let (mut passed, mut known) = ([(0, Hash::ZERO); LANDMARK_DEPTH], false);
+        // At the end of the path there is no branch, and only a few keys come by.
+        let depth = climb.depth.saturating_sub(1).min(LANDMARK_DEPTH);
+        for (at, passed) in (1..=depth).rev().zip(&mut passed) {
+            climb.up_to(at)?;
+            *passed = (place(key, at), climb.hash);
+            known = self.branches.get(&passed.0) == Some(&passed.1);
+            if known {
+                break;
+            }
+        }
+        if !known {
             climb.up_to(0)?;
             climb.is(self.root)?;
-            self.branches.insert(place, branch);
         }
+        self.branches.extend(passed.into_iter().filter(|(place, _)| *place > 0));
         Ok(expected.map_or(Presence::Absent, Presence::Present))
     }
 }
 
-/// The first [`LANDMARK_DEPTH`] turns of a key's path.
-fn place(key: &Hash) -> u16 {
+/// A number for the first turns of a key's path, at most [`LANDMARK_DEPTH`]: a one, and a bit for each of them.
+fn place(key: &Hash, turns: usize) -> u16 {
     let first = key.as_bytes().first_chunk().map_or(0, |bytes| u16::from_be_bytes(*bytes));
-    first >> (16 - LANDMARK_DEPTH)
+    (first >> 1 | 1 << 15) >> 15_usize.saturating_sub(turns)
 }
 
 #[cfg(test)]
@@ -244,7 +251,7 @@ mod tests {
         let key = hashed(3);
         let proof = tree.prove(&key);
         landmarks.verify(&proof, &key, Some(value(3))).unwrap();
-        assert_eq!(landmarks.branches.len(), 1);
+        assert_eq!(landmarks.branches.len(), LANDMARK_DEPTH);
         let below = proof.siblings.len() - 1;
         let mut changed = proof.clone();
         changed.siblings[below] = value(0);
@@ -255,16 +262,16 @@ mod tests {
         let mut shorter = proof;
         shorter.siblings.pop();
         assert_eq!(landmarks.verify(&shorter, &key, Some(value(3))), Err(ProofError::Malformed));
-        assert_eq!(landmarks.branches.len(), 1, "nothing wrong is remembered");
+        assert_eq!(landmarks.branches.len(), LANDMARK_DEPTH, "nothing wrong is remembered");
     }
 
     #[test]
-    fn there_are_never_more_than_4_096_landmarks() {
+    fn there_are_never_more_than_8_190_landmarks() {
         let tree = tree(100_000);
         let mut landmarks = Landmarks::new(tree.root());
         for n in 0..100_000 {
             landmarks.verify(&tree.prove(&hashed(n)), &hashed(n), Some(value(n))).unwrap();
         }
-        assert_eq!(landmarks.branches.len(), 4_096);
+        assert_eq!(landmarks.branches.len(), 8_190);
     }
 }
