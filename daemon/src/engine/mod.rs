@@ -32,7 +32,7 @@ use flash_proto::{
     Amount, ChannelId, Essence, LaneState, PaymentList, PublicKey, SecretKey, Transaction, TransactionId,
     Unlock, message::ChannelMessage, tower::Claimable,
 };
-pub use outbox::Outbox;
+pub use outbox::{Outbox, Waiting};
 use records::Records;
 use run::{EngineTask, Timing, Tip};
 use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
@@ -246,6 +246,14 @@ impl Engine {
         self.mailbox.send(command).await.map_err(stopping)
     }
 
+    /// Waits for a place in the engine's mailbox.
+    ///
+    /// # Errors
+    /// [`ApiError`] if the daemon is stopping.
+    pub async fn place(&self) -> Result<Place<'_>, ApiError> {
+        self.mailbox.reserve().await.map(Place).map_err(stopping)
+    }
+
     /// Takes a new channel in which this side signs with `key`, with other changes that become durable with it; returns
     /// once they are.
     ///
@@ -278,21 +286,6 @@ impl Engine {
     pub async fn unlinked(&self, channel: ChannelId, number: u64) {
         // Gone only while the daemon stops.
         let _ = self.command(Command::Unlinked { channel, number }).await;
-    }
-
-    /// The peer says something on the stream with this number. `room` is given back once it is dealt
-    /// with.
-    ///
-    /// # Errors
-    /// [`ApiError`] if the daemon is stopping.
-    pub async fn message(
-        &self,
-        channel: ChannelId,
-        number: u64,
-        message: ChannelMessage,
-        room: OwnedSemaphorePermit,
-    ) -> Result<(), ApiError> {
-        self.command(Command::Message { channel, number, message, room }).await
     }
 
     pub(crate) async fn pay(&self, channel: ChannelId, order: Order) -> Result<(), ApiError> {
@@ -410,6 +403,25 @@ impl Engine {
     /// The ledger does not take a transaction that the channel wanted.
     pub async fn refused(&self, channel: ChannelId, transaction: TransactionId, reason: String) {
         let _ = self.command(Command::Refused { channel, transaction, reason }).await;
+    }
+}
+
+/// A place in the engine's mailbox. It is waited for before what is to take it is made, so that a stream that waits, of
+/// which there may be very many, holds no message.
+#[derive(Debug)]
+pub struct Place<'a>(mpsc::Permit<'a, Command>);
+
+impl Place<'_> {
+    /// The peer says something on the stream with this number. `room` is given back once it is dealt
+    /// with.
+    pub fn message(
+        self,
+        channel: ChannelId,
+        number: u64,
+        message: ChannelMessage,
+        room: OwnedSemaphorePermit,
+    ) {
+        self.0.send(Command::Message { channel, number, message, room });
     }
 }
 

@@ -10,7 +10,7 @@
 //! and the start do nothing for them. Whatever does touch one wakes it first.
 
 use std::{
-    collections::{BTreeMap, VecDeque, btree_map::Entry},
+    collections::{BTreeMap, HashMap, VecDeque, btree_map::Entry},
     sync::Arc,
     time::{Duration, Instant},
 };
@@ -88,7 +88,7 @@ pub(super) struct EngineTask {
     views: Views,
     metrics: Metrics,
     /// The channels that are awake.
-    pub(super) slots: BTreeMap<ChannelId, Box<Slot>>,
+    pub(super) slots: HashMap<ChannelId, Box<Slot>>,
     /// The others.
     resting: BTreeMap<ChannelId, Rest>,
     /// Large inputs that were not taken yet, and what came after them for the same channels.
@@ -105,7 +105,7 @@ pub(super) struct EngineTask {
 }
 
 impl EngineTask {
-    pub(super) const fn new(
+    pub(super) fn new(
         records: Records,
         timing: Timing,
         rests: bool,
@@ -120,7 +120,7 @@ impl EngineTask {
             writer,
             views,
             metrics,
-            slots: BTreeMap::new(),
+            slots: HashMap::new(),
             resting: BTreeMap::new(),
             large: VecDeque::new(),
             links: 0,

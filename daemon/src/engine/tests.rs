@@ -269,7 +269,7 @@ async fn paid_after_a_sleep(before_the_milestone: bool) -> Result<u64, PauseReas
     let (outbox, mut sent, _closed) = Outbox::new();
     let number = engine.linked(id, outbox).await.unwrap();
     let standing = loop {
-        if let ChannelMessage::Reestablish(standing) = sent.recv().await.unwrap() {
+        if let ChannelMessage::Reestablish(standing) = *sent.recv().await.unwrap() {
             break standing;
         }
     };
@@ -281,7 +281,7 @@ async fn paid_after_a_sleep(before_the_milestone: bool) -> Result<u64, PauseReas
     });
     let half = Duration::from_millis(u64::from(open.contest_window_milestones) * 1_000 / 2);
     engine.milestone(1, half.checked_sub(SLEPT).unwrap(), vec![view(&agreement(0))]).await.unwrap();
-    engine.message(id, number, ChannelMessage::Reestablish(standing), room()).await.unwrap();
+    engine.place().await.unwrap().message(id, number, ChannelMessage::Reestablish(standing), room());
     thread::sleep(SLEPT); // as the whole machine does
     drop(wake);
     if let Some(closing) = closing {
@@ -293,9 +293,9 @@ async fn paid_after_a_sleep(before_the_milestone: bool) -> Result<u64, PauseReas
     let state = LaneState::new(id, Side::B).advance(&payments).unwrap();
     let signature = state.sign(NETWORK, &key(Side::B)).signature;
     let update = Update { seq: 1, cumulative: state.cumulative, payments, ticks: None, signature };
-    engine.message(id, number, ChannelMessage::Update(update), room()).await.unwrap();
+    engine.place().await.unwrap().message(id, number, ChannelMessage::Update(update), room());
     let answer = loop {
-        match sent.recv().await.unwrap() {
+        match *sent.recv().await.unwrap() {
             ChannelMessage::Paused { reason, .. } => break Err(reason),
             ChannelMessage::Ack { seq } => break Ok(seq),
             _ => {}

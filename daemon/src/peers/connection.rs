@@ -323,6 +323,12 @@ async fn keep_stream(shared: Arc<Shared>, link: Link, channel: ChannelId) {
     }
 }
 
+/// Which party this side is in a channel with that peer.
+fn side_in(shared: &Shared, channel: ChannelId, peer: PublicKey) -> Option<Side> {
+    let view = shared.views.get(channel).ok()?;
+    (view.info.peer == peer).then_some(view.info.side)
+}
+
 /// A stream that the peer opened: its first frame says what for.
 async fn start_stream(
     shared: Arc<Shared>,
@@ -337,12 +343,12 @@ async fn start_stream(
     reader.set_frame_bytes_max(limits::PEER_FRAME_BYTES_MAX);
     let refusal = match start {
         Ok(Ok(StreamStart::Channel(channel))) => {
-            match shared.views.get(channel).ok().filter(|view| view.info.peer == link.peer) {
-                Some(view) if view.info.side == Side::B => {
+            match side_in(&shared, channel, link.peer) {
+                Some(Side::B) => {
                     stream::run(&shared.engine, &shared.metrics, &link, channel, writer, reader).await;
                     return;
                 }
-                Some(_) => Refusal::new(RefusalCode::Misbehaved, "party A opens a channel's stream"),
+                Some(Side::A) => Refusal::new(RefusalCode::Misbehaved, "party A opens a channel's stream"),
                 None => Refusal::new(RefusalCode::UnknownChannel, "there is no such channel between us"),
             }
         }

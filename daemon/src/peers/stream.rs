@@ -7,11 +7,11 @@ use flash_proto::{
     ChannelId, codec, limits,
     message::{ChannelMessage, Refusal, RefusalCode},
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::oneshot;
 
 use super::connection::Link;
 use crate::{
-    engine::{Engine, Outbox},
+    engine::{Engine, Outbox, Waiting},
     metrics::Metrics,
 };
 
@@ -69,13 +69,12 @@ async fn read(
         let bytes = u32::try_from(frame.len()).unwrap_or(u32::MAX);
         // Never closed.
         let room = Arc::clone(&link.waiting).acquire_many_owned(bytes).await.ok()?;
+        let Ok(place) = engine.place().await else { return None };
         let message = match codec::decode::<ChannelMessage, { limits::PEER_FRAME_BYTES_MAX }>(&frame) {
             Ok(message) => message,
             Err(error) => return misbehaved(error.to_string()),
         };
-        if engine.message(channel, number, message, room).await.is_err() {
-            return None;
-        }
+        place.message(channel, number, message, room);
     }
 }
 
@@ -83,17 +82,17 @@ async fn read(
 /// if there is one.
 async fn write(
     mut writer: FrameWriter,
-    mut waiting: mpsc::Receiver<ChannelMessage>,
+    mut waiting: Waiting,
     mut refused: oneshot::Receiver<Refusal>,
     metrics: &Metrics,
 ) {
     while let Some(message) = waiting.recv().await {
-        if writer.push(&message).is_err() {
+        if writer.push(message.as_ref()).is_err() {
             return;
         }
         while writer.waiting() < WRITE_BYTES {
             let Ok(message) = waiting.try_recv() else { break };
-            if writer.push(&message).is_err() {
+            if writer.push(message.as_ref()).is_err() {
                 return;
             }
         }

@@ -7,7 +7,7 @@ use super::*;
 /// The engine's task, driven by hand, and channels of which each is open and knows where its peer stands.
 struct Driven {
     task: EngineTask,
-    links: Vec<(ChannelId, u64, mpsc::Receiver<ChannelMessage>)>,
+    links: Vec<(ChannelId, u64, Waiting)>,
     touched: Vec<ChannelId>,
 }
 

@@ -72,7 +72,7 @@ impl Machine {
 /// The peer, on a stream.
 struct Peer {
     number: u64,
-    sent: mpsc::Receiver<ChannelMessage>,
+    sent: Waiting,
     standing: Box<Reestablish>,
 }
 
@@ -80,7 +80,7 @@ impl Peer {
     async fn connect(engine: &Engine) -> Self {
         let (outbox, mut sent, _closed) = Outbox::new();
         let number = engine.linked(id(), outbox).await.unwrap();
-        let ChannelMessage::Reestablish(standing) = sent.recv().await.unwrap() else {
+        let ChannelMessage::Reestablish(standing) = *sent.recv().await.unwrap() else {
             panic!("not a standing")
         };
         let peer = Self { number, sent, standing };
@@ -90,7 +90,7 @@ impl Peer {
     }
 
     async fn says(&self, engine: &Engine, message: ChannelMessage) {
-        engine.message(id(), self.number, message, room()).await.unwrap();
+        engine.place().await.unwrap().message(id(), self.number, message, room());
     }
 
     /// Pays 5 and says what came of it.
@@ -104,7 +104,7 @@ impl Peer {
             Update { seq: state.seq, cumulative: state.cumulative, payments, ticks: None, signature };
         self.says(engine, ChannelMessage::Update(update)).await;
         loop {
-            match self.sent.recv().await.unwrap() {
+            match *self.sent.recv().await.unwrap() {
                 ChannelMessage::Paused { reason, .. } => return Err(reason),
                 ChannelMessage::Ack { seq } => return Ok(seq),
                 _ => {}
@@ -114,7 +114,7 @@ impl Peer {
 
     /// Waits until it is asked for what was not taken.
     async fn resumed(&mut self) {
-        while !matches!(self.sent.recv().await.unwrap(), ChannelMessage::Reestablish(_)) {}
+        while !matches!(*self.sent.recv().await.unwrap(), ChannelMessage::Reestablish(_)) {}
     }
 }
 
