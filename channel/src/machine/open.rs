@@ -52,14 +52,14 @@ fn check_party(party: &OpenParty) -> Result<(), OpenError> {
     if funding.is_none() || funding != party.deposit.checked_add(change) {
         return Err(OpenError::FundingSum { funding: funding.unwrap_or(Amount::MAX) });
     }
-    if party.key.verifier().is_none() {
-        return Err(OpenError::Key);
-    }
     Ok(())
 }
 
-fn check_pair(proposal: &OpenProposal, party_b: &OpenParty) -> Result<(), OpenError> {
-    if proposal.party_a.key == party_b.key {
+/// Checks what both parties make together; `theirs` is the peer's part.
+fn check_pair(proposal: &OpenProposal, party_b: &OpenParty, theirs: &OpenParty) -> Result<(), OpenError> {
+    check_party(&proposal.party_a)?;
+    check_party(party_b)?;
+    if proposal.party_a.key == party_b.key || theirs.key.verifier().is_none() {
         return Err(OpenError::Key);
     }
     let mut ids: Vec<_> =
@@ -80,9 +80,7 @@ pub fn answer(
     proposal: &OpenProposal,
     party_b: &OpenParty,
 ) -> Result<Essence, OpenError> {
-    check_party(&proposal.party_a)?;
-    check_party(party_b)?;
-    check_pair(proposal, party_b)?;
+    check_pair(proposal, party_b, &proposal.party_a)?;
     Ok(proposal.essence(network, party_b))
 }
 
@@ -99,7 +97,8 @@ pub fn check_answer(
     if party_b.deposit != proposal.deposit_b {
         return Err(OpenError::Deposit { got: party_b.deposit, wanted: proposal.deposit_b });
     }
-    let essence = answer(network, proposal, party_b)?;
+    check_pair(proposal, party_b, party_b)?;
+    let essence = proposal.essence(network, party_b);
     let hash = flash_proto::Hash::new(*essence.id().as_bytes());
     let valid = accept.unlocks.len() == party_b.funding.len()
         && accept.unlocks.iter().zip(&party_b.funding).all(|(unlock, funding)| {

@@ -44,10 +44,10 @@ impl Locked {
 
     /// A side's withdraw that is signed here and neither applied nor lapsed.
     pub fn withdraw(&self, side: Side) -> Option<&PendingWithdraw> {
-        side.pick(&self.withdraw_a, &self.withdraw_b).as_ref()
+        side.pick(&self.withdraw_a, &self.withdraw_b).as_deref()
     }
 
-    fn withdraw_mut(&mut self, side: Side) -> &mut Option<PendingWithdraw> {
+    fn withdraw_mut(&mut self, side: Side) -> &mut Option<Box<PendingWithdraw>> {
         side.pick(&mut self.withdraw_a, &mut self.withdraw_b)
     }
 
@@ -72,9 +72,10 @@ impl Locked {
     /// says so of their expiry.
     fn seen(&self, side: Side, proven: Stakes, over: impl Fn(u64) -> bool) -> Self {
         let open = |side: Side| {
-            self.withdraw(side).copied().filter(|PendingWithdraw { withdraw, .. }| {
+            let pending = self.withdraw(side).filter(|PendingWithdraw { withdraw, .. }| {
                 proven.of(side).withdrawn < withdraw.total && !over(withdraw.expiry_milestone)
-            })
+            });
+            pending.copied().map(Box::new)
         };
         let risen = proven.of(side).deposit > self.proven.of(side).deposit;
         let top_up = self.top_up.as_ref().filter(|transaction| {
@@ -194,7 +195,7 @@ impl Channel {
     pub(super) fn top_up(&mut self, essence: Essence, mut unlocks: Vec<Unlock>, effects: &mut Effects) {
         if let (Ok(()), Some(TopUp { amount, .. })) = (self.may_top_up(&essence), topped_up(&essence)) {
             unlocks.push(essence.unlock(&self.key));
-            self.locked.top_up = Some(Transaction { essence, unlocks });
+            self.locked.top_up = Some(Box::new(Transaction { essence, unlocks }));
             self.dirty.locked = true;
             effects.after.push(After::Event(ChannelEvent::ToppingUp { amount }));
         }
@@ -217,7 +218,7 @@ impl Channel {
     /// Counts a withdraw as taken out from here on.
     fn count(&mut self, pending: PendingWithdraw, effects: &mut Effects) {
         let Withdraw { side, amount, .. } = pending.withdraw;
-        *self.locked.withdraw_mut(side) = Some(pending);
+        *self.locked.withdraw_mut(side) = Some(Box::new(pending));
         self.dirty.locked = true;
         effects.after.push(After::Event(ChannelEvent::Withdrawing { side, amount }));
         self.state_stakes(effects);
@@ -295,7 +296,8 @@ impl Channel {
         let waits = |pending: &&PendingWithdraw| pending.withdraw == withdraw && pending.other.is_none();
         if let Some(pending) = self.locked.withdraw(side).filter(waits).copied() {
             self.check_signed(&self.withdraw_essence(withdraw), &signature)?;
-            *self.locked.withdraw_mut(side) = Some(PendingWithdraw { other: Some(signature), ..pending });
+            let complete = PendingWithdraw { other: Some(signature), ..pending };
+            *self.locked.withdraw_mut(side) = Some(Box::new(complete));
             self.dirty.locked = true;
         }
         Ok(())
@@ -313,7 +315,8 @@ impl Channel {
             Some(self.signed_by_both(self.withdraw_essence(withdraw), [a, b]))
         };
         let side = self.agreement.side;
-        self.locked.top_up.clone().or_else(|| withdraw(side)).or_else(|| withdraw(!side))
+        let top_up = self.locked.top_up.as_deref().cloned();
+        top_up.or_else(|| withdraw(side)).or_else(|| withdraw(!side))
     }
 
     /// What the ledger shows to be locked.

@@ -162,17 +162,17 @@ pub struct Incoming {
     pub payments: u64,
 }
 
-/// What is durable about what both sides have locked.
+/// What is durable about what both sides have locked. What is seldom under way takes room only while it is.
 #[derive(Clone, Debug, PartialEq, Eq, Encode, Decode)]
 pub struct Locked {
     /// As the ledger showed it last; never falls (I3).
     pub proven: Stakes,
     /// Party A's withdraw that is signed here and neither applied nor lapsed.
-    pub withdraw_a: Option<PendingWithdraw>,
+    pub withdraw_a: Option<Box<PendingWithdraw>>,
     /// Party B's.
-    pub withdraw_b: Option<PendingWithdraw>,
+    pub withdraw_b: Option<Box<PendingWithdraw>>,
     /// This side's top-up that is neither applied nor lapsed.
-    pub top_up: Option<Transaction>,
+    pub top_up: Option<Box<Transaction>>,
     /// More was taken out than the lanes that are known here allow: records were lost, and the peer has not
     /// shown them yet.
     pub unexplained: bool,

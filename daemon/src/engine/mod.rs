@@ -243,7 +243,8 @@ pub(crate) fn stopping<E>(_: E) -> ApiError {
 
 impl Engine {
     async fn command(&self, command: Command) -> Result<(), ApiError> {
-        self.mailbox.send(command).await.map_err(stopping)
+        self.place().await?.0.send(command);
+        Ok(())
     }
 
     /// Waits for a place in the engine's mailbox.

@@ -534,7 +534,8 @@ impl Slot {
             engine: Some(self.channel.id()),
         };
         Job {
-            batch: std::mem::take(&mut self.effects.batch),
+            // A channel in which nothing more happens keeps no room for it.
+            batch: std::mem::take(&mut self.effects).batch,
             events: std::mem::take(&mut self.events),
             after: Barrier::new(after),
         }

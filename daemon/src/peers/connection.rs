@@ -342,16 +342,14 @@ async fn start_stream(
     let start = tokio::time::timeout(GREETING_MAX, next::<StreamStart>(&mut reader)).await;
     reader.set_frame_bytes_max(limits::PEER_FRAME_BYTES_MAX);
     let refusal = match start {
-        Ok(Ok(StreamStart::Channel(channel))) => {
-            match side_in(&shared, channel, link.peer) {
-                Some(Side::B) => {
-                    stream::run(&shared.engine, &shared.metrics, &link, channel, writer, reader).await;
-                    return;
-                }
-                Some(Side::A) => Refusal::new(RefusalCode::Misbehaved, "party A opens a channel's stream"),
-                None => Refusal::new(RefusalCode::UnknownChannel, "there is no such channel between us"),
+        Ok(Ok(StreamStart::Channel(channel))) => match side_in(&shared, channel, link.peer) {
+            Some(Side::B) => {
+                stream::run(&shared.engine, &shared.metrics, &link, channel, writer, reader).await;
+                return;
             }
-        }
+            Some(Side::A) => Refusal::new(RefusalCode::Misbehaved, "party A opens a channel's stream"),
+            None => Refusal::new(RefusalCode::UnknownChannel, "there is no such channel between us"),
+        },
         Ok(Ok(StreamStart::Open(proposal))) => {
             let reply = match negotiations.try_acquire() {
                 Ok(_permit) => shared.proposals.answer(link.peer, *proposal).await,

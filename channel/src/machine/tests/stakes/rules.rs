@@ -122,7 +122,7 @@ fn wrong_withdraws_are_refused_and_those_that_cannot_be_signed_now_passed_over()
         ChannelMessage::WithdrawComplete { withdraw: right, signature: key(Side::A).sign(&Hash::ZERO) };
     world.input(Side::A, vec![Input::Message(foreign.clone())]); // of nothing that was asked for
     world.change(Side::A, Change::Withdraw);
-    let asked = world.channel(Side::A).locked.withdraw_a.unwrap();
+    let asked = world.channel(Side::A).locked.withdraw_a.clone().unwrap();
     let ChannelMessage::WithdrawComplete { signature, .. } = foreign else { panic!() };
     let forged = ChannelMessage::WithdrawComplete { withdraw: asked.withdraw, signature };
     assert_eq!(world.pair.of(Side::A).handle(vec![Input::Message(forged)]), Err(Misbehaviour::Signature));
@@ -167,7 +167,7 @@ fn a_close_by_a_view_that_is_ahead_is_signed_once_this_side_has_seen_as_much() {
     let withdraw = Withdraw { channel, side: Side::A, amount, total: amount, expiry_milestone };
     let signature = key(Side::A).sign(&Hash::ZERO);
     world.pair.of(Side::B).channel.locked.withdraw_a =
-        Some(PendingWithdraw { withdraw, taker: signature, other: Some(signature) });
+        Some(Box::new(PendingWithdraw { withdraw, taker: signature, other: Some(signature) }));
     world.input(Side::B, vec![close]);
     assert_eq!(world.channel(Side::B).phase, Phase::Open, "neither signed nor refused");
     world.censored = true;
