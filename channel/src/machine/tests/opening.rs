@@ -85,15 +85,22 @@ fn funding_that_is_not_deposit_and_change_to_the_unit_is_refused_of_either() {
         (OpenParty { funding: Vec::new(), ..party(Side::B) }, sum(0)),
         (overflowing, sum(u64::MAX)),
         (OpenParty { deposit: Amount::MAX, ..party(Side::B) }, sum(80)),
-        // No point of the curve.
-        (OpenParty { key: PublicKey::new([2; 32]), ..party(Side::B) }, OpenError::Key),
     ];
-    assert!(PublicKey::new([2; 32]).verifier().is_none());
     for (wrong, refused) in cases {
         assert_eq!(open::answer(NETWORK, &proposal(), &wrong), Err(refused.clone()));
         let asked = OpenProposal { party_a: wrong, ..proposal() };
         assert_eq!(open::answer(NETWORK, &asked, &party(Side::B)), Err(refused));
     }
+}
+
+#[test]
+fn a_peer_with_a_key_that_is_no_point_of_the_curve_is_refused_by_either() {
+    let key = PublicKey::new([2; 32]);
+    assert!(key.verifier().is_none());
+    let asked = OpenProposal { party_a: OpenParty { key, ..party(Side::A) }, ..proposal() };
+    assert_eq!(open::answer(NETWORK, &asked, &party(Side::B)), Err(OpenError::Key));
+    let accept = OpenAccept { party_b: OpenParty { key, ..party(Side::B) }, unlocks: Vec::new() };
+    assert_eq!(open::check_answer(NETWORK, &proposal(), &accept), Err(OpenError::Key));
 }
 
 #[test]
