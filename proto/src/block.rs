@@ -1,6 +1,5 @@
 //! Blocks: the vertices of the Tangle.
 
-mod keccak;
 mod work;
 
 use bincode::{Decode, Encode};

@@ -66,6 +66,7 @@ pub mod codec;
 pub mod coordinators;
 pub mod hash;
 pub mod id;
+mod keccak;
 pub mod keys;
 pub mod lane;
 pub mod limits;

@@ -4,10 +4,10 @@ use std::ops::Range;
 
 use fearless_simd::{Level, Simd, dispatch, prelude::*};
 
-use super::keccak;
 use crate::{
     Hash,
     hash::{Layout, Tag},
+    keccak,
 };
 
 /// Hashcash: `SHA3-256(tag ‖ digest ‖ nonce)` must begin with so many zero bits, where `digest` is the
@@ -52,14 +52,16 @@ impl Work {
     #[inline(always)]
     fn search_with<S: Simd>(&self, simd: S, pow_bits: u8, nonces: Range<u64>) -> Option<u64> {
         let wanted = u32::from(pow_bits);
-        let before = self.before_nonce();
+        let splat = |word: u64| S::u64s::splat(simd, word);
+        let [tag, tag_end] = keccak::words(&Tag::WORK.bytes()).map(splat);
+        let [a, b, c, d] = keccak::words(self.0.as_bytes()).map(splat);
         let mut from = nonces.start;
         while from < nonces.end {
-            let mut tried = S::u64s::splat(simd, from);
+            let mut tried = splat(from);
             for (lane, nonce) in (0..).zip(tried.as_mut_slice()) {
                 *nonce = from.wrapping_add(lane);
             }
-            let first_words = keccak::first_words(simd, &before, tried);
+            let [first_words, ..] = keccak::sha3_256([tag, tag_end, a, b, c, d, tried], splat);
             for (nonce, word) in tried.as_slice().iter().zip(first_words.as_slice()) {
                 // The first byte of the hash is the word's lowest one. One that may do is hashed once more, by what checks it.
                 if word.swap_bytes().leading_zeros() >= wanted.min(u64::BITS)
@@ -72,17 +74,6 @@ impl Work {
             from = from.saturating_add(u64::try_from(S::u64s::LEN).unwrap_or(1));
         }
         None
-    }
-
-    /// What is hashed before the nonce, as little-endian words.
-    fn before_nonce(&self) -> [u64; 6] {
-        let tag = Tag::WORK.bytes();
-        let parts = tag.as_chunks().0.iter().chain(self.0.as_bytes().as_chunks().0);
-        let mut words = [0; 6];
-        for (word, bytes) in words.iter_mut().zip(parts) {
-            *word = u64::from_le_bytes(*bytes);
-        }
-        words
     }
 }
 
