@@ -50,7 +50,10 @@ pub mod tables;
 mod tests;
 mod ticks;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::{
+    collections::{BTreeMap, VecDeque},
+    sync::OnceLock,
+};
 
 pub use errors::{CommandError, Misbehaviour, PayError};
 pub use evidence::SignedTwice;
@@ -117,7 +120,9 @@ pub struct Channel {
     id: ChannelId,
     open_transaction: Option<TransactionId>,
     key: SecretKey,
-    peer_verifier: Option<Verifier>,
+    /// Made at the first signature that is checked here, if the peer's key is good for any: many channels rest, or have theirs
+    /// checked elsewhere.
+    peer_verifier: OnceLock<Option<Box<Verifier>>>,
     /// A signature of the peer's that was checked elsewhere.
     verified: Option<Verified>,
     phase: Phase,
@@ -223,14 +228,13 @@ impl Channel {
     fn restore(agreement: Agreement, key: SecretKey, stored: tables::Stored, sent: VecDeque<Sent>) -> Self {
         let open_transaction = agreement.open_transaction();
         let id = open_transaction.map_or_else(|| agreement.channel(), ChannelId::opened_by);
-        let peer_key = agreement.open.party(!agreement.side).key;
         let locked = stored.locked.unwrap_or_else(|| Locked::agreed(&agreement));
         Self {
             agreement,
             id,
             open_transaction,
             key,
-            peer_verifier: peer_key.verifier(),
+            peer_verifier: OnceLock::new(),
             verified: None,
             phase: stored.phase,
             wants_close: stored.wants_close,

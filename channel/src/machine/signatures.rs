@@ -1,6 +1,6 @@
 //! The peer's signatures, checked one by one or, by whoever runs many channels, together.
 
-use flash_proto::{Hash, PublicKey, Signature, Verified, message::Update};
+use flash_proto::{Hash, PublicKey, Signature, Verified, Verifier, message::Update};
 
 use super::{Channel, Misbehaviour};
 
@@ -33,9 +33,12 @@ impl Channel {
     /// Checks that the peer has signed a hash by its key in the channel.
     pub(super) fn check_signature(&self, hash: &Hash, signature: &Signature) -> Result<(), Misbehaviour> {
         let known = self.verified.is_some_and(|known| known.says(&self.peer_key(), hash, signature));
-        let valid =
-            known || self.peer_verifier.as_ref().is_some_and(|verifier| verifier.verify(hash, signature));
+        let valid = known || self.peer_verifier().is_some_and(|verifier| verifier.verify(hash, signature));
         if valid { Ok(()) } else { Err(Misbehaviour::Signature) }
+    }
+
+    fn peer_verifier(&self) -> Option<&Verifier> {
+        self.peer_verifier.get_or_init(|| self.peer_key().verifier().map(Box::new)).as_deref()
     }
 
     pub(super) fn peer_key(&self) -> PublicKey {

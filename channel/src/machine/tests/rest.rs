@@ -158,6 +158,8 @@ fn what_is_known_of_a_channel_is_the_same_after_its_rest() {
         assert!(effects.batch.is_empty() && effects.after.is_empty(), "{effects:?}");
         // The newest milestone that a phase was written at is another matter.
         woken.stored_seen = half.channel.stored_seen;
+        // Made when it is needed.
+        woken.peer_verifier = half.channel.peer_verifier.clone();
         let key = |channel: &Channel| format!("{channel:?}");
         assert_eq!(key(&woken), key(&half.channel));
     }

@@ -26,7 +26,7 @@ fn what_is_to_be_verified_is_what_the_machine_wants_signed() {
     let payee = &mut pair.of(Side::B).channel;
     let check = payee.to_verify(&update).unwrap();
     // The machine believes what was found elsewhere: its own check would fail without a key.
-    payee.peer_verifier = None;
+    payee.peer_verifier = None.into();
     let verified = Verified::all(&[check]).unwrap().next().unwrap();
     payee.knows(verified);
     pair.of(Side::B).handle(vec![Input::Message(ChannelMessage::Update(update.clone()))]).unwrap();
