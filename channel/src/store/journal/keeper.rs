@@ -65,6 +65,7 @@ pub(super) fn keep(shared: &Shared) -> Result<(), StoreError> {
 
 /// Leaves nothing to do for the next opening, and no more on the disk than is needed.
 fn close(shared: &Shared) -> Result<(), StoreError> {
+    shared.writer().cut()?;
     if shared.state().since == 0 {
         return Ok(());
     }

@@ -12,6 +12,8 @@
 //! - Each commit is synced before the next is written, so that a power cut leaves at most one frame that
 //!   is not whole, the last. It was never acknowledged, and is cut off. A bad frame with a good one behind
 //!   it, in whichever file, is damage, and the store refuses to open.
+//! - Behind the last frame of the newest file there may be zeros: room that small commits are written into, so that their
+//!   syncs need not write the file's length and blocks as well. A file is cut before the next one is begun.
 //! - A run goes into the tree with the number of its last commit and the place in the journal behind it, all at
 //!   once. If the tree is older than the journal's oldest file, or the journal shorter than the tree says, the
 //!   store refuses to open.
@@ -63,13 +65,31 @@ struct Sizes {
     spare: u64,
     /// Values that are written again with one commit.
     again: usize,
+    /// A commit larger than this is written without room for those after it.
+    small: usize,
+    /// Zeros that are written behind a small one, if there are none yet.
+    room: u64,
 }
 
-const SIZES: Sizes =
-    Sizes { segment: 32 << 20, overlay: 24 << 20, journal: 128 << 20, spare: 64 << 20, again: 1 << 20 };
+const SIZES: Sizes = Sizes {
+    segment: 32 << 20,
+    overlay: 24 << 20,
+    journal: 128 << 20,
+    spare: 64 << 20,
+    again: 1 << 20,
+    small: 16 << 10,
+    room: 64 << 10,
+};
 /// For tests: all that happens now and then happens often.
-const SMALL_SIZES: Sizes =
-    Sizes { segment: 64 << 10, overlay: 96 << 10, journal: 256 << 10, spare: 128 << 10, again: 16 << 10 };
+const SMALL_SIZES: Sizes = Sizes {
+    segment: 64 << 10,
+    overlay: 96 << 10,
+    journal: 256 << 10,
+    spare: 128 << 10,
+    again: 16 << 10,
+    small: 4 << 10,
+    room: 8 << 10,
+};
 /// In the directory of a store, the files of its journal and of its tree.
 const JOURNAL: &str = "journal";
 const BASE: &str = "base";
@@ -112,9 +132,28 @@ struct Signal {
 struct Writer {
     segment: Segment,
     end: u64,
+    /// Where the file ends: behind `end` it has zeros.
+    filled: u64,
     /// The number of the newest commit.
     newest: u64,
     buffer: Vec<u8>,
+}
+
+impl Writer {
+    /// At the `end` of a file with nothing behind it.
+    const fn new(segment: Segment, end: u64, newest: u64) -> Self {
+        Self { segment, end, filled: end, newest, buffer: Vec::new() }
+    }
+
+    /// Leaves nothing in the file behind the last commit.
+    fn cut(&mut self) -> io::Result<()> {
+        if self.filled > self.end {
+            self.segment.file.set_len(self.end)?;
+            self.segment.file.sync_all()?;
+            self.filled = self.end;
+        }
+        Ok(())
+    }
 }
 
 impl JournalStore {
@@ -225,21 +264,31 @@ impl Shared {
         }
         let number = writer.newest.saturating_add(1);
         writer.segment.frame(number, batch, &mut writer.buffer).map_err(|error| self.poison(error))?;
-        let written = writer.segment.file.write_all_at(&writer.buffer, writer.end);
+        let end = writer.end.saturating_add(writer.buffer.len() as u64);
+        let makes_room = end > writer.filled && writer.buffer.len() <= self.sizes.small;
+        let mut filled = writer.filled.max(end);
+        let mut written = writer.segment.file.write_all_at(&writer.buffer, writer.end);
+        if makes_room {
+            filled = end.saturating_add(self.sizes.room);
+            written = written.and_then(|()| writer.segment.make_room(end, filled));
+        }
         let synced = written.and_then(|()| if self.sync { writer.segment.file.sync_data() } else { Ok(()) });
         synced.map_err(|error| self.poison(error.into()))?;
+        writer.filled = filled;
         let mut state = self.state_mut();
         let taken =
             state.take_frame(&self.base, writer.segment.number, writer.end, segment::body(&writer.buffer));
         writer.newest = number;
-        writer.end = writer.end.saturating_add(writer.buffer.len() as u64);
+        writer.end = end;
         taken.map_err(|error| self.poison(error))
     }
 
     fn begin_segment(&self, writer: &mut Writer) -> io::Result<()> {
+        // Only of the last file may something be left that is no commit.
+        writer.cut()?;
         let number = writer.segment.number.saturating_add(1);
         writer.segment = Segment::create(&self.directory, number, writer.newest.saturating_add(1))?;
-        writer.end = HEADER_BYTES;
+        (writer.end, writer.filled) = (HEADER_BYTES, HEADER_BYTES);
         self.state_mut().segments.insert(number, Extent { bytes: HEADER_BYTES, live: 0 });
         Ok(())
     }

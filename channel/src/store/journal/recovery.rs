@@ -63,7 +63,7 @@ pub(super) fn recover(directory: &Path, base: &Base) -> Result<(Writer, State), 
         let segment = Segment::create(directory, 1, 1)?;
         let mut state = State::default();
         state.segments.insert(1, Extent { bytes: HEADER_BYTES, live: 0 });
-        return Ok((Writer { segment, end: HEADER_BYTES, newest: 0, buffer: Vec::new() }, state));
+        return Ok((Writer::new(segment, HEADER_BYTES, 0), state));
     }
     let mark = match mark {
         Some(bytes) => Mark::from_bytes(&bytes).ok_or_else(|| damaged("the tree's mark".to_owned()))?,
@@ -118,12 +118,12 @@ fn replay(
                 let commit = newest.saturating_add(1);
                 return Err(damaged(format!("commit {commit} in file {number} of the journal")));
             }
-            // A commit that was cut short, and never acknowledged.
+            // Room for commits, or one that was cut short and never acknowledged.
             segment.file.set_len(end)?;
             segment.file.sync_all()?;
         }
         state.segments.entry(number).or_default().bytes = end;
-        last = Some(Writer { segment, end, newest, buffer: Vec::new() });
+        last = Some(Writer::new(segment, end, newest));
     }
     last.ok_or_else(|| missing(newest))
 }

@@ -6,8 +6,9 @@
 //! body     changes: table u8 ‖ kind u8 ‖ bytes of the key u8 ‖ bytes of the value u32 ‖ key ‖ value
 //! ```
 //!
-//! All integers are little-endian; a value has its envelope around it, so that it can be read where it stands. A frame's checksum
-//! begins with the salt of its file: what a peer has put into a payment is never taken for a frame.
+//! Behind the last frame of the newest file there may be zeros. All integers are little-endian; a value has its
+//! envelope around it, so that it can be read where it stands. A frame's checksum begins with the salt of its file: what a
+//! peer has put into a payment is never taken for a frame.
 
 use std::{
     fs::{self, File},
@@ -26,6 +27,10 @@ const CHANGE_HEADER_BYTES: usize = 7;
 /// The bits of a change's kind.
 const PUT: u8 = 1;
 const LARGE: u8 = 2;
+
+/// A page of the kernel's cache.
+const PAGE_BYTES: u64 = 4_096;
+const PAGE: [u8; 4_096] = [0; 4_096];
 
 /// Where a value stands in the journal.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -141,6 +146,19 @@ impl Segment {
         };
         let whole = crc32fast::hash(fields).to_le_bytes() == *crc && fields.starts_with(&MAGIC);
         Ok((whole && field(8) == number).then(|| Self { number, first: field(16), salt: field(24), file }))
+    }
+
+    /// Writes zeros, so that commits are written there without growing the file. A page at a time: in one piece Linux keeps
+    /// them as one large page, and counts all of it as written with each commit in it.
+    pub(super) fn make_room(&self, from: u64, to: u64) -> io::Result<()> {
+        let mut at = from;
+        while at < to {
+            let next = at.saturating_add(1).next_multiple_of(PAGE_BYTES).min(to);
+            let zeros = usize::try_from(next.saturating_sub(at)).unwrap_or_default();
+            self.file.write_all_at(PAGE.get(..zeros).unwrap_or_default(), at)?;
+            at = next;
+        }
+        Ok(())
     }
 
     /// Makes the frame of a commit, in `buffer`.

@@ -64,6 +64,11 @@ impl Killed {
         to
     }
 
+    /// Where the newest commit ends.
+    fn end(&self) -> usize {
+        usize::try_from(self.store.shared.writer().end).unwrap()
+    }
+
     /// Commits under a few keys until the keeper has moved all that waits so many times.
     fn moved(&self, times: usize) {
         for _ in 0..times {
@@ -97,10 +102,9 @@ fn assert_damaged(directory: &Path, what: &str) {
 fn a_torn_end_is_cut_off_and_a_damaged_middle_is_refused() {
     let killed = Killed::new();
     put(&killed.store, SMALL, b"k", vec![1; 30]).unwrap();
-    let middle = fs::metadata(&segments(&killed.copied())[0]).unwrap().len();
+    let middle = killed.end();
     put(&killed.store, SMALL, b"k", vec![2; 30]).unwrap();
-    let end = fs::metadata(&segments(&killed.copied())[0]).unwrap().len();
-    let (middle, end) = (usize::try_from(middle).unwrap(), usize::try_from(end).unwrap());
+    let end = killed.end();
     for byte in middle..end {
         let directory = killed.copied();
         File::options().write(true).open(&segments(&directory)[0]).unwrap().set_len(byte as u64).unwrap();
@@ -113,12 +117,55 @@ fn a_torn_end_is_cut_off_and_a_damaged_middle_is_refused() {
         flip(&segments(&directory)[0], byte);
         assert_eq!(get(&open(&directory).unwrap()), Some(vec![1; 30]), "torn at {byte}");
     }
+    for byte in [middle, middle + 10, end - 30] {
+        // What was not written is as it was before: zeros.
+        let directory = killed.copied();
+        let file = &segments(&directory)[0];
+        let mut bytes = fs::read(file).unwrap();
+        assert!(bytes.len() >= end + SMALL_SIZES.small, "there is no room behind the commit");
+        bytes[byte..].fill(0);
+        fs::write(file, bytes).unwrap();
+        let store = open(&directory).unwrap();
+        assert_eq!(get(&store), Some(vec![1; 30]), "zeros from {byte} on");
+        assert_eq!(fs::metadata(file).unwrap().len(), middle as u64, "nothing is left of it");
+        put(&store, SMALL, b"k", vec![3]).unwrap();
+        let again = killed.dir.path().join("again");
+        let _ = fs::remove_dir_all(&again);
+        copy(&directory, &again);
+        assert_eq!(get(&open(&again).unwrap()), Some(vec![3]), "zeros from {byte} on");
+    }
     for byte in 0..middle {
         let directory = killed.copied();
         flip(&segments(&directory)[0], byte);
         assert_damaged(&directory, &format!("byte {byte} is flipped"));
     }
     assert_eq!(get(&open(&killed.copied()).unwrap()), Some(vec![2; 30]));
+}
+
+#[test]
+fn small_commits_are_written_into_room_that_is_there_already() {
+    let killed = Killed::new();
+    let len = || fs::metadata(segments(&killed.dir.path().join("store")).last().unwrap()).unwrap().len();
+    let bytes = |bytes: usize| put(&killed.store, SMALL, b"k", vec![7; bytes]).unwrap();
+    // The first commit, which says whose the store is, has made some.
+    let filled = len();
+    assert_eq!(filled, killed.end() as u64 + SMALL_SIZES.room);
+    while killed.end() + 100 < usize::try_from(filled).unwrap() {
+        bytes(30);
+        assert_eq!(len(), filled, "the file does not grow");
+    }
+    bytes(100);
+    assert_eq!(len(), killed.end() as u64 + SMALL_SIZES.room, "new room");
+    put(&killed.store, LARGE, b"l", vec![7; 20_000]).unwrap();
+    assert_eq!(len(), killed.end() as u64, "a large commit comes without");
+    bytes(30);
+    assert!(len() > killed.end() as u64);
+    killed.store.shared.begin_segment(&mut killed.store.shared.writer()).unwrap();
+    let lens: Vec<u64> =
+        segments(&killed.copied()).iter().map(|file| fs::metadata(file).unwrap().len()).collect();
+    let ends: Vec<u64> = killed.store.shared.state().segments.values().map(|extent| extent.bytes).collect();
+    assert_eq!(lens, ends, "a file that is full has nothing but commits");
+    assert_eq!(get(&open(&killed.copied()).unwrap()), Some(vec![7; 30]));
 }
 
 #[test]
@@ -201,10 +248,10 @@ fn what_looks_like_a_frame_in_a_value_is_none() {
     let mut frame = Vec::new();
     writer.frame(9, &inner, &mut frame).unwrap();
     put(&killed.store, SMALL, b"k", vec![1]).unwrap();
-    let begin = fs::metadata(&segments(&killed.copied())[0]).unwrap().len();
+    let begin = killed.end();
     put(&killed.store, SMALL, b"k", frame).unwrap();
     let directory = killed.copied();
-    flip(&segments(&directory)[0], usize::try_from(begin).unwrap());
+    flip(&segments(&directory)[0], begin);
     assert_eq!(get(&open(&directory).unwrap()), Some(vec![1]), "torn, with a stranger's frame in it");
 }
 
