@@ -30,7 +30,7 @@ pub enum CodecError {
 /// Encodes a value.
 pub fn encode<T: Encode>(value: &T) -> Vec<u8> {
     // Most values fit, and need no growing.
-    let mut bytes = Vec::with_capacity(128);
+    let mut bytes = Vec::with_capacity(320);
     encode_into(value, &mut bytes);
     bytes
 }

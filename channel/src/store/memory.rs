@@ -7,7 +7,7 @@ use std::{
     sync::{Arc, Mutex, MutexGuard, PoisonError},
 };
 
-use super::{Batch, Change, Durable, Entries, Entry, Store, StoreError, Table, envelope};
+use super::{Batch, Durable, Entries, Entry, Store, StoreError, Table, envelope};
 
 type Key = (u8, Vec<u8>);
 type Map = BTreeMap<Key, Vec<u8>>;
@@ -128,10 +128,10 @@ impl MemoryStore {
     fn write(&self, batch: &Batch, synced: bool) {
         let mut map = lock(&self.map);
         let mut state = lock(&self.state);
-        for Change { table, key, value } in &batch.changes {
-            let at = (table.id, key.clone());
+        for (table, key, value) in batch.changes() {
+            let at = (table.id, key.to_vec());
             let before = match value {
-                Some(value) => map.insert(at.clone(), envelope::wrap(*table, key, value)),
+                Some(value) => map.insert(at.clone(), envelope::wrap(table, key, value)),
                 None => map.remove(&at),
             };
             state.unsynced.push((at, before));

@@ -97,12 +97,14 @@ impl Table {
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     changes: Vec<Change>,
+    /// The keys of all changes, one behind the other.
+    keys: Vec<u8>,
 }
 
 #[derive(Clone, Debug)]
 struct Change {
     table: Table,
-    key: Vec<u8>,
+    key_bytes: usize,
     /// `None` deletes.
     value: Option<Vec<u8>>,
 }
@@ -110,27 +112,38 @@ struct Change {
 impl Batch {
     /// A batch without changes.
     pub const fn new() -> Self {
-        Self { changes: Vec::new() }
+        Self { changes: Vec::new(), keys: Vec::new() }
     }
 
     /// Stores `value` under `key`.
     pub fn put(&mut self, table: Table, key: &[u8], value: Vec<u8>) {
-        self.changes.push(Change { table, key: key.to_vec(), value: Some(value) });
+        self.change(table, key, Some(value));
     }
 
     /// Deletes what is under `key`, if anything.
     pub fn delete(&mut self, table: Table, key: &[u8]) {
-        self.changes.push(Change { table, key: key.to_vec(), value: None });
+        self.change(table, key, None);
+    }
+
+    fn change(&mut self, table: Table, key: &[u8], value: Option<Vec<u8>>) {
+        self.keys.extend_from_slice(key);
+        self.changes.push(Change { table, key_bytes: key.len(), value });
     }
 
     /// Takes over all changes of `other`, after its own.
     pub fn append(&mut self, other: &mut Self) {
         self.changes.append(&mut other.changes);
+        self.keys.append(&mut other.keys);
     }
 
     /// What is stored and what is deleted (without a value), in order.
     pub fn changes(&self) -> impl Iterator<Item = (Table, &[u8], Option<&[u8]>)> {
-        self.changes.iter().map(|change| (change.table, change.key.as_slice(), change.value.as_deref()))
+        let mut keys = self.keys.as_slice();
+        self.changes.iter().map(move |Change { table, key_bytes, value }| {
+            let (key, rest) = keys.split_at_checked(*key_bytes).unwrap_or_default();
+            keys = rest;
+            (*table, key, value.as_deref())
+        })
     }
 
     /// Whether there is nothing to commit.
@@ -146,11 +159,12 @@ impl Batch {
     /// Forgets all changes and keeps the memory.
     pub fn clear(&mut self) {
         self.changes.clear();
+        self.keys.clear();
     }
 
     fn check(&self) -> Result<(), StoreError> {
-        for Change { table, key, value } in &self.changes {
-            let len = value.as_ref().map_or(0, Vec::len);
+        for (table, key, value) in self.changes() {
+            let len = value.map_or(0, <[u8]>::len);
             if key.is_empty() || key.len() > KEY_BYTES_MAX || len > table.value_bytes_max() {
                 return Err(StoreError::TooLarge { table: table.name, key: key.len(), value: len });
             }

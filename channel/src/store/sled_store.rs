@@ -31,7 +31,7 @@ use std::{
 };
 
 use super::{
-    Batch, Change, Durable, Entries, Entry, Store, StoreError, Table,
+    Batch, Durable, Entries, Entry, Store, StoreError, Table,
     directory::{self, IDENTITY},
     envelope,
 };
@@ -166,16 +166,16 @@ impl SledStore {
 
     fn sled_batch(&self, batch: &Batch) -> Result<sled::Batch, StoreError> {
         let mut writes = sled::Batch::default();
-        for Change { table, key, value } in &batch.changes {
+        for (table, key, value) in batch.changes() {
             if table.large {
                 // A new value may have fewer chunks than the old one, a deleted one has none.
-                for index in 1..=self.chunks_of(*table, key)? {
-                    writes.remove(chunk_key(*table, key, index));
+                for index in 1..=self.chunks_of(table, key)? {
+                    writes.remove(chunk_key(table, key, index));
                 }
             }
             match value {
-                None => writes.remove(entry_key(*table, key)),
-                Some(value) => insert(&mut writes, *table, key, value),
+                None => writes.remove(entry_key(table, key)),
+                Some(value) => insert(&mut writes, table, key, value),
             }
         }
         Ok(writes)

@@ -18,7 +18,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-use super::super::{Batch, Change, StoreError, envelope};
+use super::super::{Batch, StoreError, envelope};
 
 const MAGIC: [u8; 8] = *b"FLASHJ01";
 pub(super) const HEADER_BYTES: u64 = 36;
@@ -168,14 +168,14 @@ impl Segment {
     pub(super) fn frame(&self, number: u64, batch: &Batch, buffer: &mut Vec<u8>) -> Result<(), StoreError> {
         buffer.clear();
         buffer.resize(FRAME_HEADER_BYTES, 0);
-        for Change { table, key, value } in &batch.changes {
+        for (table, key, value) in batch.changes() {
             let kind = if value.is_some() { PUT } else { 0 } | if table.large { LARGE } else { 0 };
-            let len = value.as_ref().map_or(0, |value| value.len().saturating_add(envelope::HEADER_BYTES));
+            let len = value.map_or(0, |value| value.len().saturating_add(envelope::HEADER_BYTES));
             buffer.extend_from_slice(&[table.id, kind, u8::try_from(key.len()).unwrap_or(u8::MAX)]);
             buffer.extend_from_slice(&u32::try_from(len).unwrap_or(u32::MAX).to_le_bytes());
             buffer.extend_from_slice(key);
             if let Some(value) = value {
-                envelope::wrap_into(*table, key, value, buffer);
+                envelope::wrap_into(table, key, value, buffer);
             }
         }
         let bytes = body(buffer).len();
