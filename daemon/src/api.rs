@@ -454,7 +454,7 @@ pub struct ChannelInfo {
     pub peer_payout: Option<Amount>,
     /// Proof that the peer signed two bodies under one number, if it ever did: the first such pair that it has shown.
     #[serde(default)]
-    pub signed_twice: Option<SignedTwice>,
+    pub signed_twice: Option<Box<SignedTwice>>,
     /// What each watchtower has of it, in the order of the configuration.
     #[serde(default)]
     pub towers: Vec<TowerStanding>,

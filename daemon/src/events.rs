@@ -8,7 +8,8 @@ use std::{
 
 use flash_channel::store::{Batch, Store, StoreError};
 use flash_proto::ChannelId;
-use serde_json::Value;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio::sync::watch;
 
 use crate::{
@@ -20,14 +21,32 @@ use crate::{
 pub const EVENTS_KEPT: u64 = 100_000;
 
 /// Something that happened and has no number yet.
-#[derive(Clone, Debug, PartialEq)]
+#[derive(Clone, Debug)]
 pub struct NewEvent {
-    /// What kind, as in [`Event::kind`].
-    pub kind: &'static str,
-    /// The channel, where it is about one.
-    pub channel: Option<ChannelId>,
-    /// The details of this kind.
-    pub details: Value,
+    kind: &'static str,
+    channel: Option<ChannelId>,
+    details: Box<RawValue>,
+}
+
+/// As an [`Event`] is written.
+#[derive(Serialize)]
+struct Written<'a> {
+    number: u64,
+    at_ms: u64,
+    kind: &'a str,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    channel: Option<ChannelId>,
+    details: &'a RawValue,
+}
+
+impl NewEvent {
+    /// Of what kind, as in [`Event::kind`]; the channel, where it is about one; the details of this kind, a struct or map
+    /// with names for keys.
+    pub fn new(kind: &'static str, channel: Option<ChannelId>, details: &impl Serialize) -> Self {
+        // Only maps with keys that are no strings fail to become JSON.
+        let details = to_raw_value(details).unwrap_or_else(|_| RawValue::NULL.to_owned());
+        Self { kind, channel, details }
+    }
 }
 
 /// Gives events their numbers and puts them into the commits of what they tell of. Only the writer has
@@ -55,21 +74,20 @@ impl EventLog {
         Ok((Self { newest, published }, Events { store: Arc::clone(store), newest: receiver }))
     }
 
-    /// Numbers the events and adds them to the batch.
-    pub fn record(&mut self, events: Vec<NewEvent>, batch: &mut Batch) {
-        if events.is_empty() {
-            return;
-        }
-        let at_ms = now_ms();
+    /// Numbers the events of a commit and adds them to its batch.
+    pub fn record(&mut self, events: impl Iterator<Item = NewEvent>, batch: &mut Batch) {
+        let (before, at_ms) = (self.newest, now_ms());
         for NewEvent { kind, channel, details } in events {
             self.newest = self.newest.saturating_add(1);
-            let event = Event { number: self.newest, at_ms, kind: kind.to_owned(), channel, details };
-            tables::put_event(batch, &event);
+            let event = Written { number: self.newest, at_ms, kind, channel, details: &details };
+            tables::put_event(batch, self.newest, &event);
             if let Some(gone) = self.newest.checked_sub(EVENTS_KEPT).filter(|gone| *gone > 0) {
                 tables::delete_event(batch, gone);
             }
         }
-        tables::put_event_number(batch, self.newest);
+        if self.newest != before {
+            tables::put_event_number(batch, self.newest);
+        }
     }
 
     /// Tells the readers, once the commit is durable.

@@ -296,7 +296,7 @@ async fn tell_if_old(old: Option<&'static str>, writer: &Writer) -> Result<(), F
         reason,
         "the records may be old: nothing is signed in a channel until its peer has shown it"
     );
-    let event = NewEvent { kind: "records_old", channel: None, details: json!({ "reason": reason }) };
+    let event = NewEvent::new("records_old", None, &json!({ "reason": reason }));
     writer.commit(Batch::new(), vec![event]).await.map_err(Failure::new)
 }
 

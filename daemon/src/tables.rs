@@ -12,7 +12,7 @@ use flash_node_client::{light::Checkpoint, wallet::WalletChanges};
 use flash_proto::{
     Address, ChannelId, Output, OutputId, PublicKey, Transaction, TransactionId, codec, tower::TowerReceipt,
 };
-use serde::de::DeserializeOwned;
+use serde::{Serialize, de::DeserializeOwned};
 
 use crate::{
     api::{Event, HistoryEntry},
@@ -23,6 +23,8 @@ use crate::{
 const META: Table = Table::large(64, "daemon");
 /// Events by number (big-endian), JSON.
 const EVENTS: Table = Table::small(65, "events");
+/// Bytes that most of them fit in.
+const EVENT_BYTES: usize = 512;
 /// What the daemon knows of a channel beside the channel's own record.
 const LINKS: Table = Table::small(66, "links");
 /// The wallet's history by number (big-endian), JSON.
@@ -137,11 +139,12 @@ pub fn put_event_number(batch: &mut Batch, number: u64) {
     batch.put(META, EVENT_NUMBER, codec::encode(&number));
 }
 
-/// Keeps an event.
-pub fn put_event(batch: &mut Batch, event: &Event) {
+/// Keeps an event, of which [`events`] makes an [`Event`] again.
+pub fn put_event(batch: &mut Batch, number: u64, event: &impl Serialize) {
+    let mut json = Vec::with_capacity(EVENT_BYTES);
     // Its fields are plain; only maps with keys that are no strings fail to become JSON.
-    let json = serde_json::to_vec(event).unwrap_or_default();
-    batch.put(EVENTS, &event.number.to_be_bytes(), json);
+    let _ = serde_json::to_writer(&mut json, event);
+    batch.put(EVENTS, &number.to_be_bytes(), json);
 }
 
 /// Forgets an event.

@@ -312,7 +312,7 @@ impl WalletService {
                 let channel = payouts.get(id).copied();
                 let kind = if channel.is_some() { "channel_payout" } else { "received" };
                 let details = json!({ "amount": output.amount, "address": output.address, "output": id, "source": kind });
-                events.push(NewEvent { kind: "funds_received", channel, details });
+                events.push(NewEvent::new("funds_received", channel, &details));
                 let transaction = channel.is_none().then_some(id.transaction);
                 let address = Some(output.address);
                 history.push(entry(kind, output.amount, transaction, address, proven.milestone_index));
@@ -394,7 +394,7 @@ impl WalletService {
                 let (mut events, mut history) = (Vec::new(), Vec::new());
                 if let Some(Output { address, amount }) = sent {
                     let details = json!({ "amount": amount, "address": address, "transaction": id });
-                    events.push(NewEvent { kind: "funds_sent", channel: None, details });
+                    events.push(NewEvent::new("funds_sent", None, &details));
                     history.push(entry("sent", amount, Some(id), Some(address), applied.milestone_index));
                 }
                 self.keep_with(wallet, batch, events, history).await?;

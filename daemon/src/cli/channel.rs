@@ -239,7 +239,7 @@ fn view(channel: &ChannelInfo) -> String {
         ("closed by", channel.close_transaction.as_ref().map(ToString::to_string)),
         ("paid out", channel.payout.map(view::amount)),
         ("paid out to peer", channel.peer_payout.map(view::amount)),
-        ("peer signed twice", channel.signed_twice.as_ref().map(signed_twice)),
+        ("peer signed twice", channel.signed_twice.as_deref().map(signed_twice)),
         ("watchtowers", tower::standings(&channel.towers)),
     ])
 }

@@ -1,12 +1,16 @@
 //! A channel as the admin RPC shows it, and its events.
 
+use std::sync::Arc;
+
 use flash_channel::{
     Channel,
     machine::{self, ChannelEvent, Misbehaviour, Phase},
 };
 use flash_proto::{
-    Amount, Balances, SignedBalance, TickProof, TickTerms, codec, message::Update, tower::Claimable,
+    Amount, Balances, Open, PaymentList, SignedBalance, TickProof, TickTerms, codec, message::Update,
+    tower::Claimable,
 };
+use serde::{Serialize, Serializer};
 use serde_json::{Value, json};
 
 use super::View;
@@ -20,10 +24,16 @@ use crate::{
 const ITEMS_MAX: usize = 16;
 
 /// The channel as others see it.
-pub(super) fn view(channel: &Channel, connected: bool, created_ms: u64, refused: Option<String>) -> View {
+pub(super) fn view(
+    channel: &Channel,
+    open: Arc<Open>,
+    connected: bool,
+    created_ms: u64,
+    refused: Option<String>,
+) -> View {
     View {
         info: info(channel, connected, created_ms),
-        open: channel.agreement().open,
+        open,
         total: total(channel),
         newest: newest(channel),
         key_index: channel.agreement().key_index,
@@ -87,7 +97,7 @@ fn info(channel: &Channel, connected: bool, created_ms: u64) -> ChannelInfo {
         close_transaction: channel.close_transaction_id(),
         payout: payouts.map(|payouts| payouts.of(side)),
         peer_payout: payouts.map(|payouts| payouts.of(!side)),
-        signed_twice: channel.signed_twice().map(|pair| signed_twice(channel, pair)),
+        signed_twice: channel.signed_twice().map(|pair| Box::new(signed_twice(channel, pair))),
         towers: Vec::new(),
     }
 }
@@ -125,11 +135,11 @@ fn signed_twice(channel: &Channel, pair: &machine::SignedTwice) -> SignedTwice {
 }
 
 pub(super) fn misbehaved(channel: &Channel, error: &Misbehaviour) -> NewEvent {
-    new(channel, "peer_misbehaved", json!({ "reason": error.to_string() }))
+    new(channel, "peer_misbehaved", &json!({ "reason": error.to_string() }))
 }
 
-fn new(channel: &Channel, kind: &'static str, details: Value) -> NewEvent {
-    NewEvent { kind, channel: Some(channel.id()), details }
+fn new(channel: &Channel, kind: &'static str, details: &impl Serialize) -> NewEvent {
+    NewEvent::new(kind, Some(channel.id()), details)
 }
 
 fn pair(balances: Balances, channel: &Channel) -> Value {
@@ -152,7 +162,9 @@ pub(super) fn event(channel: &Channel, event: ChannelEvent) -> Option<NewEvent> 
         ChannelEvent::SignedTwice(pair) => ("peer_signed_twice", json!(signed_twice(channel, &pair))),
         ChannelEvent::Found => ("channel_recovered", json!({})),
         ChannelEvent::Lapsed => ("channel_lapsed", json!({})),
-        ChannelEvent::Received(update) => ("payments_received", received(&update)),
+        ChannelEvent::Received(update) => {
+            return Some(new(channel, "payments_received", &Received::by(&update)));
+        }
         ChannelEvent::ReceiptWanted { .. } | ChannelEvent::Receipt { .. } => return None,
         ChannelEvent::Ticks { count, unit } => {
             let amount = unit.checked_mul(count).unwrap_or(Amount::MAX);
@@ -195,34 +207,50 @@ pub(super) fn event(channel: &Channel, event: ChannelEvent) -> Option<NewEvent> 
             ("channel_closed", json!({ "payouts": paid, "expected": expected }))
         }
     };
-    Some(new(channel, kind, details))
+    Some(new(channel, kind, &details))
 }
 
-fn received(update: &Update) -> Value {
-    // It was taken, so its payments are well-formed.
-    let total = update.payments.total();
-    let count = total.map_or(0, |total| total.count);
-    let amount = total.map_or(Amount::ZERO, |total| total.amount);
-    let items: Vec<Value> = update
-        .payments
-        .iter()
-        .filter_map(Result::ok)
-        .take(ITEMS_MAX)
-        .map(|payment| json!({ "amount": payment.amount, "reference": payment.reference.to_text() }))
-        .collect();
-    json!({
-        "update": update.seq,
-        "payments": count,
-        "amount": amount,
-        "cumulative": update.cumulative,
-        "items": items,
-    })
+/// The payments of an update, of which there may be thousands in a second.
+#[derive(Serialize)]
+struct Received<'a> {
+    update: u64,
+    payments: u64,
+    amount: Amount,
+    cumulative: Amount,
+    #[serde(serialize_with = "items")]
+    items: &'a PaymentList,
+}
+
+#[derive(Serialize)]
+struct Item {
+    amount: Amount,
+    reference: String,
+}
+
+impl<'a> Received<'a> {
+    /// By an update that was taken, so that its payments are well-formed.
+    fn by(update: &'a Update) -> Self {
+        let total = update.payments.total();
+        Self {
+            update: update.seq,
+            payments: total.map_or(0, |total| total.count),
+            amount: total.map_or(Amount::ZERO, |total| total.amount),
+            cumulative: update.cumulative,
+            items: &update.payments,
+        }
+    }
+}
+
+/// The first of them, one by one.
+fn items<S: Serializer>(payments: &PaymentList, serializer: S) -> Result<S::Ok, S::Error> {
+    let first = payments.iter().filter_map(Result::ok).take(ITEMS_MAX);
+    serializer.collect_seq(first.map(|it| Item { amount: it.amount, reference: it.reference.to_text() }))
 }
 
 #[cfg(test)]
 mod tests {
     use flash_channel::store::SMALL_VALUE_BYTES_MAX;
-    use flash_proto::{Payment, PaymentList, Signature};
+    use flash_proto::{Payment, Signature};
 
     use super::*;
 
@@ -235,7 +263,7 @@ mod tests {
         }
         let signature = Signature::new([0; 64]);
         let update = Update { seq: u64::MAX, cumulative: Amount::MAX, payments, ticks: None, signature };
-        let bytes = serde_json::to_vec(&received(&update)).unwrap();
+        let bytes = serde_json::to_vec(&Received::by(&update)).unwrap();
         assert!(bytes.len() + 512 < SMALL_VALUE_BYTES_MAX, "{} bytes", bytes.len());
     }
 }

@@ -49,7 +49,8 @@ impl Records {
     /// A channel at rest as others see it.
     pub(super) fn view(&self, id: ChannelId) -> Result<View, StoreError> {
         let (channel, created_ms) = self.channel(id)?;
-        Ok(describe::view(&channel, false, created_ms, None))
+        let open = Arc::new(channel.agreement().open);
+        Ok(describe::view(&channel, open, false, created_ms, None))
     }
 
     /// Reads every channel that rests since the start once: damage must not be found only when the channel is closed by its

@@ -18,7 +18,7 @@ use flash_channel::{
     store::{Barrier, Batch, Store, StoreError},
 };
 use flash_proto::{
-    PublicKey, SignedBalance, Transaction, TransactionId,
+    Open, PublicKey, SignedBalance, Transaction, TransactionId,
     message::{ChannelMessage, Refusal, RefusalCode},
     tower::Claimable,
 };
@@ -43,6 +43,8 @@ const EARLY_PAYMENTS_MIN: u64 = 4_096;
 /// A channel in the engine.
 pub(super) struct Slot {
     pub(super) channel: Channel,
+    /// What each of its views has.
+    open: Arc<Open>,
     link: Option<(u64, Outbox)>,
     /// A job of this channel is on its way to the disk.
     pub(super) committing: bool,
@@ -108,6 +110,7 @@ impl Slot {
     pub(super) fn new(channel: Channel, effects: Effects, created_ms: u64) -> Self {
         let mut slot = Self {
             stored_payments: channel.outgoing().payments,
+            open: Arc::new(channel.agreement().open),
             channel,
             link: None,
             committing: false,
@@ -147,7 +150,8 @@ impl Slot {
     }
 
     fn view(&self) -> View {
-        describe::view(&self.channel, self.link.is_some(), self.created_ms, self.refused.clone())
+        let (open, refused) = (Arc::clone(&self.open), self.refused.clone());
+        describe::view(&self.channel, open, self.link.is_some(), self.created_ms, refused)
     }
 
     /// Wakes a channel that was just loaded. Of the ledger it knows what it would if it had been awake.

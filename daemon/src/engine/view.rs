@@ -23,7 +23,7 @@ pub struct View {
     /// Which of this side's channel keys signs here.
     pub key_index: u32,
     /// What the opening transaction says.
-    pub open: Open,
+    pub open: Arc<Open>,
     /// All the money in the channel, if no change of that is under way.
     pub total: Option<Amount>,
     /// Why the ledger refused the newest transaction of this channel, if it did.

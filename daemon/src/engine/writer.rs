@@ -146,8 +146,8 @@ impl WriterThread {
         while jobs.blocking_recv_many(&mut waiting, JOBS_MAX) > 0 {
             for job in &mut waiting {
                 batch.append(&mut job.batch);
-                self.log.record(std::mem::take(&mut job.events), &mut batch);
             }
+            self.log.record(waiting.iter_mut().flat_map(|job| std::mem::take(&mut job.events)), &mut batch);
             if let Some(backup) = &self.backup {
                 backup.number(&mut batch);
             }

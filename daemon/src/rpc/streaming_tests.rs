@@ -254,12 +254,8 @@ where
 /// Records this many events durably.
 fn record(store: &Arc<dyn Store>, log: &mut EventLog, count: usize) {
     let mut batch = Batch::default();
-    let event = NewEvent {
-        kind: "payments_received",
-        channel: Some(ID),
-        details: serde_json::json!({"text": "a\nb"}),
-    };
-    log.record(vec![event; count], &mut batch);
+    let event = NewEvent::new("payments_received", Some(ID), &serde_json::json!({"text": "a\nb"}));
+    log.record(std::iter::repeat_n(event, count), &mut batch);
     let _ = store.commit(&batch).unwrap();
     log.publish();
 }

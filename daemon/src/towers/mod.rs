@@ -200,7 +200,7 @@ impl Towers {
                     let kind = if *late { "tower_behind" } else { "tower_caught_up" };
                     tracing::warn!(tower = %tower.address, channels = count, kind);
                     let details = json!({ "tower": tower.address, "channels": count });
-                    events.push(NewEvent { kind, channel: None, details });
+                    events.push(NewEvent::new(kind, None, &details));
                 }
             }
             metrics.towers_behind.set(i64::try_from(all).unwrap_or(i64::MAX));
