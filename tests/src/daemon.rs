@@ -19,7 +19,7 @@ use flashd::{
 };
 use futures_util::TryStreamExt;
 
-use crate::{Ended, Process, binary, poll};
+use crate::{Ended, Process, binary, poll, ports::own_address};
 
 /// A daemon, running or not.
 #[derive(Debug)]
@@ -36,7 +36,7 @@ impl Daemon {
     /// A daemon that is not running, on a data directory that is set up.
     pub fn at(data: PathBuf) -> Self {
         let arguments = vec!["--accept-deposit-max".to_owned(), "1Gi".to_owned()];
-        Self { data, process: None, client: None, listen: "127.0.0.1:0".to_owned(), arguments }
+        Self { data, process: None, client: None, listen: own_address(), arguments }
     }
 
     /// The same, following these nodes, the first one first.
@@ -89,19 +89,11 @@ impl Daemon {
     /// Waits until it answers, after [`Daemon::spawn`].
     pub async fn ready(&mut self) {
         let (data, process) = (&self.data, self.process.as_mut().expect("it was started"));
-        let client = poll("a daemon to be ready", || {
-            let ended = process.ended();
-            assert!(ended.is_none(), "{} has ended: {ended:?}", data.display());
-            let pid = process.pid();
-            async move {
-                Ready::read(data).ok().filter(|ready| ready.pid == pid)?;
-                Client::of_data_dir(data, Scope::Admin, None, None).ok()
-            }
-        })
-        .await;
-        let info = client.info().await.expect("it answers");
-        let (_, address) = info.ticket.split_once('@').expect("a ticket is KEY@HOST:PORT");
-        address.clone_into(&mut self.listen);
+        let client = process.ready(|pid| {
+            Ready::read(data).ok().filter(|ready| ready.pid == pid)?;
+            Client::of_data_dir(data, Scope::Admin, None, None).ok()
+        });
+        let client = client.await;
         self.client = Some(client);
     }
 

@@ -17,6 +17,7 @@ mod net;
 pub mod network;
 mod payments;
 mod poll;
+mod ports;
 mod process;
 mod proxy;
 mod random;

@@ -13,7 +13,7 @@ use flash_proto::{Address, Amount, NetworkParams, Output, SecretKey};
 use flashd::{node_service::NodeReady, treasury};
 use serde_json::Value;
 
-use crate::{Daemon, Process, binary, poll, run};
+use crate::{Daemon, Process, binary, poll, ports::own_address, run};
 
 /// The parts of a log that are printed after a failed test.
 const LOG_LINES: usize = 40;
@@ -172,14 +172,14 @@ impl Node {
         let data = dir.join("node");
         let NetOptions { milestone_ms, pow_bits } = options;
         let mut command = Self::command(&data);
-        command.args(["--listen", "127.0.0.1:0", "--init-dev"]).args([
+        command.args(["--listen", &own_address(), "--init-dev"]).args([
             "--milestone-ms",
             &milestone_ms.to_string(),
             "--pow-bits",
             &pow_bits.to_string(),
         ]);
-        let process = Process::start(command, &dir.join("node.log"));
-        let ready = Self::ready(&data, process.pid()).await;
+        let mut process = Process::start(command, &dir.join("node.log"));
+        let ready = process.ready(|pid| node_ready(&data, pid)).await;
         Self { data, process, address: ready.node, http: url(ready.http) }
     }
 
@@ -187,16 +187,6 @@ impl Node {
         let mut command = Command::new(binary("flashd"));
         command.arg("node").arg("--data").arg(data).args(["--http", "127.0.0.1:0"]);
         command
-    }
-
-    async fn ready(data: &Path, pid: u32) -> NodeReady {
-        let path = data.join("ready.json");
-        poll("the node to be ready", || async {
-            let text = fs::read_to_string(&path).ok()?;
-            let ready: NodeReady = serde_json::from_str(&text).ok()?;
-            (ready.pid == pid).then_some(ready)
-        })
-        .await
     }
 
     /// Its data directory.
@@ -220,8 +210,15 @@ impl Node {
         command.args(["--listen", &format!("{}:{}", self.address.host(), self.address.port())]);
         let log = self.data.with_extension("log");
         self.process = Process::start(command, &log);
-        self.http = url(Self::ready(&self.data, self.process.pid()).await.http);
+        self.http = url(self.process.ready(|pid| node_ready(&self.data, pid)).await.http);
     }
+}
+
+/// What a node on this data directory says of itself, if this process is it.
+pub(crate) fn node_ready(data: &Path, pid: u32) -> Option<NodeReady> {
+    let text = fs::read_to_string(data.join("ready.json")).ok()?;
+    let ready: NodeReady = serde_json::from_str(&text).ok()?;
+    (ready.pid == pid).then_some(ready)
 }
 
 fn url(http: Option<SocketAddr>) -> String {

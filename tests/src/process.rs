@@ -97,6 +97,23 @@ impl Process {
         self.child.try_wait().expect("a child can be asked")
     }
 
+    /// Waits until it is ready, which `ask` finds out by its id; fails the test at once if it ends before.
+    pub async fn ready<T>(&mut self, ask: impl Fn(u32) -> Option<T>) -> T {
+        let (pid, log) = (self.pid(), self.log.clone());
+        let what = format!("{} to tell of a process that is ready", log.display());
+        poll(&what, || {
+            let answer = ask(pid);
+            if answer.is_none()
+                && let Some(status) = self.ended()
+            {
+                let said = std::fs::read_to_string(&log).unwrap_or_default();
+                panic!("{} tells of a process that has ended: {status}\n{said}", log.display());
+            }
+            std::future::ready(answer)
+        })
+        .await
+    }
+
     /// Waits until it ends by itself.
     pub async fn wait(&mut self) -> Ended {
         let log = self.log.clone();

@@ -20,7 +20,7 @@ use flash_proto::{
 };
 use flashd::watchtower::alone::TowerReady;
 
-use crate::{Daemon, Net, Process, binary, poll, wait_unlocked};
+use crate::{Daemon, Net, Process, binary, ports::own_address, wait_unlocked};
 
 /// `flashd tower`, running or not.
 #[derive(Debug)]
@@ -40,7 +40,7 @@ impl Tower {
         let home = Daemon::init(net, name).await;
         let data = home.data().to_owned();
         let arguments: Vec<String> = arguments.iter().map(|argument| (*argument).to_owned()).collect();
-        let (process, ready) = run(&data, "127.0.0.1:0", &arguments).await;
+        let (process, ready) = run(&data, &own_address(), &arguments).await;
         Self { home, data, network: net.params().id(), process, arguments, ready }
     }
 
@@ -91,12 +91,8 @@ impl Tower {
 async fn run(data: &std::path::Path, listen: &str, arguments: &[String]) -> (Process, TowerReady) {
     let mut command = Command::new(binary("flashd"));
     command.arg("tower").arg("--data").arg(data).args(["--listen", listen]).args(arguments);
-    let process = Process::start(command, &data.with_extension("log"));
-    let pid = process.pid();
-    let ready = poll("the tower to be ready", || async {
-        TowerReady::read(data).ok().filter(|ready| ready.pid == pid)
-    })
-    .await;
+    let mut process = Process::start(command, &data.with_extension("log"));
+    let ready = process.ready(|pid| TowerReady::read(data).ok().filter(|ready| ready.pid == pid)).await;
     (process, ready)
 }
 

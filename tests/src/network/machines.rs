@@ -2,7 +2,7 @@
 
 use std::{
     fs,
-    net::{IpAddr, Ipv4Addr, SocketAddr, UdpSocket},
+    net::{Ipv4Addr, SocketAddr},
     path::{Path, PathBuf},
     process::Command,
     sync::Arc,
@@ -14,11 +14,10 @@ use flash_node_client::{
     quic::PeerAddress,
 };
 use flash_proto::{NetworkParams, PublicKey, SecretKey};
-use flashd::node_service::NodeReady;
 use serde_json::Value;
 
 use super::{namespaces::Namespaces, weather::Weather};
-use crate::{Process, binary, poll, run};
+use crate::{Process, binary, net::node_ready, ports::own_port, run};
 
 /// What a network is like.
 #[derive(Clone, Copy, Debug)]
@@ -70,12 +69,6 @@ fn text<'a>(keys: &'a Value, name: &str) -> &'a str {
     keys.get(name).and_then(Value::as_str).unwrap_or_else(|| panic!("no {name} in {keys}"))
 }
 
-/// A port that was free a moment ago.
-fn free_port(host: IpAddr) -> u16 {
-    let socket = UdpSocket::bind((host, 0)).expect("a socket");
-    socket.local_addr().expect("its address").port()
-}
-
 impl Machines {
     /// Makes all keys and the network, and starts all nodes, each with the first node's address only.
     pub(super) async fn start(
@@ -100,7 +93,7 @@ impl Machines {
                 text(&keys, "treasury").clone_into(&mut treasury);
             }
             let host = namespaces.map_or(Ipv4Addr::LOCALHOST.into(), |it| it.address(node));
-            let port = namespaces.map_or_else(|| free_port(host), |_| 14_265);
+            let port = namespaces.map_or_else(|| own_port(host), |_| 14_265);
             let own = SocketAddr::new(host, port);
             all.push(Machine {
                 data,
@@ -131,11 +124,10 @@ impl Machines {
         for machine in &mut all {
             machine.spawn();
         }
-        let machines = Self { all, params, network };
-        for machine in &machines.all {
+        for machine in &mut all {
             machine.ready().await;
         }
-        machines
+        Self { all, params, network }
     }
 
     /// Waits until every node has at least `wanted` neighbours; how long after `started` that was.
@@ -232,14 +224,9 @@ impl Machine {
     }
 
     /// Waits until it answers.
-    pub(super) async fn ready(&self) {
-        let pid = self.process.as_ref().map(Process::pid);
-        poll("a node to be ready", || async {
-            let text = fs::read_to_string(self.data.join("ready.json")).ok()?;
-            let ready: NodeReady = serde_json::from_str(&text).ok()?;
-            (Some(ready.pid) == pid).then_some(())
-        })
-        .await;
+    pub(super) async fn ready(&mut self) {
+        let process = self.process.as_mut().expect("it was started");
+        process.ready(|pid| node_ready(&self.data, pid)).await;
     }
 
     /// `kill -9`.
