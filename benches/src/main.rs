@@ -15,6 +15,12 @@ mod table;
 
 use std::process::ExitCode;
 
+use mimalloc::MiMalloc;
+
+/// What `flashd` has, since this is a daemon, too.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
+
 fn main() -> ExitCode {
     let mut arguments: Vec<_> = std::env::args_os().collect();
     let role = arguments.get(1).and_then(|argument| argument.to_str()).unwrap_or_default();

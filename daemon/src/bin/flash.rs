@@ -9,6 +9,11 @@ use flashd::{
     exit::Exit,
     flashd_cli,
 };
+use mimalloc::MiMalloc;
+
+/// As in `flashd`, which this is, too.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 fn main() -> ExitCode {
     // `flash flashd …` is `flashd …`: with the one file that `cargo run` builds, the demo can start its
