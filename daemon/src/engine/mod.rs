@@ -28,6 +28,7 @@ use flash_channel::{
     machine::{Agreement, HistoryRule, Item, LedgerView, PaymentKey},
     store::{Batch, Store, StoreError},
 };
+use flash_node_client::quic::Last;
 use flash_proto::{
     Amount, ChannelId, Essence, LaneState, PaymentList, PublicKey, SecretKey, Transaction, TransactionId,
     Unlock, message::ChannelMessage, tower::Claimable,
@@ -225,11 +226,13 @@ pub fn start(config: EngineConfig) -> Result<Started, StoreError> {
     drop(submit);
     // Whoever asks and what is asked take turns on the threads of the runtime: to wake another thread would take longer
     // than most inputs do.
-    tokio::spawn(async move {
+    let run = async move {
         let guard = writer::FailOnPanic(stop);
         task.run(commands, durables).await;
         drop(guard);
-    });
+    };
+    // Behind the streams: what came for many channels is taken together.
+    tokio::spawn(Last::new(Box::pin(run)));
     let resting = views.clone();
     let check_thread =
         thread::Builder::new().name("flash-check".to_owned()).spawn(move || records.check(&resting))?;

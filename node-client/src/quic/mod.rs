@@ -9,6 +9,7 @@ mod address;
 pub mod frames;
 mod jitter;
 mod tls;
+mod turns;
 
 use std::{
     net::{SocketAddr, UdpSocket},
@@ -23,6 +24,7 @@ use quinn::{AckFrequencyConfig, Connection, Incoming, TransportConfig, VarInt};
 use quinn_proto::RandomConnectionIdGenerator;
 use socket2::SockRef;
 use thiserror::Error;
+pub use turns::Last;
 
 /// ALPN of the link between two daemons.
 pub const PEER_ALPN: &[u8] = b"flash-peer/1";
@@ -240,7 +242,7 @@ fn bind(address: SocketAddr, config: Option<quinn::ServerConfig>) -> Result<quin
     let mut endpoint = quinn::EndpointConfig::default();
     endpoint.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_BYTES)));
     let endpoint =
-        quinn::Endpoint::new(endpoint, config, socket, Arc::new(quinn::TokioRuntime)).map_err(failed)?;
+        quinn::Endpoint::new(endpoint, config, socket, Arc::new(turns::Together)).map_err(failed)?;
     pass_over_ecn(&SockRef::from(&same), address);
     Ok(endpoint)
 }
