@@ -216,24 +216,31 @@ impl EngineTask {
         }
     }
 
-    /// Brings a job for each channel that changed and has none on its way, and lets those rest in which nothing is to be
-    /// done any more.
+    /// Brings a job for each channel that changed and has none on its way, all together, and lets those rest in which
+    /// nothing is to be done any more.
     async fn bring(&mut self, touched: &mut Vec<ChannelId>) -> Result<(), super::Stopped> {
+        let mut jobs = Vec::new();
+        let (views, metrics) = (&self.views, &self.metrics);
+        let mut job = |slot: &mut Slot| {
+            if slot.dirty && !slot.committing {
+                jobs.extend(slot.job(views));
+                slot.count(metrics);
+            }
+        };
         for id in touched.drain(..) {
             let Some(slot) = self.slots.get_mut(&id) else { continue };
+            job(slot);
             let rest = if self.rests { slot.at_rest() } else { None };
             if let Some((rest, brief)) = rest
-                && self.views.rest(id, brief)
+                && views.rest(id, brief)
             {
                 self.slots.remove(&id);
                 self.resting.insert(id, rest);
-            } else if slot.dirty && !slot.committing {
-                let job = slot.job(&self.views);
-                slot.count(&self.metrics);
-                self.writer.bring(job).await?;
+            } else {
+                job(slot); // what is written down before it rests
             }
         }
-        Ok(())
+        self.writer.bring(jobs).await
     }
 
     /// The command, unless it is a large one, or there is one before it of the same channel: those wait.

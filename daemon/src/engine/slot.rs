@@ -520,16 +520,23 @@ impl Slot {
         Some(transaction)
     }
 
-    /// Makes a job of all that changed, which also shows it.
-    pub(super) fn job(&mut self, views: &Views) -> Job {
+    /// Makes a job of all that changed, which also shows it. Where nothing is to be written, said or told, as after an
+    /// acknowledgement, it is shown at once: all of it is durable.
+    pub(super) fn job(&mut self, views: &Views) -> Option<Job> {
         self.channel.finish(&mut self.effects);
         self.collect();
         self.dirty = false;
+        let submissions: Vec<_> = self.take_wanted().into_iter().collect();
+        let told = self.sends.is_empty() && self.events.is_empty() && self.replies.is_empty();
+        if self.effects.batch.is_empty() && told && self.wanted.is_empty() && submissions.is_empty() {
+            self.rooms.clear();
+            self.publication(views).publish();
+            return None;
+        }
         self.committing = true;
         self.committing_rooms = std::mem::take(&mut self.rooms);
         self.committing_wanted = std::mem::take(&mut self.wanted);
         self.committing_payments = self.channel.outgoing().payments;
-        let submissions = self.take_wanted().into_iter().collect();
         let after = Afterwards {
             publications: vec![self.publication(views)],
             sends: std::mem::take(&mut self.sends),
@@ -537,12 +544,12 @@ impl Slot {
             replies: std::mem::take(&mut self.replies),
             engine: Some(self.channel.id()),
         };
-        Job {
+        Some(Job {
             // A channel in which nothing more happens keeps no room for it.
             batch: std::mem::take(&mut self.effects).batch,
             events: std::mem::take(&mut self.events),
             after: Barrier::new(after),
-        }
+        })
     }
 }
 

@@ -18,7 +18,8 @@ use flash_proto::{
     transaction::{Action, commit_inputs},
 };
 
-use super::{records::Records, slot::Slot, writer::Job, *};
+use super::{records::Records, slot::Slot, view::Publication, writer::Job, *};
+use crate::api::LaneInfo;
 
 const NETWORK: NetworkId = NetworkId::new([9; 32]);
 
@@ -184,57 +185,103 @@ async fn a_channel_is_listed_once_it_is_durable() {
     tokio::task::spawn_blocking(|| threads.into_iter().for_each(|it| it.join().unwrap())).await.unwrap();
 }
 
-/// A lane is not idle while an update of it syncs: what fills others is signed meanwhile, and goes out with the next job.
-#[tokio::test]
-async fn large_updates_are_signed_while_the_one_before_syncs() {
-    let (store, agreement) = (MemoryStore::new(), agreement(0));
-    let records = Records {
-        store: Arc::new(store.reopen()),
-        keys: Arc::new(|_| key(Side::A)),
-        history: HistoryRule::default(),
-        stop: Stop::default(),
-    };
-    let views = Views::new(records);
-    let mut effects = Effects::default();
-    let channel = Channel::new(agreement.clone(), key(Side::A), &mut effects);
-    let mut slot = Slot::new(channel, effects, 7);
-    let (outbox, _sent, _closed) = Outbox::new();
-    slot.link(1, outbox);
-    let record = Some(ChannelRecord::opened(&agreement.open));
-    slot.milestone(1, Some(LedgerView { index: 1, record, payouts: None }));
-    slot.freshness(Some(Duration::ZERO), &Timing { milestone_interval_ms: 1_000, freshness_max: None });
-    let updates = |slot: &mut Slot| {
-        let Job { batch, after, .. } = slot.job(&views);
-        let sends = after.open(&store.commit(&batch).unwrap()).sends;
-        let (mut seqs, mut standing) = (Vec::new(), None);
-        for (_, message) in sends {
-            match message {
-                ChannelMessage::Update(update) => seqs.push(update.seq),
-                ChannelMessage::Reestablish(own) => standing = Some(own),
-                _ => {}
-            }
-        }
-        (seqs, standing)
-    };
-    let standing = updates(&mut slot).1.unwrap();
-    slot.durable(&store).unwrap();
-    slot.message(1, ChannelMessage::Reestablish(standing), room()).unwrap();
-    let pay = |slot: &mut Slot, count: u64| {
+/// A payer's channel in the engine, driven by hand: it is open, and knows where its peer stands.
+struct Payer {
+    slot: Slot,
+    store: MemoryStore,
+    views: Views,
+    _sent: Waiting,
+}
+
+impl Payer {
+    fn new() -> Self {
+        let (store, agreement) = (MemoryStore::new(), agreement(0));
+        let records = Records {
+            store: Arc::new(store.reopen()),
+            keys: Arc::new(|_| key(Side::A)),
+            history: HistoryRule::default(),
+            stop: Stop::default(),
+        };
+        let mut effects = Effects::default();
+        let channel = Channel::new(agreement.clone(), key(Side::A), &mut effects);
+        let mut slot = Slot::new(channel, effects, 7);
+        let (outbox, sent, _) = Outbox::new();
+        slot.link(1, outbox);
+        let record = Some(ChannelRecord::opened(&agreement.open));
+        slot.milestone(1, Some(LedgerView { index: 1, record, payouts: None }));
+        slot.freshness(Some(Duration::ZERO), &Timing { milestone_interval_ms: 1_000, freshness_max: None });
+        let mut payer = Self { slot, store, views: Views::new(records), _sent: sent };
+        let said = payer.commit();
+        let standing = said.into_iter().find(|it| matches!(it, ChannelMessage::Reestablish(_))).unwrap();
+        payer.slot.durable(&payer.store).unwrap();
+        payer.hear(standing);
+        payer
+    }
+
+    fn hear(&mut self, message: ChannelMessage) {
+        self.slot.message(1, message, room()).unwrap();
+    }
+
+    /// The next job comes to the disk, which the engine is not told yet: what is sent then.
+    fn commit(&mut self) -> Vec<ChannelMessage> {
+        let Job { batch, after, .. } = self.slot.job(&self.views).unwrap();
+        let after = after.open(&self.store.commit(&batch).unwrap());
+        after.publications.into_iter().for_each(Publication::publish);
+        after.sends.into_iter().map(|(_, message)| message).collect()
+    }
+
+    /// The numbers of the updates that the next job sends.
+    fn updates(&mut self) -> Vec<u64> {
+        let seq = |message| match message {
+            ChannelMessage::Update(update) => Some(update.seq),
+            _ => None,
+        };
+        self.commit().into_iter().filter_map(seq).collect()
+    }
+
+    fn pay(&mut self, count: u64) -> oneshot::Receiver<Result<(), ApiError>> {
         let mut payments = PaymentList::new();
         for _ in 0..count {
             payments.push(&Payment { amount: Amount::new(1), reference: Reference::default() }).unwrap();
         }
-        let ((queued, _), (acknowledged, _)) = (oneshot::channel(), oneshot::channel());
-        slot.pay(Order { pays: Pays::All(payments), callers: Callers { queued, acknowledged } }, &store);
-    };
-    pay(&mut slot, 5_000);
-    assert_eq!(updates(&mut slot).0, [1]);
-    for _ in 0..2 {
-        pay(&mut slot, 5_000);
+        let ((queued, _), (acknowledged, told)) = (oneshot::channel(), oneshot::channel());
+        let order = Order { pays: Pays::All(payments), callers: Callers { queued, acknowledged } };
+        self.slot.pay(order, &self.store);
+        told
     }
-    pay(&mut slot, 1);
-    slot.durable(&store).unwrap();
-    assert_eq!(updates(&mut slot).0, [2, 3, 4]);
+
+    fn shown(&self) -> LaneInfo {
+        self.views.get(agreement(0).channel()).unwrap().info.sent
+    }
+}
+
+/// A lane is not idle while an update of it syncs: what fills others is signed meanwhile, and goes out with the next job.
+#[tokio::test]
+async fn large_updates_are_signed_while_the_one_before_syncs() {
+    let mut payer = Payer::new();
+    payer.pay(5_000);
+    assert_eq!(payer.updates(), [1]);
+    for _ in 0..2 {
+        payer.pay(5_000);
+    }
+    payer.pay(1);
+    payer.slot.durable(&payer.store).unwrap();
+    assert_eq!(payer.updates(), [2, 3, 4]);
+}
+
+/// Nothing is written for an acknowledgement, so nothing waits for the disk.
+#[tokio::test]
+async fn an_acknowledgement_is_told_and_shown_without_a_job() {
+    let mut payer = Payer::new();
+    let mut told = payer.pay(3);
+    assert_eq!(payer.updates(), [1]);
+    payer.slot.durable(&payer.store).unwrap();
+    assert_eq!(payer.shown().acknowledged, 0);
+    payer.hear(ChannelMessage::Ack { seq: 1 });
+    assert!(payer.slot.job(&payer.views).is_none());
+    assert!(!payer.slot.dirty && !payer.slot.committing);
+    assert_eq!((payer.shown().payments, payer.shown().acknowledged), (3, 3));
+    told.try_recv().unwrap().unwrap();
 }
 
 /// What a peer's payment gets that comes to a machine after it slept until its view of the ledger was too old (§4.7).

@@ -1,10 +1,14 @@
-//! The writer: one thread that makes everything durable, many jobs to a commit.
+//! The writer: one thread that makes everything durable, many jobs to a commit, and its courier.
 //!
-//! It takes all jobs that wait, puts their batches into one, commits, and only with the token of that
-//! commit does what the jobs were waiting for (I10): the new state is shown first, so that whoever hears
-//! of it from the peer finds it here as well; then messages go out, then transactions, then answers, then
-//! the engine learns that it may go on. While it syncs, payments queue up, and the next update carries
-//! all of them.
+//! It takes all jobs that wait, puts their batches into one and commits. While it syncs, payments queue up, and the next
+//! update carries all of them. What the jobs were waiting for it hands to the courier with the token of that commit (I10),
+//! who shows the new state first, so that whoever hears of it from the peer finds it here as well; then messages go out,
+//! then transactions, then answers, then the engine learns that it may go on.
+//!
+//! The courier is a task: all whom a commit concerns are woken on the threads of the runtime, by one wake of another
+//! thread. They run before the tasks of QUIC do, which send together what all of them have written ([`Last`]).
+//!
+//! [`Last`]: flash_node_client::quic::Last
 
 use std::{sync::Arc, thread, time::Instant};
 
@@ -22,6 +26,10 @@ use crate::{
 
 /// Jobs that may wait for the writer; past it whoever brings one waits.
 const JOBS_MAX: usize = 256;
+/// Jobs that find room together; whoever brings more waits once for each so many.
+const JOBS_TOGETHER_MAX: usize = 128;
+/// Commits whose consequences may wait for the courier; past it the writer waits.
+const COMMITTED_MAX: usize = 8;
 
 /// Something to make durable, and what happens only afterwards.
 #[derive(Debug)]
@@ -58,7 +66,7 @@ pub struct Writer(mpsc::Sender<Job>);
 #[error("the daemon is stopping")]
 pub struct Stopped;
 
-/// Where the writer passes things on to.
+/// Where the courier passes things on to.
 pub(crate) struct Outlets {
     /// Transactions for the ledger. Each channel has at most a few at a time.
     pub submissions: mpsc::UnboundedSender<Transaction>,
@@ -66,9 +74,16 @@ pub(crate) struct Outlets {
     pub durable: mpsc::UnboundedSender<ChannelId>,
 }
 
+/// What waited for one commit.
+#[derive(Debug)]
+struct Committed {
+    afters: Vec<Barrier<Afterwards>>,
+    durable: Durable,
+}
+
 impl Writer {
-    /// Starts the thread. It ends when every `Writer` is dropped and all jobs are done, or when the
-    /// store fails.
+    /// Starts the thread, and its courier on the runtime. It ends when every `Writer` is dropped and all jobs are done, or
+    /// when the store fails.
     pub(crate) fn start(
         store: Arc<dyn Store>,
         log: EventLog,
@@ -78,20 +93,34 @@ impl Writer {
         stop: Stop,
     ) -> std::io::Result<(Self, thread::JoinHandle<()>)> {
         let (sender, jobs) = mpsc::channel(JOBS_MAX);
+        let (courier, commits) = mpsc::channel(COMMITTED_MAX);
+        let (carrying, carried) = oneshot::channel::<()>();
+        let guard = FailOnPanic(stop.clone());
+        tokio::spawn(async move {
+            carry(commits, outlets).await;
+            drop((guard, carrying));
+        });
         let run = move || {
             let guard = FailOnPanic(stop.clone());
-            WriterThread { store, log, backup, outlets, metrics, stop }.run(jobs);
+            WriterThread { store, log, backup, courier, metrics, stop }.run(jobs);
+            // Never sent: gone when the courier has done everything.
+            let _ = carried.blocking_recv();
             drop(guard);
         };
         Ok((Self(sender), thread::Builder::new().name("flash-writer".to_owned()).spawn(run)?))
     }
 
-    /// Brings a job; waits while too many wait.
+    /// Brings jobs, so that they come with one commit where there is room for them; waits while too many wait.
     ///
     /// # Errors
     /// [`Stopped`].
-    pub(crate) async fn bring(&self, job: Job) -> Result<(), Stopped> {
-        self.0.send(job).await.map_err(|_| Stopped)
+    pub(crate) async fn bring(&self, jobs: Vec<Job>) -> Result<(), Stopped> {
+        let mut jobs = jobs.into_iter();
+        while jobs.len() > 0 {
+            let room = self.0.reserve_many(jobs.len().min(JOBS_TOGETHER_MAX)).await.map_err(|_| Stopped)?;
+            room.zip(&mut jobs).for_each(|(place, job)| place.send(job));
+        }
+        Ok(())
     }
 
     /// Makes changes and events durable, and returns when they are.
@@ -114,7 +143,7 @@ impl Writer {
     ) -> Result<oneshot::Receiver<()>, Stopped> {
         let (reply, done) = oneshot::channel();
         let after = Barrier::new(Afterwards { replies: vec![reply], ..Afterwards::default() });
-        self.bring(Job { batch, events, after }).await?;
+        self.bring(vec![Job { batch, events, after }]).await?;
         Ok(done)
     }
 }
@@ -134,7 +163,7 @@ struct WriterThread {
     store: Arc<dyn Store>,
     log: EventLog,
     backup: Option<Keeper>,
-    outlets: Outlets,
+    courier: mpsc::Sender<Committed>,
     metrics: Metrics,
     stop: Stop,
 }
@@ -163,35 +192,45 @@ impl WriterThread {
                 self.stop.fail(format!("the backup failed: {error}"), true);
                 return;
             }
-            // Jobs without changes, such as those of acknowledgements, cost no sync.
+            // Jobs without changes, such as those that only send, cost no sync.
             if !batch.is_empty() {
                 self.metrics.committed(started.elapsed(), waiting.len());
             }
             batch.clear();
             self.log.publish();
-            for job in waiting.drain(..) {
-                self.act(job.after, &durable);
+            let afters = waiting.drain(..).map(|job| job.after).collect();
+            if self.courier.blocking_send(Committed { afters, durable }).is_err() {
+                return; // the runtime ends
             }
         }
     }
+}
 
-    fn act(&self, after: Barrier<Afterwards>, durable: &Durable) {
-        let Afterwards { publications, sends, submissions, replies, engine } = after.open(durable);
-        for publication in publications {
-            publication.publish();
+/// The courier's work, until the writer has ended.
+async fn carry(mut commits: mpsc::Receiver<Committed>, outlets: Outlets) {
+    while let Some(Committed { afters, durable }) = commits.recv().await {
+        for after in afters {
+            act(after.open(&durable), &outlets);
         }
-        for (outbox, message) in sends {
-            outbox.send(message);
-        }
-        for transaction in submissions {
-            // Gone only while the daemon stops; the channel's record brings the transaction back.
-            let _ = self.outlets.submissions.send(transaction);
-        }
-        for reply in replies {
-            let _ = reply.send(());
-        }
-        if let Some(channel) = engine {
-            let _ = self.outlets.durable.send(channel);
-        }
+    }
+}
+
+fn act(after: Afterwards, outlets: &Outlets) {
+    let Afterwards { publications, sends, submissions, replies, engine } = after;
+    for publication in publications {
+        publication.publish();
+    }
+    for (outbox, message) in sends {
+        outbox.send(message);
+    }
+    for transaction in submissions {
+        // Gone only while the daemon stops; the channel's record brings the transaction back.
+        let _ = outlets.submissions.send(transaction);
+    }
+    for reply in replies {
+        let _ = reply.send(());
+    }
+    if let Some(channel) = engine {
+        let _ = outlets.durable.send(channel);
     }
 }

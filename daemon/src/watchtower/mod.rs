@@ -287,7 +287,9 @@ impl Task {
                 // Also an answer that changes nothing waits for what came before it.
                 let ((told, durable), (may_claim, claimable)) = (oneshot::channel(), oneshot::channel());
                 let after = Afterwards { replies: vec![told, may_claim], ..Afterwards::default() };
-                self.writer.bring(Job { batch, events: Vec::new(), after: Barrier::new(after) }).await?;
+                self.writer
+                    .bring(vec![Job { batch, events: Vec::new(), after: Barrier::new(after) }])
+                    .await?;
                 let _ = reply.send(Ok(Kept { answer, durable }));
                 self.claim(channel, Some(claimable));
             }
@@ -304,7 +306,7 @@ impl Task {
                     self.claim(*channel, None);
                 }
                 let after = Barrier::new(Afterwards::default());
-                self.writer.bring(Job { batch, events: Vec::new(), after }).await?;
+                self.writer.bring(vec![Job { batch, events: Vec::new(), after }]).await?;
             }
         }
         Ok(())
