@@ -22,6 +22,11 @@ use flash_proto::{
     block::{Data, Work},
     transaction::commit_inputs,
 };
+use mimalloc::MiMalloc;
+
+/// What `flashd` has, which runs nodes.
+#[global_allocator]
+static ALLOCATOR: MiMalloc = MiMalloc;
 
 /// Outputs of one transaction that splits money.
 const SPLIT: u64 = 100;

@@ -65,6 +65,7 @@ pub(super) fn keep(shared: &Shared) -> Result<(), StoreError> {
 
 /// Leaves nothing to do for the next opening, and no more on the disk than is needed.
 fn close(shared: &Shared) -> Result<(), StoreError> {
+    remove_spares(shared)?;
     shared.writer().cut()?;
     if shared.state().since == 0 {
         return Ok(());
@@ -79,7 +80,13 @@ fn close(shared: &Shared) -> Result<(), StoreError> {
         }
     }
     let before = move_into_base(shared)?;
-    drop_unneeded(shared, before)
+    drop_unneeded(shared, before)?;
+    remove_spares(shared)
+}
+
+fn remove_spares(shared: &Shared) -> Result<(), StoreError> {
+    shared.state_mut().spares.clear();
+    Ok(segment::remove_spares(&shared.directory)?)
 }
 
 /// Moves all that waits into the tree. Gives back the file before which the journal is needed for its values only.
@@ -99,19 +106,26 @@ fn move_into_base(shared: &Shared) -> Result<u64, StoreError> {
     Ok(mark.segment)
 }
 
-/// Removes the files before `before` of which no value is needed.
+/// Removes the files before `before` of which no value is needed, but for some that are kept.
 fn drop_unneeded(shared: &Shared, before: u64) -> Result<(), StoreError> {
-    let unneeded: Vec<u64> = {
+    let unneeded: Vec<(u64, u64)> = {
         let mut state = shared.state_mut();
         let unneeded = state.segments.range(..before).filter(|(_, extent)| extent.live == 0);
-        let unneeded: Vec<u64> = unneeded.map(|(number, _)| *number).collect();
-        for number in &unneeded {
+        let unneeded: Vec<_> = unneeded.map(|(number, extent)| (*number, extent.bytes)).collect();
+        for (number, _) in &unneeded {
             state.segments.remove(number);
         }
         unneeded
     };
-    let mut paths = unneeded.into_iter().map(|number| segment::path(&shared.directory, number));
-    Ok(paths.try_for_each(fs::remove_file)?)
+    for (number, bytes) in unneeded {
+        if bytes >= shared.sizes.segment && shared.state().spares.len() < shared.sizes.spares {
+            segment::keep_spare(&shared.directory, number)?;
+            shared.state_mut().spares.push((number, bytes));
+        } else {
+            fs::remove_file(segment::path(&shared.directory, number))?;
+        }
+    }
+    Ok(())
 }
 
 /// Writes the values of files of which little is needed again at the end, until most of the journal is needed.

@@ -12,8 +12,10 @@
 //! - Each commit is synced before the next is written, so that a power cut leaves at most one frame that
 //!   is not whole, the last. It was never acknowledged, and is cut off. A bad frame with a good one behind
 //!   it, in whichever file, is damage, and the store refuses to open.
-//! - Behind the last frame of the newest file there may be zeros: room that small commits are written into, so that their
-//!   syncs need not write the file's length and blocks as well. A file is cut before the next one is begun.
+//! - Behind the last frame of a file there may be zeros, or what the file was before: room that commits are written into, so
+//!   that their syncs need not write the file's length and blocks as well. That none is missing there shows the next file, which
+//!   says with which commit it begins.
+//! - Some of the files that go are kept as long as the store is open, and written again.
 //! - A run goes into the tree with the number of its last commit and the place in the journal behind it, all at
 //!   once. If the tree is older than the journal's oldest file, or the journal shorter than the tree says, the
 //!   store refuses to open.
@@ -34,7 +36,6 @@ mod tests;
 use std::{
     fs::File,
     io,
-    os::unix::fs::FileExt,
     path::{Path, PathBuf},
     sync::{
         Arc, Condvar, Mutex, MutexGuard, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard,
@@ -69,6 +70,8 @@ struct Sizes {
     small: usize,
     /// Zeros that are written behind a small one, if there are none yet.
     room: u64,
+    /// Full files that are kept to be written again.
+    spares: usize,
 }
 
 const SIZES: Sizes = Sizes {
@@ -79,6 +82,7 @@ const SIZES: Sizes = Sizes {
     again: 1 << 20,
     small: 16 << 10,
     room: 64 << 10,
+    spares: 4,
 };
 /// For tests: all that happens now and then happens often.
 const SMALL_SIZES: Sizes = Sizes {
@@ -89,6 +93,7 @@ const SMALL_SIZES: Sizes = Sizes {
     again: 16 << 10,
     small: 4 << 10,
     room: 8 << 10,
+    spares: 2,
 };
 /// In the directory of a store, the files of its journal and of its tree.
 const JOURNAL: &str = "journal";
@@ -132,7 +137,7 @@ struct Signal {
 struct Writer {
     segment: Segment,
     end: u64,
-    /// Where the file ends: behind `end` it has zeros.
+    /// Where the file ends: behind `end` it has nothing that counts.
     filled: u64,
     /// The number of the newest commit.
     newest: u64,
@@ -222,9 +227,22 @@ impl JournalStore {
 
     /// Bytes that the store takes on the disk.
     pub fn disk_bytes(&self) -> u64 {
-        let journal: u64 = self.shared.state().segments.values().map(|extent| extent.bytes).sum();
-        journal.saturating_add(self.shared.base.disk_bytes())
+        let room = {
+            let writer = self.shared.writer();
+            writer.filled.saturating_sub(writer.end)
+        };
+        let journal: u64 = {
+            let state = self.shared.state();
+            let spares = state.spares.iter().map(|(_, bytes)| *bytes);
+            state.segments.values().map(|extent| extent.bytes).chain(spares).sum()
+        };
+        journal.saturating_add(room).saturating_add(self.shared.base.disk_bytes())
     }
+}
+
+/// Whether what was read may have been moved or deleted while it was looked for: its file is gone, or is written again.
+const fn may_have_moved(value: &Result<Option<Vec<u8>>, StoreError>) -> bool {
+    matches!(value, Ok(None) | Err(StoreError::Corrupt { .. } | StoreError::Newer { .. }))
 }
 
 impl Shared {
@@ -267,7 +285,7 @@ impl Shared {
         let end = writer.end.saturating_add(writer.buffer.len() as u64);
         let makes_room = end > writer.filled && writer.buffer.len() <= self.sizes.small;
         let mut filled = writer.filled.max(end);
-        let mut written = writer.segment.file.write_all_at(&writer.buffer, writer.end);
+        let mut written = writer.segment.write(&mut writer.buffer, writer.end, writer.filled);
         if makes_room {
             filled = end.saturating_add(self.sizes.room);
             written = written.and_then(|()| writer.segment.make_room(end, filled));
@@ -284,12 +302,20 @@ impl Shared {
     }
 
     fn begin_segment(&self, writer: &mut Writer) -> io::Result<()> {
-        // Only of the last file may something be left that is no commit.
-        writer.cut()?;
-        let number = writer.segment.number.saturating_add(1);
-        writer.segment = Segment::create(&self.directory, number, writer.newest.saturating_add(1))?;
-        (writer.end, writer.filled) = (HEADER_BYTES, HEADER_BYTES);
-        self.state_mut().segments.insert(number, Extent { bytes: HEADER_BYTES, live: 0 });
+        let (number, first) = (writer.segment.number.saturating_add(1), writer.newest.saturating_add(1));
+        let (full, filled) = (writer.segment.number, writer.filled);
+        let spare = self.state_mut().spares.pop();
+        (writer.segment, writer.filled) = match spare {
+            Some((spare, bytes)) => {
+                let spare = segment::spare_path(&self.directory, spare);
+                (Segment::create_from(&spare, &self.directory, number, first)?, bytes)
+            }
+            None => (Segment::create(&self.directory, number, first)?, HEADER_BYTES),
+        };
+        writer.end = HEADER_BYTES;
+        let mut state = self.state_mut();
+        state.segments.entry(full).or_default().bytes = filled;
+        state.segments.insert(number, Extent { bytes: HEADER_BYTES, live: 0 });
         Ok(())
     }
 
@@ -324,19 +350,19 @@ impl Shared {
         }
     }
 
-    fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
-        let mut before = None;
+    /// The value under a key that was found in this slot, or in another one if it has moved since.
+    fn newest(&self, table: Table, key: &[u8], found: Slot) -> Result<Option<Vec<u8>>, StoreError> {
+        let (mut slot, mut before) = (found, None);
         loop {
-            let slot = self.state().slot(&self.base, table.id, key)?;
-            let value = self.value(table, key, slot.clone())?;
+            let value = self.value(table, key, slot.clone());
             match slot {
-                // It was moved or deleted while it was looked for.
-                Slot::At(place) if value.is_none() && before != Some(place) => before = Some(place),
-                Slot::At(_) if value.is_none() => {
+                Slot::At(place) if before != Some(place) && may_have_moved(&value) => before = Some(place),
+                Slot::At(_) if matches!(value, Ok(None)) => {
                     return Err(envelope::corrupt(table, key, "its file is missing"));
                 }
-                _ => return Ok(value),
+                _ => return value,
             }
+            slot = self.state().slot(&self.base, table.id, key)?;
         }
     }
 
@@ -344,11 +370,7 @@ impl Shared {
     fn values(&self, table: Table, slots: Vec<(Vec<u8>, Slot)>) -> Result<Entries, StoreError> {
         let mut entries = Entries::new();
         for (key, slot) in slots {
-            let value = match self.value(table, &key, slot)? {
-                Some(value) => Some(value),
-                None => self.get(table, &key)?,
-            };
-            entries.extend(value.map(|value| (key, value)));
+            entries.extend(self.newest(table, &key, slot)?.map(|value| (key, value)));
         }
         Ok(entries)
     }
@@ -372,7 +394,8 @@ impl Store for JournalStore {
 
     fn get(&self, table: Table, key: &[u8]) -> Result<Option<Vec<u8>>, StoreError> {
         self.shared.alive()?;
-        self.shared.get(table, key)
+        let slot = self.shared.state().slot(&self.shared.base, table.id, key)?;
+        self.shared.newest(table, key, slot)
     }
 
     fn scan(

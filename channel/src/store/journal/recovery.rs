@@ -50,6 +50,7 @@ fn damaged(what: String) -> StoreError {
 /// Reads the journal in `directory` from where the tree is.
 pub(super) fn recover(directory: &Path, base: &Base) -> Result<(Writer, State), StoreError> {
     let mark = base.mark()?;
+    segment::remove_spares(directory)?;
     let mut numbers = segment::list(directory)?;
     if let Some(newest) = numbers.last().copied()
         && fs::metadata(segment::path(directory, newest))?.len() <= HEADER_BYTES
@@ -108,13 +109,13 @@ fn replay(
             return Err(missing(newest));
         }
         if number != mark.segment && segment.first != first {
-            return Err(damaged(format!("file {number} of the journal does not begin with commit {first}")));
+            return Err(damaged(format!("commit {first} of the journal, before its file {number}")));
         }
         let end = replay_segment(&segment, base, offset, &mut newest, state)?;
-        let is_last = numbers.last() == Some(&number);
         let len = segment.file.metadata()?.len();
-        if end < len {
-            if !is_last || segment.continues(newest, end)? {
+        let is_last = numbers.last() == Some(&number);
+        if is_last && end < len {
+            if segment.continues(newest, end)? {
                 let commit = newest.saturating_add(1);
                 return Err(damaged(format!("commit {commit} in file {number} of the journal")));
             }
@@ -122,7 +123,7 @@ fn replay(
             segment.file.set_len(end)?;
             segment.file.sync_all()?;
         }
-        state.segments.entry(number).or_default().bytes = end;
+        state.segments.entry(number).or_default().bytes = if is_last { end } else { len };
         last = Some(Writer::new(segment, end, newest));
     }
     last.ok_or_else(|| missing(newest))

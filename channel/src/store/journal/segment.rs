@@ -2,13 +2,14 @@
 //!
 //! ```text
 //! header   magic 8 ‖ segment u64 ‖ number of its first commit u64 ‖ salt u64 ‖ crc32 u32
-//! frame    crc32 u32 ‖ bytes of the body u32 ‖ number of the commit u64 ‖ body
+//! frame    crc32 u32 ‖ bytes of the body u32 ‖ number of the commit, by xor with the salt u64 ‖ body
 //! body     changes: table u8 ‖ kind u8 ‖ bytes of the key u8 ‖ bytes of the value u32 ‖ key ‖ value
 //! ```
 //!
-//! Behind the last frame of the newest file there may be zeros. All integers are little-endian; a value has its
-//! envelope around it, so that it can be read where it stands. A frame's checksum begins with the salt of its file: what a
-//! peer has put into a payment is never taken for a frame.
+//! Behind the last frame there may be zeros, or frames of the file that it was before. All integers are
+//! little-endian; a value has its envelope around it, so that it can be read where it stands. A frame's checksum begins with
+//! the salt of its file, and its number is hidden by it: neither what a peer has put into a payment nor what is left of an older
+//! file is ever taken for a frame.
 
 use std::{
     fs::{self, File},
@@ -20,10 +21,12 @@ use std::{
 
 use super::super::{Batch, StoreError, envelope};
 
-const MAGIC: [u8; 8] = *b"FLASHJ01";
+const MAGIC: [u8; 8] = *b"FLASHJ02";
 pub(super) const HEADER_BYTES: u64 = 36;
 const FRAME_HEADER_BYTES: usize = 16;
 const CHANGE_HEADER_BYTES: usize = 7;
+/// Ends the name of a file that is to be written again.
+const SPARE: &str = ".spare";
 /// The bits of a change's kind.
 const PUT: u8 = 1;
 const LARGE: u8 = 2;
@@ -100,6 +103,32 @@ pub(super) fn path(directory: &Path, number: u64) -> PathBuf {
     directory.join(format!("{number:012}"))
 }
 
+/// Where a file is kept that is to be written again.
+pub(super) fn spare_path(directory: &Path, number: u64) -> PathBuf {
+    directory.join(format!("{number:012}{SPARE}"))
+}
+
+/// Keeps a file to be written again. Linux forgets what it has of it in memory: it keeps that in large pages, as which it was
+/// written, and of one that is written to in two commits it counts all as written twice.
+pub(super) fn keep_spare(directory: &Path, number: u64) -> io::Result<()> {
+    let spare = spare_path(directory, number);
+    fs::rename(path(directory, number), &spare)?;
+    #[cfg(target_os = "linux")]
+    rustix::fs::fadvise(File::open(spare)?, 0, None, rustix::fs::Advice::DontNeed)?;
+    Ok(())
+}
+
+/// Removes the files that were kept to be written again.
+pub(super) fn remove_spares(directory: &Path) -> io::Result<()> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.file_name().to_str().is_some_and(|name| name.ends_with(SPARE)) {
+            fs::remove_file(entry.path())?;
+        }
+    }
+    Ok(())
+}
+
 /// The numbers of the files in a directory, rising.
 pub(super) fn list(directory: &Path) -> io::Result<Vec<u64>> {
     let mut numbers = Vec::new();
@@ -113,22 +142,38 @@ pub(super) fn list(directory: &Path) -> io::Result<Vec<u64>> {
 impl Segment {
     /// Makes a file; it and its name are on the disk when this returns.
     pub(super) fn create(directory: &Path, number: u64, first: u64) -> io::Result<Self> {
-        let salt = random();
         let file = File::options()
             .create(true)
             .truncate(true)
             .read(true)
             .write(true)
             .open(path(directory, number))?;
+        let segment = Self { number, first, salt: random(), file };
+        segment.write_header()?;
+        File::open(directory)?.sync_all()?;
+        Ok(segment)
+    }
+
+    /// Makes a file of one that is kept. What was in it stays behind the header, so that commits need not grow it. It is
+    /// on the disk when this returns.
+    pub(super) fn create_from(spare: &Path, directory: &Path, number: u64, first: u64) -> io::Result<Self> {
+        let file = File::options().read(true).write(true).open(spare)?;
+        let segment = Self { number, first, salt: random(), file };
+        // The name comes last: under it there is always a whole header.
+        segment.write_header()?;
+        fs::rename(spare, path(directory, number))?;
+        File::open(directory)?.sync_all()?;
+        Ok(segment)
+    }
+
+    fn write_header(&self) -> io::Result<()> {
         let mut header = MAGIC.to_vec();
-        for field in [number, first, salt] {
+        for field in [self.number, self.first, self.salt] {
             header.extend_from_slice(&field.to_le_bytes());
         }
         header.extend_from_slice(&crc32fast::hash(&header).to_le_bytes());
-        file.write_all_at(&header, 0)?;
-        file.sync_all()?;
-        File::open(directory)?.sync_all()?;
-        Ok(Self { number, first, salt, file })
+        self.file.write_all_at(&header, 0)?;
+        self.file.sync_all()
     }
 
     /// Opens a file; `None` if its header is not whole.
@@ -146,6 +191,21 @@ impl Segment {
         };
         let whole = crc32fast::hash(fields).to_le_bytes() == *crc && fields.starts_with(&MAGIC);
         Ok((whole && field(8) == number).then(|| Self { number, first: field(16), salt: field(24), file }))
+    }
+
+    /// Writes a frame at `offset`. Where the file has a whole page at its end already, up to `filled`, zeros fill that page: of a
+    /// page that it has not in memory Linux would read the rest from the disk first.
+    pub(super) fn write(&self, frame: &mut Vec<u8>, offset: u64, filled: u64) -> io::Result<()> {
+        let bytes = frame.len();
+        let end = offset.saturating_add(bytes as u64);
+        let page = end.next_multiple_of(PAGE_BYTES);
+        if page <= filled {
+            let zeros = usize::try_from(page.saturating_sub(end)).unwrap_or_default();
+            frame.resize(bytes.saturating_add(zeros), 0);
+        }
+        let written = self.file.write_all_at(frame, offset);
+        frame.truncate(bytes);
+        written
     }
 
     /// Writes zeros, so that commits are written there without growing the file. A page at a time: in one piece Linux keeps
@@ -182,7 +242,7 @@ impl Segment {
         let len = u32::try_from(bytes).map_err(|_| {
             io::Error::new(io::ErrorKind::InvalidInput, format!("{bytes} bytes are too many for one commit"))
         })?;
-        let fields = [&len.to_le_bytes()[..], &number.to_le_bytes()].concat();
+        let fields = [&len.to_le_bytes()[..], &(number ^ self.salt).to_le_bytes()].concat();
         let crc = self.checksum(&fields, body(buffer)).to_le_bytes();
         for (to, from) in buffer.iter_mut().zip(crc.iter().chain(&fields)) {
             *to = *from;
@@ -206,7 +266,8 @@ impl Segment {
             return Ok(Frame::None);
         }
         self.file.read_exact_at(&mut header, offset)?;
-        let (Some((crc, fields)), Some(len)) = (header.split_first_chunk::<4>(), body_len(&header, number))
+        let (Some((crc, fields)), Some(len)) =
+            (header.split_first_chunk::<4>(), body_len(&header, number ^ self.salt))
         else {
             return Ok(Frame::None);
         };
@@ -228,9 +289,8 @@ impl Segment {
         // No file has room for more frames than bytes.
         let numbers = number.saturating_add(1)..=number.saturating_add(len);
         for (at, window) in (offset..).zip(rest.windows(FRAME_HEADER_BYTES)) {
-            let Some(found) = window.last_chunk::<8>().map(|found| u64::from_le_bytes(*found)) else {
-                continue;
-            };
+            let Some(hidden) = window.last_chunk::<8>() else { continue };
+            let found = u64::from_le_bytes(*hidden) ^ self.salt;
             if numbers.contains(&found) && matches!(self.read(found, at)?, Frame::Whole(_)) {
                 return Ok(true);
             }
@@ -264,11 +324,11 @@ pub(super) const fn body_offset(offset: u64) -> u64 {
     offset.saturating_add(FRAME_HEADER_BYTES as u64)
 }
 
-/// Bytes of the body, if the header is that of commit `number`.
-fn body_len(header: &[u8; FRAME_HEADER_BYTES], number: u64) -> Option<u32> {
+/// Bytes of the body, if the header has this number.
+fn body_len(header: &[u8; FRAME_HEADER_BYTES], hidden: u64) -> Option<u32> {
     let (_crc, fields) = header.split_first_chunk::<4>()?;
     let (len, found) = fields.split_first_chunk::<4>()?;
-    (found == number.to_le_bytes()).then(|| u32::from_le_bytes(*len))
+    (found == hidden.to_le_bytes()).then(|| u32::from_le_bytes(*len))
 }
 
 /// The changes in a body that stands at `offset` of its file; `None` for one that makes no sense.

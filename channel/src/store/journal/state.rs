@@ -21,6 +21,8 @@ pub(super) struct State {
     /// What is being moved into the tree.
     pub(super) moving: Option<Arc<Overlay>>,
     pub(super) segments: BTreeMap<u64, Extent>,
+    /// Files that are kept to be written again, and their bytes.
+    pub(super) spares: Vec<(u64, u64)>,
     /// Bytes of frames since the last move.
     pub(super) since: u64,
 }

@@ -3,7 +3,7 @@
 use tempfile::TempDir;
 
 use super::{segment::Place, *};
-use std::fs;
+use std::{fs, os::unix::fs::FileExt};
 
 const SMALL: Table = Table::small(1, "small");
 const LARGE: Table = Table::large(2, "large");
@@ -168,6 +168,97 @@ fn small_commits_are_written_into_room_that_is_there_already() {
     assert_eq!(get(&open(&killed.copied()).unwrap()), Some(vec![7; 30]));
 }
 
+fn spares(directory: &Path) -> usize {
+    let files = fs::read_dir(directory.join(JOURNAL)).unwrap();
+    files.filter(|file| file.as_ref().unwrap().path().extension().is_some()).count()
+}
+
+/// A store whose newest file was another one before, and the bytes of that behind its header.
+fn on_a_file_of_before() -> (Killed, Vec<u8>) {
+    let killed = Killed::new();
+    let shared = &killed.store.shared;
+    while shared.state().spares.is_empty() {
+        killed.moved(2);
+    }
+    assert!(shared.state().spares.len() <= SMALL_SIZES.spares, "no more are kept");
+    let (spare, _) = *shared.state().spares.last().unwrap();
+    let before = fs::read(segment::spare_path(&shared.directory, spare)).unwrap();
+    shared.begin_segment(&mut shared.writer()).unwrap();
+    let now = fs::read(segments(&killed.dir.path().join("store")).last().unwrap()).unwrap();
+    let header = usize::try_from(HEADER_BYTES).unwrap();
+    assert!(now.len() as u64 >= SMALL_SIZES.segment && now[header..] == before[header..]);
+    (killed, before)
+}
+
+#[test]
+fn files_that_go_are_written_again_as_long_as_the_store_is_open() {
+    let (killed, _) = on_a_file_of_before();
+    let store = killed.dir.path().join("store");
+    let len = || fs::metadata(segments(&store).last().unwrap()).unwrap().len();
+    let filled = len();
+    for (table, bytes) in [(SMALL, 30), (LARGE, 20_000)] {
+        put(&killed.store, table, b"k", vec![7; bytes]).unwrap();
+        assert_eq!(len(), filled, "the file does not grow");
+    }
+    let on_the_disk = |directory: &Path| -> u64 {
+        let files = fs::read_dir(directory.join(JOURNAL)).unwrap();
+        files.map(|file| file.unwrap().metadata().unwrap().len()).sum()
+    };
+    let told = killed.store.disk_bytes() - killed.store.shared.base.disk_bytes();
+    assert_eq!(told, on_the_disk(&store), "all files are counted");
+    let copied = killed.copied();
+    assert_eq!(spares(&copied), killed.store.shared.state().spares.len());
+    let opened = open(&copied).unwrap();
+    assert_eq!(get(&opened), Some(vec![7; 30]));
+    assert_eq!(spares(&copied), 0, "they were those of another process");
+    drop((opened, killed.store));
+    assert_eq!((spares(&store), get(&open(&store).unwrap())), (0, Some(vec![7; 30])));
+    assert!(len() < SMALL_SIZES.segment, "nothing is left of what it was");
+}
+
+#[test]
+fn what_a_file_was_before_is_never_taken_for_what_it_is() {
+    let (killed, before) = on_a_file_of_before();
+    put(&killed.store, SMALL, b"k", vec![1; 30]).unwrap();
+    let middle = killed.end();
+    put(&killed.store, SMALL, b"k", vec![2; 30]).unwrap();
+    let end = killed.end();
+    for byte in middle..end {
+        // What was not written is as it was before.
+        let directory = killed.copied();
+        let file = segments(&directory).pop().unwrap();
+        let mut bytes = fs::read(&file).unwrap();
+        bytes[byte..end].copy_from_slice(&before[byte..end]);
+        fs::write(&file, bytes).unwrap();
+        let store = open(&directory).unwrap();
+        assert_eq!(get(&store), Some(vec![1; 30]), "torn at {byte}");
+        assert_eq!(fs::metadata(&file).unwrap().len(), middle as u64, "nothing is left of it");
+    }
+    for byte in 0..middle {
+        let directory = killed.copied();
+        flip(segments(&directory).last().unwrap(), byte);
+        assert_damaged(&directory, &format!("byte {byte} is flipped"));
+    }
+    // As far as its header it may be the old file that lost its new name only.
+    let directory = killed.copied();
+    let file = segments(&directory).pop().unwrap();
+    fs::write(&file, before).unwrap();
+    assert_damaged(&directory, "the old file under a new name");
+}
+
+#[test]
+fn what_is_read_where_a_file_is_written_again_is_looked_for_once_more() {
+    let killed = Killed::new();
+    put(&killed.store, LARGE, b"k", vec![1; 5_000]).unwrap();
+    let shared = &killed.store.shared;
+    let slot = shared.state().slot(&shared.base, LARGE.id, b"k").unwrap();
+    let Slot::At(place) = slot else { panic!("{slot:?}") };
+    put(&killed.store, LARGE, b"k", vec![2; 5_000]).unwrap();
+    shared.writer().segment.file.write_all_at(&[9; 100], place.offset).unwrap();
+    let found = shared.values(LARGE, vec![(b"k".to_vec(), Slot::At(place))]).unwrap();
+    assert_eq!(found, [(b"k".to_vec(), vec![2; 5_000])]);
+}
+
 #[test]
 fn what_is_missing_of_the_files_is_missed() {
     let killed = Killed::new();
@@ -206,8 +297,10 @@ fn what_is_missing_of_the_files_is_missed() {
     assert!(needed >= 2, "{needed} of {files:?} are needed");
     let cut = killed.copied();
     let file = &segments(&cut)[files.len() - 2];
-    let len = fs::metadata(file).unwrap().len();
-    File::options().write(true).open(file).unwrap().set_len(len - 1).unwrap();
+    let mut bytes = fs::read(file).unwrap();
+    let end = bytes.iter().rposition(|byte| *byte != 0).unwrap();
+    bytes.truncate(end);
+    fs::write(file, bytes).unwrap();
     assert_damaged(&cut, "the end of a file that is not the last");
     let directory = killed.copied();
     fs::remove_dir_all(directory.join(BASE)).unwrap();
