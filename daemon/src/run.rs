@@ -21,7 +21,11 @@ use flash_node_client::{
 use flash_proto::{NetworkId, NetworkParams, SecretKey};
 use serde_json::json;
 use tokio::{net::TcpListener, task::JoinSet};
-use tracing_subscriber::{filter::Targets, layer::SubscriberExt, util::SubscriberInitExt};
+use tracing_subscriber::{
+    filter::{LevelFilter, Targets},
+    layer::SubscriberExt,
+    util::SubscriberInitExt,
+};
 
 use crate::{
     api::BackupInfo,
@@ -415,14 +419,23 @@ async fn serve(dir: &DataDir, config: &Config, daemon: Daemon, stop: &Stop) -> R
     served.map_err(Failure::new)
 }
 
-/// Writes logs to standard error.
-pub fn log_to_stderr(filter: &str, json: bool) -> Result<(), Failure> {
-    let filter = filter.parse::<Targets>().map_err(|error| Failure {
+/// The filter that is given. Of what the store's tree does with its files only warnings are news, unless it is asked for.
+fn log_filter(given: &str) -> Result<Targets, Failure> {
+    const TREE: &str = "lsm_tree";
+    let filter = given.parse::<Targets>().map_err(|error| Failure {
         message: format!(
-            "`{filter}` is no log filter: {error}. Use a level, or such as flashd=debug,quinn=warn"
+            "`{given}` is no log filter: {error}. Use a level, or such as flashd=debug,quinn=warn"
         ),
         exit: Exit::Usage,
     })?;
+    let is_named = filter.iter().any(|(target, _)| target.starts_with(TREE));
+    let is_info = filter.default_level() == Some(LevelFilter::INFO);
+    Ok(if is_info && !is_named { filter.with_target(TREE, LevelFilter::WARN) } else { filter })
+}
+
+/// Writes logs to standard error.
+pub fn log_to_stderr(filter: &str, json: bool) -> Result<(), Failure> {
+    let filter = log_filter(filter)?;
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
     let filtered = tracing_subscriber::registry().with(filter);
     let done = if json { filtered.with(lines.json()).try_init() } else { filtered.with(lines).try_init() };
@@ -436,6 +449,24 @@ pub(crate) mod tests {
     use flash_node_client::node::dev::DevNetwork;
 
     use super::*;
+
+    #[test]
+    fn the_stores_housekeeping_is_logged_only_if_it_is_asked_for() {
+        use tracing::Level;
+        for (given, tree, warned) in [
+            ("info", false, true),
+            ("flashd=debug,info", false, true),
+            ("lsm_tree=info,info", true, true),
+            ("debug", true, true),
+            ("error", false, false),
+        ] {
+            let filter = log_filter(given).unwrap();
+            assert_eq!(filter.would_enable("lsm_tree::tree::ingest", &Level::INFO), tree, "{given}");
+            assert_eq!(filter.would_enable("lsm_tree::tree::ingest", &Level::WARN), warned, "{given}");
+            assert_eq!(filter.would_enable("flashd::run", &Level::INFO), given != "error", "{given}");
+        }
+        assert!(log_filter("flashd=loud").is_err());
+    }
 
     /// A daemon on a new data directory in `dir`, which follows a node that is never there. It runs
     /// until the test's runtime ends.
