@@ -156,6 +156,11 @@ impl Batch {
         self.changes.len()
     }
 
+    /// Bytes of all values.
+    pub fn bytes(&self) -> usize {
+        self.changes.iter().map(|change| change.value.as_ref().map_or(0, Vec::len)).sum()
+    }
+
     /// Forgets all changes and keeps the memory.
     pub fn clear(&mut self) {
         self.changes.clear();

@@ -5,6 +5,8 @@
 //! | --- | --- |
 //! | `mod.rs` | the handle: what the rest of the daemon asks of the channels |
 //! | `run.rs` | the task: takes inputs, as many as wait, and brings jobs to the writer |
+//! | `run/away.rs` | channels that are away, because bulk is worked on in them |
+//! | `bulk.rs` | bulk, which is worked on beside the task |
 //! | `records.rs` | channels at rest, which are not in memory |
 //! | `slot.rs` | one channel with its link, its callers and what waits for its next commit |
 //! | `describe.rs` | a channel as the admin RPC shows it, and its events |
@@ -12,6 +14,7 @@
 //! | [`outbox`] | where messages to a peer wait for its stream |
 //! | [`view`] | the newest durable state of each channel, for everyone else |
 
+mod bulk;
 mod describe;
 pub mod outbox;
 mod records;
@@ -24,6 +27,7 @@ pub mod writer;
 
 use std::{sync::Arc, thread, time::Duration};
 
+use bulk::{Shared, Workers};
 use flash_channel::{
     machine::{Agreement, HistoryRule, Item, LedgerView, PaymentKey},
     store::{Batch, Store, StoreError},
@@ -50,6 +54,9 @@ use crate::{
 
 /// Inputs that may wait for the engine; past it whoever brings one waits.
 const MAILBOX_MAX: usize = 4_096;
+
+/// Bytes of payments from which an input is bulk.
+const BULK_BYTES_MIN: usize = 8 * 1024;
 
 /// Derives a channel key from its index.
 pub type ChannelKeys = Arc<dyn Fn(u32) -> SecretKey + Send + Sync>;
@@ -120,8 +127,9 @@ enum Command {
 
 impl Command {
     /// The channel that it is for, if it is one that exists: its inputs are taken in the order in which they came.
-    const fn channel(&self) -> Option<ChannelId> {
+    fn channel(&self) -> Option<ChannelId> {
         match self {
+            Self::Add { new, .. } => Some(new.agreement.channel()),
             Self::Linked { channel, .. }
             | Self::Unlinked { channel, .. }
             | Self::Message { channel, .. }
@@ -133,7 +141,7 @@ impl Command {
             | Self::Trust { channel, .. }
             | Self::Shown { channel, .. }
             | Self::Meet { channel, .. } => Some(*channel),
-            Self::Add { .. } | Self::Milestone { .. } | Self::Proven { .. } => None,
+            Self::Milestone { .. } | Self::Proven { .. } => None,
         }
     }
 
@@ -144,6 +152,10 @@ impl Command {
             Self::Pay { order: Order { pays: Pays::All(payments), .. }, .. } => payments.as_bytes().len(),
             _ => 0,
         }
+    }
+
+    fn is_bulk(&self) -> bool {
+        self.payments_bytes() >= BULK_BYTES_MIN
     }
 }
 
@@ -218,17 +230,21 @@ pub fn start(config: EngineConfig) -> Result<Started, StoreError> {
     let (submit, submissions) = mpsc::unbounded_channel();
     let (durable, durables) = mpsc::unbounded_channel();
     let outlets = writer::Outlets { submissions: submit.clone(), durable };
-    let (writer, writer_thread) = Writer::start(store, log, backup, outlets, metrics.clone(), stop.clone())?;
+    let (writer, writer_thread) =
+        Writer::start(Arc::clone(&store), log, backup, outlets, metrics.clone(), stop.clone())?;
     let (mailbox, commands) = mpsc::channel(MAILBOX_MAX);
     let timing = Timing { milestone_interval_ms, freshness_max };
-    let mut task = EngineTask::new(records.clone(), timing, rests, writer.clone(), views.clone(), metrics);
+    let shared = Shared { store, views: views.clone(), timing, stop: stop.clone() };
+    let Workers { work, worked, mut threads } = Workers::start(shared)?;
+    let mut task =
+        EngineTask::new(records.clone(), timing, rests, writer.clone(), work, views.clone(), metrics);
     task.load(&submit)?;
     drop(submit);
     // Whoever asks and what is asked take turns on the threads of the runtime: to wake another thread would take longer
     // than most inputs do.
     let run = async move {
         let guard = writer::FailOnPanic(stop);
-        task.run(commands, durables).await;
+        task.run(commands, durables, worked).await;
         drop(guard);
     };
     // Behind the streams: what came for many channels is taken together.
@@ -236,7 +252,7 @@ pub fn start(config: EngineConfig) -> Result<Started, StoreError> {
     let resting = views.clone();
     let check_thread =
         thread::Builder::new().name("flash-check".to_owned()).spawn(move || records.check(&resting))?;
-    let threads = vec![writer_thread, check_thread];
+    threads.extend([writer_thread, check_thread]);
     Ok(Started { engine: Engine { mailbox }, writer, views, submissions, threads })
 }
 

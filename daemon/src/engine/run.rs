@@ -3,22 +3,25 @@
 //! A channel has one job on its way to the disk at a time. While it syncs, payments and messages come
 //! together, and the next job carries all of them: that is what batches.
 //!
-//! A large input takes as long as a hundred small ones. So large ones wait behind those, and are taken one by one between
-//! others: a channel that is saturated must not keep the rest waiting.
+//! What takes as long as a hundred small inputs is worked on beside the task ([`super::bulk`]). Its channel is away
+//! meanwhile, and what comes for it waits until it is back.
 //!
 //! Channels in which nothing is to be done are at rest: a milestone that does not name them, the age of the ledger's view
 //! and the start do nothing for them. Whatever does touch one wakes it first.
 
+mod away;
+
 use std::{
-    collections::{BTreeMap, HashMap, VecDeque, btree_map::Entry},
-    sync::Arc,
+    collections::{BTreeMap, HashMap, btree_map::Entry},
+    sync::{Arc, mpsc as std_mpsc},
     time::{Duration, Instant},
 };
 
+use away::Away;
 use flash_channel::{
     Channel,
     machine::{
-        Agreement, Effects, LedgerView, Rest,
+        Agreement, Effects, LedgerView, Misbehaviour, Rest,
         tables::{self as channel_tables, Listed},
     },
     store::StoreError,
@@ -28,10 +31,11 @@ use tokio::sync::{OwnedSemaphorePermit, mpsc, oneshot};
 
 use super::{
     Command, NewChannel, Views,
+    bulk::{Bulk, Work, Worked},
     records::Records,
-    slot::Slot,
+    slot::{EARLY_PAYMENTS_MIN, Slot},
     view::{Brief, unknown},
-    writer::Writer,
+    writer::{Job, Writer},
 };
 use crate::{api::ApiError, events::now_ms, metrics::Metrics};
 
@@ -40,21 +44,18 @@ const INPUTS_MAX: usize = 1_024;
 /// Signatures that are checked together: fewer gain nothing, and of more a wrong one spoils more.
 const TOGETHER_MIN: usize = 4;
 const TOGETHER_MAX: usize = 128;
-/// Bytes of payments from which an input is a large one.
-const LARGE_BYTES_MIN: usize = 8 * 1024;
-/// While so many large inputs wait no others are taken.
-const LARGE_WAITING_MAX: usize = 64;
 /// How often the age of the ledger's view is looked at for channels of which nothing is asked.
 const FRESHNESS_TICK: Duration = Duration::from_millis(200);
 
 /// The times that decide whether a view of the ledger is young enough.
+#[derive(Clone, Copy)]
 pub(super) struct Timing {
     pub(super) milestone_interval_ms: u64,
     pub(super) freshness_max: Option<Duration>,
 }
 
 /// When a milestone was told of.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub(super) struct Tip {
     arrived: Instant,
     arrived_ms: u64,
@@ -69,7 +70,7 @@ impl Tip {
 
     /// How old the milestone is now, by the clock that says more: the monotonic one stands still while
     /// the machine sleeps, and the other one may be set back.
-    fn age(&self) -> Duration {
+    pub(super) fn age(&self) -> Duration {
         let by_wall_clock = Duration::from_millis(now_ms().saturating_sub(self.arrived_ms));
         self.arrived.elapsed().max(by_wall_clock).saturating_add(self.age)
     }
@@ -91,8 +92,12 @@ pub(super) struct EngineTask {
     pub(super) slots: HashMap<ChannelId, Box<Slot>>,
     /// The others.
     resting: BTreeMap<ChannelId, Rest>,
-    /// Large inputs that were not taken yet, and what came after them for the same channels.
-    pub(super) large: VecDeque<(ChannelId, Command)>,
+    /// Those that are worked on by other threads.
+    away: Away,
+    /// Where they are sent.
+    work: std_mpsc::Sender<Work>,
+    /// What waits to be brought to the writer.
+    jobs: Vec<Job>,
     links: u64,
     /// The newest milestone that was told of.
     index: u64,
@@ -110,6 +115,7 @@ impl EngineTask {
         timing: Timing,
         rests: bool,
         writer: Writer,
+        work: std_mpsc::Sender<Work>,
         views: Views,
         metrics: Metrics,
     ) -> Self {
@@ -122,7 +128,9 @@ impl EngineTask {
             metrics,
             slots: HashMap::new(),
             resting: BTreeMap::new(),
-            large: VecDeque::new(),
+            away: Away::default(),
+            work,
+            jobs: Vec::new(),
             links: 0,
             index: 0,
             tip: None,
@@ -165,6 +173,7 @@ impl EngineTask {
         mut self,
         mut commands: mpsc::Receiver<Command>,
         mut durables: mpsc::UnboundedReceiver<ChannelId>,
+        mut worked: mpsc::UnboundedReceiver<Worked>,
     ) {
         let mut tick = tokio::time::interval(FRESHNESS_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -173,41 +182,36 @@ impl EngineTask {
         let mut touched: Vec<ChannelId> = Vec::new();
         let stop = self.records.stop.clone();
         loop {
-            tokio::select! {
+            let read = tokio::select! {
                 count = durables.recv_many(&mut durable, INPUTS_MAX) => {
                     if count == 0 {
                         return; // the writer is gone
                     }
-                    for id in durable.drain(..) {
-                        if let Some(slot) = self.slots.get_mut(&id) {
-                            if let Err(error) = slot.durable(self.records.store.as_ref()) {
-                                self.records.stop.fail_store(&error);
-                                return;
-                            }
-                            touched.push(id);
-                        }
-                    }
+                    durable.drain(..).try_for_each(|id| self.durable(id, &mut touched))
                 }
-                count = commands.recv_many(&mut inputs, INPUTS_MAX), if self.large.len() < LARGE_WAITING_MAX => {
+                Some(worked) = worked.recv() => {
+                    self.look_at_age();
+                    self.back(worked, &mut touched)
+                }
+                count = commands.recv_many(&mut inputs, INPUTS_MAX), if !self.away.is_crowded() => {
                     if count == 0 {
                         return;
                     }
                     self.look_at_age();
                     self.verify_together(&inputs);
                     for command in inputs.drain(..) {
-                        if let Some(command) = self.unless_large(command) {
-                            self.command(command, &mut touched);
-                        }
+                        self.take(command, &mut touched);
                     }
+                    Ok(())
                 }
-                () = std::future::ready(()), if !self.large.is_empty() => {
-                    self.look_at_age();
-                    if let Some((_, command)) = self.large.pop_front() {
-                        self.command(command, &mut touched);
-                    }
+                _ = tick.tick() => {
+                    self.grow_old(&mut touched);
+                    Ok(())
                 }
-                _ = tick.tick() => self.grow_old(&mut touched),
                 () = stop.stopped() => return,
+            };
+            if let Err(error) = read {
+                return self.records.stop.fail_store(&error);
             }
             self.metrics.mailbox_depth.set(i64::try_from(commands.len()).unwrap_or(i64::MAX));
             if self.bring(&mut touched).await.is_err() {
@@ -219,16 +223,19 @@ impl EngineTask {
     /// Brings a job for each channel that changed and has none on its way, all together, and lets those rest in which
     /// nothing is to be done any more.
     async fn bring(&mut self, touched: &mut Vec<ChannelId>) -> Result<(), super::Stopped> {
-        let mut jobs = Vec::new();
-        let (views, metrics) = (&self.views, &self.metrics);
-        let mut job = |slot: &mut Slot| {
-            if slot.dirty && !slot.committing {
-                jobs.extend(slot.job(views));
-                slot.count(metrics);
-            }
-        };
         for id in touched.drain(..) {
             let Some(slot) = self.slots.get_mut(&id) else { continue };
+            if slot.dirty && !slot.committing && slot.channel.payments_waiting() >= EARLY_PAYMENTS_MIN {
+                self.send_away(id, Bulk::Sign);
+                continue;
+            }
+            let (views, metrics) = (&self.views, &self.metrics);
+            let mut job = |slot: &mut Slot| {
+                if slot.dirty && !slot.committing {
+                    self.jobs.extend(slot.job(views));
+                    slot.count(metrics);
+                }
+            };
             job(slot);
             let rest = if self.rests { slot.at_rest() } else { None };
             if let Some((rest, brief)) = rest
@@ -240,17 +247,8 @@ impl EngineTask {
                 job(slot); // what is written down before it rests
             }
         }
+        let jobs = std::mem::take(&mut self.jobs);
         self.writer.bring(jobs).await
-    }
-
-    /// The command, unless it is a large one, or there is one before it of the same channel: those wait.
-    pub(super) fn unless_large(&mut self, command: Command) -> Option<Command> {
-        let Some(channel) = command.channel() else { return Some(command) };
-        if command.payments_bytes() < LARGE_BYTES_MIN && self.large.iter().all(|(of, _)| *of != channel) {
-            return Some(command);
-        }
-        self.large.push_back((channel, command));
-        None
     }
 
     /// Checks the signatures of updates of different channels together, which takes half the time. Where one of them is
@@ -425,6 +423,12 @@ impl EngineTask {
     ) {
         let Some(slot) = self.slot(channel) else { return };
         let result = slot.message(number, message, room);
+        self.heard(channel, result, touched);
+    }
+
+    /// What a message has shown besides what it says.
+    fn heard(&mut self, channel: ChannelId, result: Result<(), Misbehaviour>, touched: &mut Vec<ChannelId>) {
+        let Some(slot) = self.slots.get_mut(&channel) else { return };
         let has_old_records = std::mem::take(&mut slot.has_old_records);
         if let Err(error) = result {
             self.metrics.peers_misbehaved.inc();
@@ -445,6 +449,7 @@ impl EngineTask {
                 slot.doubt();
                 touched.push(*id);
             }
+            self.away.doubt();
         }
     }
 
@@ -466,6 +471,7 @@ impl EngineTask {
             slot.milestone(index, None);
             touched.push(*id);
         }
+        self.away.milestone(index);
         self.freshness(touched);
     }
 
@@ -474,11 +480,20 @@ impl EngineTask {
         if self.resting.get_mut(&id).is_some_and(|rest| rest.sees(&view)) {
             return;
         }
-        if self.wake(id).is_none() {
-            return;
+        if !self.away.proven(id, view) && self.wake(id).is_some() {
+            self.at_milestone(id, view.index, Some(view), touched);
         }
+    }
+
+    fn at_milestone(
+        &mut self,
+        id: ChannelId,
+        index: u64,
+        view: Option<LedgerView>,
+        touched: &mut Vec<ChannelId>,
+    ) {
         if let Some(slot) = self.slots.get_mut(&id).filter(|slot| slot.is_live()) {
-            slot.milestone(view.index, Some(view));
+            slot.milestone(index, view);
             self.fresh_until = self.fresh_until.min(slot.freshness(self.age, &self.timing));
             touched.push(id);
         }

@@ -25,7 +25,7 @@ use flash_proto::{
 use tokio::sync::{OwnedSemaphorePermit, oneshot, watch};
 
 use super::{
-    Callers, Change, Events, Order, Outbox, Pays, Placed, View, Views, describe,
+    BULK_BYTES_MIN, Callers, Change, Events, Order, Outbox, Pays, Placed, View, Views, describe,
     run::Timing,
     view::{Brief, Publication},
     writer::{Afterwards, Job},
@@ -38,7 +38,7 @@ use crate::{
 
 /// So many payments or ticks that wait are paid while the job on its way syncs, and come with the next one: they are
 /// worth an update of their own, and hashing them takes longer than the sync.
-const EARLY_PAYMENTS_MIN: u64 = 4_096;
+pub(super) const EARLY_PAYMENTS_MIN: u64 = 4_096;
 
 /// A channel in the engine.
 pub(super) struct Slot {
@@ -545,6 +545,7 @@ impl Slot {
             engine: Some(self.channel.id()),
         };
         Some(Job {
+            bulk: self.effects.batch.bytes() >= BULK_BYTES_MIN,
             // A channel in which nothing more happens keeps no room for it.
             batch: std::mem::take(&mut self.effects).batch,
             events: std::mem::take(&mut self.events),

@@ -8,7 +8,7 @@ use std::sync::{Mutex, mpsc as std_mpsc};
 use flash_channel::{
     Channel,
     machine::{Effects, Origin},
-    store::{Durable, Entries, Entry, MemoryStore, Table},
+    store::{Barrier, Durable, Entries, Entry, MemoryStore, Table},
 };
 use flash_proto::{
     Address, Amount, ChannelRecord, Essence, LaneState, NetworkId, Open, Payment, PaymentList, Reference,
@@ -18,7 +18,13 @@ use flash_proto::{
     transaction::{Action, commit_inputs},
 };
 
-use super::{records::Records, slot::Slot, view::Publication, writer::Job, *};
+use super::{
+    records::Records,
+    slot::Slot,
+    view::Publication,
+    writer::{Afterwards, Job},
+    *,
+};
 use crate::api::LaneInfo;
 
 const NETWORK: NetworkId = NetworkId::new([9; 32]);
@@ -183,6 +189,42 @@ async fn a_channel_is_listed_once_it_is_durable() {
     stop.stop();
     drop((engine, writer, submissions, let_through));
     tokio::task::spawn_blocking(|| threads.into_iter().for_each(|it| it.join().unwrap())).await.unwrap();
+}
+
+/// What waits for the disk together with thousands of payments of another channel does not wait for them.
+#[tokio::test]
+async fn small_jobs_are_on_the_disk_before_bulk() {
+    let (began, mut commits) = mpsc::unbounded_channel();
+    let (let_through, gate) = std_mpsc::channel();
+    let store: Arc<dyn Store> =
+        Arc::new(GatedStore { inner: MemoryStore::new(), began, gate: Mutex::new(gate) });
+    let (log, _) = EventLog::open(&store).unwrap();
+    let outlets =
+        writer::Outlets { submissions: mpsc::unbounded_channel().0, durable: mpsc::unbounded_channel().0 };
+    let (writer, thread) =
+        Writer::start(store, log, None, outlets, Metrics::default(), Stop::default()).unwrap();
+    let job = |key: u8, bulk| {
+        let mut batch = Batch::new();
+        batch.put(Table::small(1, "test"), &[key], Vec::new());
+        let (reply, done) = oneshot::channel();
+        let after = Barrier::new(Afterwards { replies: vec![reply], ..Afterwards::default() });
+        (Job { batch, events: Vec::new(), bulk, after }, done)
+    };
+    let [(first, first_done), (bulk, mut bulk_done), (small, small_done)] =
+        [(1, false), (2, true), (3, false)].map(|(key, bulk)| job(key, bulk));
+    writer.bring(vec![first]).await.unwrap();
+    commits.recv().await.unwrap();
+    writer.bring(vec![bulk, small]).await.unwrap();
+    for done in [first_done, small_done] {
+        let_through.send(()).unwrap();
+        done.await.unwrap();
+    }
+    assert!(bulk_done.try_recv().is_err(), "it is a commit of its own");
+    let_through.send(()).unwrap();
+    bulk_done.await.unwrap();
+
+    drop((writer, let_through));
+    tokio::task::spawn_blocking(|| thread.join().unwrap()).await.unwrap();
 }
 
 /// A payer's channel in the engine, driven by hand: it is open, and knows where its peer stands.

@@ -1,9 +1,10 @@
 //! The writer: one thread that makes everything durable, many jobs to a commit, and its courier.
 //!
-//! It takes all jobs that wait, puts their batches into one and commits. While it syncs, payments queue up, and the next
-//! update carries all of them. What the jobs were waiting for it hands to the courier with the token of that commit (I10),
-//! who shows the new state first, so that whoever hears of it from the peer finds it here as well; then messages go out,
-//! then transactions, then answers, then the engine learns that it may go on.
+//! It takes all jobs that wait, puts their batches into one and commits. Channels' jobs with thousands of payments go by
+//! themselves, after the others, whose commit takes a fraction of the time. While it syncs, payments queue up, and the
+//! next update carries all of them. What the jobs were waiting for it hands to the courier with the token of that commit
+//! (I10), who shows the new state first, so that whoever hears of it from the peer finds it here as well; then messages
+//! go out, then transactions, then answers, then the engine learns that it may go on.
 //!
 //! The courier is a task: all whom a commit concerns are woken on the threads of the runtime, by one wake of another
 //! thread. They run before the tasks of QUIC do, which send together what all of them have written ([`Last`]).
@@ -38,6 +39,9 @@ pub struct Job {
     pub batch: Batch,
     /// What to tell the users, durable with the changes.
     pub events: Vec<NewEvent>,
+    /// Whether others may overtake it: a channel's job with much to write. All that depends on it waits until it is durable,
+    /// and of all others some rely on their order.
+    pub bulk: bool,
     /// What happens once they are durable.
     pub after: Barrier<Afterwards>,
 }
@@ -143,7 +147,7 @@ impl Writer {
     ) -> Result<oneshot::Receiver<()>, Stopped> {
         let (reply, done) = oneshot::channel();
         let after = Barrier::new(Afterwards { replies: vec![reply], ..Afterwards::default() });
-        self.bring(vec![Job { batch, events, after }]).await?;
+        self.bring(vec![Job { batch, events, bulk: false, after }]).await?;
         Ok(done)
     }
 }
@@ -172,37 +176,47 @@ impl WriterThread {
     fn run(mut self, mut jobs: mpsc::Receiver<Job>) {
         let mut waiting = Vec::new();
         let mut batch = Batch::new();
+        let mut bulk = Vec::new();
         while jobs.blocking_recv_many(&mut waiting, JOBS_MAX) > 0 {
-            for job in &mut waiting {
-                batch.append(&mut job.batch);
-            }
-            self.log.record(waiting.iter_mut().flat_map(|job| std::mem::take(&mut job.events)), &mut batch);
-            if let Some(backup) = &self.backup {
-                backup.number(&mut batch);
-            }
-            let started = Instant::now();
-            let durable = match self.store.commit(&batch) {
-                Ok(durable) => durable,
-                Err(error) => {
-                    self.stop.fail_store(&error);
+            bulk.extend(waiting.extract_if(.., |job| job.bulk));
+            for jobs in [&mut waiting, &mut bulk] {
+                if !jobs.is_empty() && self.commit(jobs, &mut batch).is_err() {
                     return;
                 }
-            };
-            if let Some(Err(error)) = self.backup.as_ref().map(|backup| backup.committed(&batch)) {
-                self.stop.fail(format!("the backup failed: {error}"), true);
-                return;
-            }
-            // Jobs without changes, such as those that only send, cost no sync.
-            if !batch.is_empty() {
-                self.metrics.committed(started.elapsed(), waiting.len());
-            }
-            batch.clear();
-            self.log.publish();
-            let afters = waiting.drain(..).map(|job| job.after).collect();
-            if self.courier.blocking_send(Committed { afters, durable }).is_err() {
-                return; // the runtime ends
             }
         }
+    }
+
+    /// One commit for these jobs. Fails when the daemon ends.
+    fn commit(&mut self, jobs: &mut Vec<Job>, batch: &mut Batch) -> Result<(), Stopped> {
+        for job in &mut *jobs {
+            batch.append(&mut job.batch);
+        }
+        self.log.record(jobs.iter_mut().flat_map(|job| std::mem::take(&mut job.events)), batch);
+        if let Some(backup) = &self.backup {
+            backup.number(batch);
+        }
+        let started = Instant::now();
+        let durable = match self.store.commit(batch) {
+            Ok(durable) => durable,
+            Err(error) => {
+                self.stop.fail_store(&error);
+                return Err(Stopped);
+            }
+        };
+        if let Some(Err(error)) = self.backup.as_ref().map(|backup| backup.committed(batch)) {
+            self.stop.fail(format!("the backup failed: {error}"), true);
+            return Err(Stopped);
+        }
+        // Jobs without changes, such as those that only send, cost no sync.
+        if !batch.is_empty() {
+            self.metrics.committed(started.elapsed(), jobs.len());
+        }
+        batch.clear();
+        self.log.publish();
+        let afters = jobs.drain(..).map(|job| job.after).collect();
+        // Gone when the runtime ends.
+        self.courier.blocking_send(Committed { afters, durable }).map_err(|_| Stopped)
     }
 }
 

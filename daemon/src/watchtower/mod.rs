@@ -288,7 +288,7 @@ impl Task {
                 let ((told, durable), (may_claim, claimable)) = (oneshot::channel(), oneshot::channel());
                 let after = Afterwards { replies: vec![told, may_claim], ..Afterwards::default() };
                 self.writer
-                    .bring(vec![Job { batch, events: Vec::new(), after: Barrier::new(after) }])
+                    .bring(vec![Job { batch, events: Vec::new(), bulk: false, after: Barrier::new(after) }])
                     .await?;
                 let _ = reply.send(Ok(Kept { answer, durable }));
                 self.claim(channel, Some(claimable));
@@ -306,7 +306,7 @@ impl Task {
                     self.claim(*channel, None);
                 }
                 let after = Barrier::new(Afterwards::default());
-                self.writer.bring(vec![Job { batch, events: Vec::new(), after }]).await?;
+                self.writer.bring(vec![Job { batch, events: Vec::new(), bulk: false, after }]).await?;
             }
         }
         Ok(())
