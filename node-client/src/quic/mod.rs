@@ -42,6 +42,10 @@ const CONNECTION_ID_BYTES: usize = 4;
 /// messages.
 const PACKETS_UNACKNOWLEDGED_MAX: u32 = 10;
 
+/// Room in the kernel for what came while the threads of both directions were busy, if the system allows it (Linux: up to
+/// `net.core.rmem_max`, and twice what is asked for). Where it is full datagrams are lost, and sending pauses.
+const RECEIVE_BUFFER_BYTES: usize = 512 * 1024;
+
 /// A connection that says nothing for so long is dead.
 pub const IDLE_MAX: Duration = Duration::from_secs(10);
 /// A quiet connection is kept alive so often.
@@ -243,8 +247,18 @@ fn bind(address: SocketAddr, config: Option<quinn::ServerConfig>) -> Result<quin
     endpoint.cid_generator(|| Box::new(RandomConnectionIdGenerator::new(CONNECTION_ID_BYTES)));
     let endpoint =
         quinn::Endpoint::new(endpoint, config, socket, Arc::new(turns::Together)).map_err(failed)?;
-    pass_over_ecn(&SockRef::from(&same), address);
+    let same = SockRef::from(&same);
+    widen(&same);
+    pass_over_ecn(&same, address);
     Ok(endpoint)
+}
+
+/// Has the kernel keep more of what has come; a system that gives more already is left as it is.
+fn widen(socket: &SockRef<'_>) {
+    if socket.recv_buffer_size().is_ok_and(|bytes| bytes < RECEIVE_BUFFER_BYTES) {
+        // Where it cannot be done sending pauses more often, and nothing else.
+        let _ = socket.set_recv_buffer_size(RECEIVE_BUFFER_BYTES);
+    }
 }
 
 /// Has the kernel keep to itself how the network marked a datagram. Otherwise each acknowledgement counts the marks, which
